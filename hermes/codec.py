@@ -1,0 +1,84 @@
+"""How do values become bytes, and bytes values? On any bytes: a value, or `DecodeError`. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from hermes.errors import DecodeError
+from hermes.messages import PROTOCOL, AnyMessage, Hello, StopRequested
+from hermes.values import Tensors
+
+MAGIC = b"HM"
+"""The first bytes of every small message; the third byte is the protocol's number."""
+
+MAX_MESSAGE = 1 << 20
+"""Bytes of the largest small message that we look at: a stock broker's record limit."""
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """The bytes of a small message."""
+    return MAGIC + bytes([PROTOCOL]) + _ENCODER.encode(message)
+
+
+def decode(data: bytes) -> AnyMessage:
+    """The message in `data`. Raises `DecodeError` for anything that is not one of ours."""
+    if data[:2] != MAGIC:
+        raise DecodeError("not a message of Hermes")
+    if data[2:3] != bytes([PROTOCOL]):
+        raise DecodeError(f"a message of another protocol than {PROTOCOL}")
+    if len(data) > MAX_MESSAGE:
+        raise DecodeError(f"a message of {len(data)} bytes; the limit is {MAX_MESSAGE}")
+    try:
+        return _DECODER.decode(data[3:])
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError) as error:
+        raise DecodeError(f"a damaged message: {error}") from None
+
+
+def proof_of(key: bytes, message: Hello | StopRequested) -> str:
+    """HMAC-SHA256 (hex) of the message without its proof, under the cluster key."""
+    bare = msgspec.structs.replace(message, proof="")
+    return hmac.new(key, encode(bare), hashlib.sha256).hexdigest()
+
+
+def verified(key: bytes, message: Hello | StopRequested) -> bool:
+    """Whether the message carries the proof that the cluster key gives."""
+    return hmac.compare_digest(message.proof, proof_of(key, message))
+
+
+def sign(key: bytes, *parts: str) -> str:
+    """HMAC-SHA256 (hex) over texts, unambiguously joined."""
+    return hmac.new(key, _ENCODER.encode(parts), hashlib.sha256).hexdigest()
+
+
+def encode_tensors(tensors: Tensors) -> bytes:
+    """Safetensors bytes; the same tensors always give the same bytes (keys are ordered).
+
+    Arrays are any shape, of a dtype that safetensors knows. Raises `DecodeError` for others.
+    """
+    plain = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    try:
+        return bytes(safetensors.numpy.save(plain))
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise DecodeError(f"tensors that cannot be encoded: {error}") from None
+
+
+def decode_tensors(data: bytes) -> dict[str, np.ndarray]:
+    """The tensors in `data`, by name; the arrays may be read-only views of it."""
+    try:
+        return dict(safetensors.numpy.load(data))
+    except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
+        raise DecodeError(f"not safetensors: {error}") from None
+
+
+def digest_of(data: bytes | bytearray | memoryview) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,124 @@
+"""What can go wrong, whose fault it is, and the exit code that says so.
+
+HermesError                      1
+├── UsageError                   2   what the user typed, or wrote in a file
+│   ├── SettingError             2   an unknown or ill-typed setting
+│   ├── JobError                 2   the user's job file
+│   └── RunError                 2   a run that is unknown, ambiguous, or not in a fit state
+├── BrokerError                  3   the broker, or the way to it
+│   ├── BrokerUnreachable        3   nothing answers, or what answers is not Kafka
+│   ├── BrokerRefused            3   it answers and says no
+│   ├── OutcomeUnknown           3   an append may or may not have happened (retriable)
+│   └── NoSuchTopic              3   a topic that should be there is not
+├── RunEnded                     4   the run ended short
+│   ├── Fenced                   4   another master has taken over
+│   └── RunFailed                4
+├── CheckFailed                  5   a check found a mismatch
+├── PeerError                    1   bytes or claims of a peer that we do not accept
+│   ├── DecodeError              1   bytes that are not a message of ours
+│   ├── DigestMismatch           1   a transfer whose bytes are not those announced
+│   └── Unverified               1   a signature that does not hold
+└── Defect                       1   ours: an invariant is broken
+"""
+
+from __future__ import annotations
+
+
+class HermesError(Exception):
+    """The root. `what` happened, `where`, and the `remedy`: what to do about it."""
+
+    exit_code = 1
+    retriable = False
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        super().__init__(what, where, remedy)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        advice = f"\n  {self.remedy}" if self.remedy else ""
+        return f"{place}{self.what}{advice}"
+
+
+class UsageError(HermesError):
+    """What the user typed or wrote is not usable."""
+
+    exit_code = 2
+
+
+class SettingError(UsageError):
+    """A setting that is unknown, ill-typed or out of range."""
+
+
+class JobError(UsageError):
+    """The user's job file is missing, raises, or does not fit together."""
+
+
+class RunError(UsageError):
+    """A run that is unknown, ambiguous or not in a fit state for the command."""
+
+
+class BrokerError(HermesError):
+    """The broker, or the way to it."""
+
+    exit_code = 3
+
+
+class BrokerUnreachable(BrokerError):
+    """Nothing answers at the address, or what answers is not Kafka."""
+
+    retriable = True
+
+
+class BrokerRefused(BrokerError):
+    """The broker answered and said no."""
+
+
+class OutcomeUnknown(BrokerError):
+    """An append may or may not have happened: append the same bytes again, or read back."""
+
+    retriable = True
+
+
+class NoSuchTopic(BrokerError):
+    """A topic that should be there is not."""
+
+
+class RunEnded(HermesError):
+    """The run ended short."""
+
+    exit_code = 4
+
+
+class Fenced(RunEnded):
+    """Another master has taken over this run."""
+
+
+class RunFailed(RunEnded):
+    """The run cannot go on."""
+
+
+class CheckFailed(HermesError):
+    """A check found a mismatch."""
+
+    exit_code = 5
+
+
+class PeerError(HermesError):
+    """Bytes or claims of a peer that we do not accept."""
+
+
+class DecodeError(PeerError):
+    """Bytes that are not a message of ours."""
+
+
+class DigestMismatch(PeerError):
+    """A transfer whose bytes are not those announced."""
+
+
+class Unverified(PeerError):
+    """A signature that does not hold."""
+
+
+class Defect(HermesError):
+    """Ours: an invariant is broken. Carries the story of what led there."""

@@ -1,0 +1,25 @@
+"""What does a worker need to be told when it is admitted? Pure."""
+
+from __future__ import annotations
+
+from hermes.machine.state import MasterState
+from hermes.messages import WorkerAdmitted
+
+
+def admission(state: MasterState, worker: str, incarnation: str, hello: str) -> WorkerAdmitted:
+    """All that this worker needs to take part."""
+    assert state.opened is not None
+    assert state.data is not None
+    assert state.newest is not None
+    member = state.members.get(worker)
+    taken = {**member.taken} if member else {}
+    return WorkerAdmitted(
+        worker,
+        incarnation,
+        hello,
+        state.opened,
+        state.data,
+        state.newest,
+        {incarnation: 0, **taken},
+        state.started is not None,
+    )

@@ -1,0 +1,351 @@
+"""What does an entry of the ledger change? The only place where the master's state changes. Pure.
+
+`apply` is used live, after the acknowledgement, and on replay: the state is the fold of the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from hermes.machine.ledger import advance
+from hermes.machine.state import TIMINGS_KEPT, VERSIONS_KEPT, Best, MasterState, Member, Pending
+from hermes.messages import (
+    BlocksGranted,
+    BlocksReturned,
+    Consumed,
+    DataPublished,
+    Entry,
+    LedgerRecord,
+    MasterStarted,
+    ResendAsked,
+    RoundNoted,
+    RunOpened,
+    RunScored,
+    RunStopped,
+    ShardResized,
+    TrainingStarted,
+    UpdateRejected,
+    UpdateTaken,
+    VersionEvaluated,
+    VersionPublished,
+    WorkerAdmitted,
+    WorkerBack,
+    WorkerLeft,
+    WorkerLost,
+    WorkerRefused,
+)
+from hermes.policy.presets import from_tree
+from hermes.values import Birth, BlockRange, Reason
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def apply(state: MasterState, record: LedgerRecord, offset: int, digest: bytes) -> MasterState:
+    """The state after a valid record that lies at `offset`; `digest` is the SHA-256 of its bytes.
+
+    The caller has asked `ledger.void` before.
+    """
+    state = replace(state, time=record.time)
+    state = apply_entries(state, record.entries, record.consumed)
+    return replace(state, authority=advance(state.authority, record, offset, digest))
+
+
+def apply_entries(
+    state: MasterState, entries: Iterable[Entry], consumed: Iterable[Consumed] = ()
+) -> MasterState:
+    """The state after these entries and input positions (the authority does not move)."""
+    for entry in entries:
+        state = APPLY[type(entry)](state, entry)
+    for position in consumed:
+        state = _consume(state, position)
+    return state
+
+
+def _with(table: Mapping[K, V], key: K, value: V) -> dict[K, V]:
+    return {**table, key: value}
+
+
+def _member(state: MasterState, name: str, **changes: Any) -> MasterState:
+    member = replace(state.members[name], **changes)
+    return replace(state, members=_with(state.members, name, member))
+
+
+def _consume(state: MasterState, consumed: Consumed) -> MasterState:
+    topic = consumed.position.topic
+    state = replace(state, consumed=_with(state.consumed, topic, consumed.position))
+    name = topic.removeprefix("from.")
+    if name != topic and consumed.number:
+        taken = state.members[name].taken
+        if consumed.number > taken.get(consumed.incarnation, 0):
+            state = _member(state, name, taken=_with(taken, consumed.incarnation, consumed.number))
+    return state
+
+
+def _started(state: MasterState, _entry: MasterStarted) -> MasterState:
+    # The record's term and nonce are the claim's: `advance` puts them in force.
+    return state
+
+
+def _opened(state: MasterState, entry: RunOpened) -> MasterState:
+    return replace(state, opened=entry, settings=from_tree(entry.settings))
+
+
+def _data(state: MasterState, entry: DataPublished) -> MasterState:
+    return replace(state, data=entry)
+
+
+def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
+    assert state.data is not None
+    old = state.members.get(entry.worker)
+    term = state.authority.term
+    if old is None:
+        member = Member(
+            entry.worker,
+            entry.incarnation,
+            term=term,
+            size=state.data.first_size,
+            batch=state.data.batch,
+            clock=slowest(state),
+            base=entry.version.version,
+        )
+    elif old.incarnation == entry.incarnation:
+        member = replace(old, term=term)
+    else:
+        member = replace(
+            old,
+            incarnation=entry.incarnation,
+            status="alive",
+            term=term,
+            clock=max(old.clock, slowest(state)),
+            base=entry.version.version,
+            timings=(),
+            last=Reason("admitted-again"),
+        )
+    taken = {entry.incarnation: 0, **member.taken}
+    member = replace(member, taken=taken)
+    return replace(state, members=_with(state.members, entry.worker, member))
+
+
+def slowest(state: MasterState) -> int:
+    """The smallest clock of those alive: where one admitted or back starts."""
+    return min((m.clock for m in state.members.values() if m.status == "alive"), default=0)
+
+
+def _refused(state: MasterState, _entry: WorkerRefused) -> MasterState:
+    return state
+
+
+def _training(state: MasterState, _entry: TrainingStarted) -> MasterState:
+    return replace(state, started=state.time)
+
+
+def _granted(state: MasterState, entry: BlocksGranted) -> MasterState:
+    taken = [index for block in entry.ranges for index in (block.first, block.last)]
+    cursor = max(state.cursor, *taken)
+    member = state.members[entry.worker]
+    state = replace(state, cursor=cursor, returned=_without(state.returned, entry.ranges))
+    return _member(state, entry.worker, grants=(*member.grants, entry), next_grant=entry.number + 1)
+
+
+def _without(
+    pool: tuple[BlockRange, ...], ranges: tuple[BlockRange, ...]
+) -> tuple[BlockRange, ...]:
+    """The pool less the ranges (each of which lies in one range of the pool, or outside it)."""
+    for taken in ranges:
+        rest: list[BlockRange] = []
+        for block in pool:
+            if taken.last <= block.first or block.last <= taken.first:
+                rest.append(block)
+                continue
+            if block.first < taken.first:
+                rest.append(BlockRange(block.first, taken.first))
+            if taken.last < block.last:
+                rest.append(BlockRange(taken.last, block.last))
+        pool = tuple(rest)
+    return pool
+
+
+def _returned(state: MasterState, entry: BlocksReturned) -> MasterState:
+    member = state.members[entry.worker]
+    back = [r for g in member.grants if g.number in entry.numbers for r in g.ranges]
+    pool = tuple(sorted([*state.returned, *back], key=lambda block: block.first))
+    state = replace(state, returned=pool)
+    return _drop_grants(state, entry.worker, entry.numbers)
+
+
+def _drop_grants(state: MasterState, worker: str, numbers: tuple[int, ...]) -> MasterState:
+    left = tuple(g for g in state.members[worker].grants if g.number not in numbers)
+    return _member(state, worker, grants=left)
+
+
+def _round(state: MasterState, entry: RoundNoted) -> MasterState:
+    member = state.members[entry.worker]
+    timings = member.timings
+    # A pace is comparable only at one batch: rounds of grants cut before a re-sizing are not.
+    if all(g.batch == member.batch for g in member.grants if g.number in entry.finished):
+        timings = (*timings, (entry.steps, entry.busy))[-TIMINGS_KEPT:]
+    state = _drop_grants(state, entry.worker, entry.finished)
+    member = state.members[entry.worker]
+    return _member(
+        state,
+        entry.worker,
+        clock=member.clock + 1,
+        base=entry.base,
+        rounds=member.rounds + 1,
+        quiet=member.quiet + (entry.verdict == "quiet"),
+        vetoed=member.vetoed + (entry.verdict == "veto"),
+        trained=member.trained + entry.samples,
+        busy=member.busy + entry.busy,
+        waited=member.waited + entry.waited,
+        timings=timings,
+        last=entry.reason,
+    )
+
+
+def _taken(state: MasterState, entry: UpdateTaken) -> MasterState:
+    member = state.members[entry.worker]
+    birth = entry.update.birth
+    # An update from the outbox of an incarnation before is known by its birth from now on.
+    taken = dict(member.taken)
+    taken[birth.incarnation] = max(taken.get(birth.incarnation, 0), birth.number)
+    state = _member(state, entry.worker, pushes=member.pushes + 1, taken=taken)
+    return replace(state, pending=(*state.pending, Pending(entry.worker, entry.update)))
+
+
+def _rejected(state: MasterState, entry: UpdateRejected) -> MasterState:
+    member = state.members[entry.worker]
+    assert state.newest is not None
+    state = _member(
+        state,
+        entry.worker,
+        rejected=member.rejected + 1,
+        base=state.newest.version,
+        last=entry.reason,
+    )
+    return _decided(state, [(entry.worker, entry.birth)])
+
+
+def _decided(state: MasterState, births: list[tuple[str, Birth]]) -> MasterState:
+    left = tuple(p for p in state.pending if (p.worker, p.update.birth) not in births)
+    return replace(state, pending=left)
+
+
+def _published(state: MasterState, entry: VersionPublished) -> MasterState:
+    for part in entry.members:
+        member = state.members[part.worker]
+        state = _member(
+            state,
+            part.worker,
+            applied=member.applied + 1,
+            samples=member.samples + part.samples,
+            base=entry.version,
+        )
+    state = _decided(state, [(part.worker, part.birth) for part in entry.members])
+    versions = _with(state.versions, entry.version, entry)
+    state = replace(state, versions=versions, newest=entry)
+    return replace(state, versions=_kept(state))
+
+
+def _kept(state: MasterState) -> dict[int, VersionPublished]:
+    """The newest versions, and those that somebody still starts from (protocol 13)."""
+    assert state.newest is not None
+    in_use = {m.base for m in state.members.values() if m.status == "alive"}
+    in_use |= {p.update.base.version for p in state.pending}
+    oldest = state.newest.version - VERSIONS_KEPT
+    return {v: info for v, info in state.versions.items() if v > oldest or v in in_use}
+
+
+def _resized(state: MasterState, entry: ShardResized) -> MasterState:
+    member = state.members[entry.worker]
+    timings = member.timings if entry.batch == member.batch else ()
+    state = replace(state, resizes=state.resizes + 1)
+    return _member(
+        state,
+        entry.worker,
+        size=entry.size,
+        batch=entry.batch,
+        timings=timings,
+        last=entry.reason,
+    )
+
+
+def _evaluated(state: MasterState, entry: VersionEvaluated) -> MasterState:
+    known = state.evaluations
+    best = known.best
+    if entry.loss is not None and (best is None or entry.loss < best.loss):
+        best = Best(entry.version, entry.loss, entry.accuracy)
+    elif best is not None:
+        best = replace(best, since=best.since + 1)
+    return replace(
+        state,
+        evaluations=replace(
+            known,
+            count=known.count + 1,
+            last_version=entry.version,
+            last_loss=entry.loss,
+            last_accuracy=entry.accuracy,
+            last_started=entry.started,
+            last_cost=entry.cost,
+            best=best,
+        ),
+    )
+
+
+def _lost(state: MasterState, entry: WorkerLost) -> MasterState:
+    return _member(state, entry.worker, status="lost", last=entry.reason)
+
+
+def _back(state: MasterState, entry: WorkerBack) -> MasterState:
+    clock = max(state.members[entry.worker].clock, slowest(state))
+    return _member(state, entry.worker, status="alive", clock=clock, last=Reason("back"))
+
+
+def _left(state: MasterState, entry: WorkerLeft) -> MasterState:
+    return _member(state, entry.worker, status="left", last=Reason(entry.reason))
+
+
+def _resend(state: MasterState, entry: ResendAsked) -> MasterState:
+    return replace(state, asked=_with(state.asked, entry.worker, entry.first))
+
+
+def _stopped(state: MasterState, entry: RunStopped) -> MasterState:
+    return replace(state, stopped=entry.reason, status=entry.status)
+
+
+def _scored(state: MasterState, entry: RunScored) -> MasterState:
+    scores = {
+        "validation_loss": entry.validation_loss,
+        "validation_accuracy": entry.validation_accuracy,
+        "test_loss": entry.test_loss,
+        "test_accuracy": entry.test_accuracy,
+    }
+    return replace(state, scored=True, scores=scores)
+
+
+APPLY: dict[type, Callable[[MasterState, Any], MasterState]] = {
+    MasterStarted: _started,
+    RunOpened: _opened,
+    DataPublished: _data,
+    WorkerAdmitted: _admitted,
+    WorkerRefused: _refused,
+    TrainingStarted: _training,
+    BlocksGranted: _granted,
+    BlocksReturned: _returned,
+    RoundNoted: _round,
+    UpdateTaken: _taken,
+    UpdateRejected: _rejected,
+    VersionPublished: _published,
+    ShardResized: _resized,
+    VersionEvaluated: _evaluated,
+    WorkerLost: _lost,
+    WorkerBack: _back,
+    WorkerLeft: _left,
+    ResendAsked: _resend,
+    RunStopped: _stopped,
+    RunScored: _scored,
+}
+"""Entry -> what it does. A test asserts that every entry is here."""

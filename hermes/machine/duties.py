@@ -1,0 +1,312 @@
+"""What is due, whatever just happened? The master's standing duties. Pure.
+
+Each looks at the state as it will be and adds what is missing; so a restarted master needs no
+memory of what it was about to do: it looks, and sees.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hermes.machine.admission import admission
+from hermes.machine.events import (
+    Evaluate,
+    Finish,
+    Merge,
+    Part,
+    ReadToEnd,
+    Score,
+    ScoreLast,
+    StoreFirst,
+    UploadData,
+)
+from hermes.machine.rules import silent
+from hermes.machine.state import MasterState, Member, Pending
+from hermes.machine.stopping import stopping_rule
+from hermes.machine.walk import next_grant, outstanding
+from hermes.messages import (
+    RunStopped,
+    ShardResized,
+    TrainingStarted,
+    UpdateRejected,
+    WorkerLost,
+)
+from hermes.policy import aggregate, allocate
+from hermes.policy.sync import CLOSE, Close, Waiting
+from hermes.values import SECOND, Reason
+
+if TYPE_CHECKING:
+    from hermes.machine.master import Draft
+
+GRID = SECOND // 2
+"""Least run time between two evaluations (design, part 9) ..."""
+GRID_COST = 10
+"""... and at least this many times what the last one cost."""
+
+GRANTS_AHEAD = 2
+"""The one being trained, and one ahead (protocol 9a)."""
+
+
+def perform(draft: Draft) -> None:
+    """Add all that is due, in a fixed order."""
+    if draft.state.opened is None:
+        return
+    _prepare(draft)
+    _start(draft)
+    _readmit(draft)
+    _stop(draft)
+    _expire(draft)
+    _close(draft)
+    _grant(draft)
+    _evaluate(draft)
+    _finish(draft)
+
+
+def wake(draft: Draft) -> int | None:
+    """The run time at which something may be due though nothing happened."""
+    state, soft = draft.state, draft.soft
+    if state.stopped is not None:
+        return None
+    limit = int(state.settings.workers.lost * SECOND)
+    times = [
+        soft.heard.get(name, draft.now) + limit + 1
+        for name in state.alive()
+        if name not in soft.reading
+    ]
+    newest = None if soft.evaluating else state.newest
+    if newest is not None and newest.version > state.evaluations.last_version:
+        times.append(next_evaluation(state))
+    if state.started is not None and state.settings.stop.seconds is not None:
+        times.append(state.started + int(state.settings.stop.seconds * SECOND))
+    return max(min(times), draft.now + 1) if times else None
+
+
+def _prepare(draft: Draft) -> None:
+    """Before anybody is admitted, the data and version 0 lie in the log."""
+    state, soft = draft.state, draft.soft
+    if state.stopped is not None:
+        return
+    if state.data is None and not soft.uploading:
+        draft.remember(uploading=True)
+        draft.actions.append(UploadData())
+    elif state.data is not None and state.newest is None and not soft.storing_first:
+        draft.remember(storing_first=True)
+        draft.actions.append(StoreFirst())
+
+
+def _start(draft: Draft) -> None:
+    state = draft.state
+    if state.started is None and state.newest is not None and state.stopped is None:
+        assert state.opened is not None
+        alive = len(state.alive())
+        if alive >= state.opened.expect:
+            draft.add(TrainingStarted(alive))
+            draft.note = draft.note or f"Training starts with {alive} workers"
+
+
+def _readmit(draft: Draft) -> None:
+    """A master of a new term admits anew those that an older one admitted (protocol 6)."""
+    if draft.state.newest is None:
+        return
+    for name, member in sorted(draft.state.members.items()):
+        if member.status != "left" and member.term < draft.state.authority.term:
+            draft.add(admission(draft.state, name, member.incarnation, ""))
+
+
+def _stop(draft: Draft) -> None:
+    if draft.state.stopped is None and draft.state.started is not None:
+        reason = stopping_rule(draft.state, draft.now)
+        if reason is not None:
+            draft.add(RunStopped("finished", reason))
+            draft.note = f"Finished: {reason.code}"
+
+
+# --- versions -----------------------------------------------------------------------------------
+
+
+def _expire(draft: Draft) -> None:
+    """What became too stale while it waited is rejected."""
+    state = draft.state
+    if state.newest is None or state.stopped is not None:
+        return
+    merging = {part.update.birth for part in draft.soft.merge.parts} if draft.soft.merge else set()
+    for pending in state.pending:
+        staleness = state.newest.version - pending.update.oldest
+        refusal = aggregate.check_staleness(state.settings.merge, staleness)
+        if refusal is not None and pending.update.birth not in merging:
+            draft.add(UpdateRejected(pending.worker, pending.update.birth, refusal))
+
+
+def _close(draft: Draft) -> None:
+    state = draft.state
+    if state.newest is None or state.stopped is not None or state.started is None:
+        return
+    if not draft.rules.may_merge(draft.soft.merge is not None or draft.soft.scoring):
+        return
+    waiting = [Waiting(p.worker, p.update.base.version) for p in state.pending]
+    answer = CLOSE[state.settings.close.rule](waiting, state.alive(), state.newest.version)
+    if isinstance(answer, Close):
+        members = [state.pending[i] for i in answer.members]
+        if state.settings.merge.rule == "interpolate":
+            _interpolate(draft, members[0], answer.reason)
+        else:
+            _merge(draft, members, _weights(state, members), 0.0, answer.reason)
+
+
+def _weights(state: MasterState, members: list[Pending]) -> list[float]:
+    if state.settings.merge.rule == "mean-by-samples":
+        return [float(pending.update.samples) for pending in members]
+    return [1.0] * len(members)
+
+
+def _interpolate(draft: Draft, pending: Pending, reason: Reason) -> None:
+    """The paper's merge waits for the losses of both models on the validation set."""
+    state, scored = draft.state, draft.soft.scored
+    assert state.newest is not None
+    birth = pending.update.birth
+    if scored is None or scored.birth != birth or scored.version != state.newest.version:
+        draft.remember(scoring=True, scored=None)
+        draft.actions.append(Score(state.newest, pending.worker, pending.update))
+        return
+    weights = aggregate.loss_weights(scored.loss_global, scored.loss_worker)
+    if isinstance(weights, Reason):
+        draft.remember(scored=None)
+        draft.add(UpdateRejected(pending.worker, birth, weights))
+        _close(draft)
+        return
+    facts = {"loss_global": scored.loss_global, "loss_worker": scored.loss_worker}
+    why = Reason(reason.code, {**reason.facts, **facts})
+    _merge(draft, [pending], [weights[1]], weights[0], why)
+
+
+def _merge(
+    draft: Draft, members: list[Pending], weights: list[float], keep: float, reason: Reason
+) -> None:
+    state = draft.state
+    assert state.newest is not None
+    parts = tuple(
+        Part(p.worker, p.update, weight, state.versions[p.update.base.version].payload)
+        for p, weight in zip(members, weights, strict=True)
+    )
+    rule = state.settings.merge.rule
+    merge = Merge(state.newest.version + 1, state.newest, rule, keep, parts)
+    draft.remember(merge=merge, merge_reason=reason)
+    draft.actions.append(merge)
+
+
+# --- blocks -------------------------------------------------------------------------------------
+
+
+def _grant(draft: Draft) -> None:
+    state = draft.state
+    if state.started is None or state.stopped is not None:
+        return
+    for name in state.alive():
+        while _wants_blocks(draft.state, draft.state.members[name]):
+            draft.add(next_grant(draft.state, name))
+
+
+def _wants_blocks(state: MasterState, member: Member) -> bool:
+    if len(member.grants) < GRANTS_AHEAD:
+        return True
+    steps = state.settings.round.steps
+    return steps is not None and outstanding(member) < GRANTS_AHEAD * steps * member.batch
+
+
+def resize(draft: Draft, worker: str) -> None:
+    """The size of this worker's next grants, after a round of it."""
+    state = draft.state
+    assert state.data is not None
+    member = state.members[worker]
+    alive = [state.members[name] for name in state.alive()]
+    answer = allocate.resize(
+        state.settings.size,
+        _times(member),
+        [_times(other) for other in alive if other.name != worker and other.timings],
+        allocate.Work(
+            batch=state.data.batch,
+            epochs=state.settings.round.epochs,
+            largest=state.data.samples["train"],
+            total=state.data.first_size * len(alive),
+        ),
+    )
+    if not isinstance(answer, allocate.Sizing):
+        return
+    if (answer.size, answer.batch) != (member.size, member.batch):
+        draft.add(ShardResized(worker, answer.size, answer.batch, answer.reason))
+        draft.note = f"{worker} is re-sized from {member.size} to {answer.size} samples"
+
+
+def _times(member: Member) -> allocate.WorkerTimes:
+    timings = tuple(allocate.Timing(steps, busy) for steps, busy in member.timings)
+    return allocate.WorkerTimes(member.name, timings, member.size, member.batch)
+
+
+# --- silence ------------------------------------------------------------------------------------
+
+
+def look_for_silence(draft: Draft) -> None:
+    """Whoever was silent too long: first read its topic to the end."""
+    if draft.state.stopped is not None:
+        return
+    for name in draft.state.alive():
+        heard = draft.soft.heard.get(name, draft.now)
+        limit = draft.state.settings.workers.lost
+        if silent(heard, draft.now, limit) and name not in draft.soft.reading:
+            if draft.rules.lost_for_good(True, False):
+                declare_lost(draft, name, read_to_end=False)
+            else:
+                draft.remember(reading=draft.soft.reading | {name})
+                draft.actions.append(ReadToEnd(name))
+
+
+def declare_lost(draft: Draft, worker: str, *, read_to_end: bool) -> None:
+    """The worker is lost, if it is still silent; what it held goes back."""
+    member = draft.state.members[worker]
+    heard = draft.soft.heard.get(worker, draft.now)
+    limit = draft.state.settings.workers.lost
+    silent_now = silent(heard, draft.now, limit)
+    if member.status != "alive" or not draft.rules.lost_for_good(silent_now, read_to_end):
+        return
+    returned = draft.rules.release(member, "lost")
+    if returned is not None:
+        draft.add(returned)
+    facts = {"silent": round((draft.now - heard) / SECOND, 3), "limit": limit}
+    draft.add(WorkerLost(worker, Reason("silent", {**facts})))
+    draft.note = f"{worker} is lost: silent for {facts['silent']:g} s"
+
+
+# --- evaluation and the end ---------------------------------------------------------------------
+
+
+def next_evaluation(state: MasterState) -> int:
+    """Run time of the next point of the evaluation grid; known from the ledger alone."""
+    known = state.evaluations
+    if not known.count:
+        return 0
+    return known.last_started + max(GRID, GRID_COST * known.last_cost)
+
+
+def _evaluate(draft: Draft) -> None:
+    state = draft.state
+    if state.newest is None or draft.soft.evaluating or state.stopped is not None:
+        return
+    if state.newest.version > state.evaluations.last_version and (
+        draft.now >= next_evaluation(state)
+    ):
+        draft.remember(evaluating=True)
+        draft.actions.append(Evaluate(state.newest))
+
+
+def _finish(draft: Draft) -> None:
+    """After the stop: the last version's scores, then the results."""
+    state, soft = draft.state, draft.soft
+    if state.stopped is None:
+        return
+    if state.newest is not None and not state.scored:
+        if not soft.finishing:
+            draft.remember(finishing=True)
+            draft.actions.append(ScoreLast(state.newest))
+    elif not soft.finished:
+        draft.remember(finished=True)
+        draft.actions.append(Finish())

@@ -1,0 +1,68 @@
+"""Which records of the ledger count? Pure.
+
+Protocol 2 and 3. A record whose term and nonce are not in force where it lies, whose n is not the
+next, or whose chain does not continue, is void: every reader skips it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from hermes.messages import LedgerRecord, MasterStarted
+
+EMPTY = b""
+
+
+class Authority(msgspec.Struct, frozen=True):
+    """Who may decide at this place of the ledger, and what has to come next."""
+
+    term: int = 0
+    nonce: str = ""
+    next_n: int = 0
+    chain: bytes = EMPTY
+    """Running hash over all valid records so far."""
+    offset: int = -1
+    """Of the last valid record."""
+
+
+def link(chain: bytes, digest: bytes) -> bytes:
+    """The chain after a record whose bytes have this SHA-256."""
+    return hashlib.sha256(chain + digest).digest()
+
+
+def void(authority: Authority, record: LedgerRecord) -> str:
+    """Why this record does not count here, or "" if it does."""
+    if starts_master(record):
+        claim = record.entries[0]
+        assert isinstance(claim, MasterStarted)
+        return void_start(authority, claim)
+    if (record.term, record.nonce) != (authority.term, authority.nonce):
+        return "not-in-force"
+    if record.n != authority.next_n:
+        return "not-next"
+    if record.chain != authority.chain:
+        return "broken-chain"
+    return ""
+
+
+def void_start(authority: Authority, claim: MasterStarted) -> str:
+    """A master counts only if its term is one above the term in force at its place."""
+    return "" if claim.term == authority.term + 1 else "term-not-next"
+
+
+def starts_master(record: LedgerRecord) -> bool:
+    """Whether the record is a master's claim."""
+    return len(record.entries) == 1 and isinstance(record.entries[0], MasterStarted)
+
+
+def advance(authority: Authority, record: LedgerRecord, offset: int, digest: bytes) -> Authority:
+    """The authority after a valid record."""
+    return Authority(
+        term=record.term,
+        nonce=record.nonce,
+        next_n=record.n + 1,
+        chain=link(authority.chain, digest),
+        offset=offset,
+    )

@@ -1,0 +1,376 @@
+"""What does the master decide? `decide(state, now, event)` returns entries and actions. Pure.
+
+An event's handler says what the outcome means; then the standing duties look at the state as it
+will be and add what is due: grants, sizes, closing a version, stopping. Only `apply` changes the
+state, once the record that holds the entries is acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from hermes.machine import duties
+from hermes.machine.admission import admission
+from hermes.machine.apply import apply_entries
+from hermes.machine.events import (
+    Action,
+    ChunkSeen,
+    DataStored,
+    EnvelopeReceived,
+    EvaluationFinished,
+    Event,
+    FinalScored,
+    FollowWorker,
+    HelloReceived,
+    MergeFailed,
+    Opened,
+    StopAsked,
+    StopReceived,
+    Ticked,
+    TopicRead,
+    UpdateScored,
+    VersionStored,
+)
+from hermes.machine.rules import PROTOCOL_RULES, Rules
+from hermes.machine.soft import Soft
+from hermes.machine.state import MasterState, Member
+from hermes.messages import (
+    Bye,
+    Consumed,
+    Contribution,
+    Entry,
+    Envelope,
+    Heartbeat,
+    ResendAsked,
+    Resent,
+    Round,
+    RoundNoted,
+    RunScored,
+    RunStopped,
+    Update,
+    UpdateRejected,
+    UpdateTaken,
+    VersionEvaluated,
+    VersionPublished,
+    WorkerBack,
+    WorkerLeft,
+    WorkerRefused,
+)
+from hermes.policy.aggregate import check_staleness
+from hermes.values import SECOND, Position, Reason
+
+ASK_AGAIN = 5 * SECOND
+"""A request to send again is repeated after this time, if the number is still missing."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What follows from one event."""
+
+    entries: tuple[Entry, ...] = ()
+    consumed: tuple[Consumed, ...] = ()
+    actions: tuple[Action, ...] = ()
+    """To be performed once the entries are acknowledged and applied."""
+    soft: Soft = Soft()
+    wake: int | None = None
+    """Run time at which `Ticked` is wanted at the latest."""
+    note: str = ""
+    """A line for the central log."""
+
+
+class Draft:
+    """A decision in the making: the entries so far, and the state as it will be."""
+
+    def __init__(self, rules: Rules, state: MasterState, soft: Soft, now: int) -> None:
+        self.rules, self.state, self.soft, self.now = rules, state, soft, now
+        self.entries: list[Entry] = []
+        self.consumed: list[Consumed] = []
+        self.actions: list[Action] = []
+        self.note = ""
+
+    def add(self, *entries: Entry) -> None:
+        """Decide these entries; what follows sees the state after them."""
+        self.entries += entries
+        self.state = apply_entries(self.state, entries)
+
+    def take(self, position: Position, incarnation: str = "", number: int = 0) -> None:
+        """The input at this place is consumed."""
+        consumed = Consumed(position, incarnation, number)
+        self.consumed.append(consumed)
+        self.state = apply_entries(self.state, (), [consumed])
+
+    def remember(self, **changes: Any) -> None:
+        """Change the soft state."""
+        self.soft = replace(self.soft, **changes)
+
+
+def decide(
+    state: MasterState, soft: Soft, now: int, event: Event, rules: Rules = PROTOCOL_RULES
+) -> Decision:
+    """What follows from this outcome at run time `now` (nanoseconds).
+
+    The state is taken to be in time: `state.time` <= `now`.
+    """
+    draft = Draft(rules, replace(state, time=now), _rested(state, soft, now), now)
+    HANDLERS[type(event)](draft, event)
+    duties.perform(draft)
+    return Decision(
+        entries=tuple(draft.entries),
+        consumed=tuple(draft.consumed),
+        actions=tuple(draft.actions),
+        soft=replace(draft.soft, now=now),
+        wake=duties.wake(draft),
+        note=draft.note,
+    )
+
+
+def _rested(state: MasterState, soft: Soft, now: int) -> Soft:
+    """Where the master itself slept, every deadline starts anew (protocol 6)."""
+    limit = state.settings.workers.lost * SECOND / 2
+    if now - soft.now <= limit:
+        return soft
+    return replace(soft, heard=dict.fromkeys(state.members, now), reading=frozenset())
+
+
+# --- what is stored, scored, evaluated ----------------------------------------------------------
+
+
+def _on_opened(draft: Draft, _event: Opened) -> None:
+    draft.remember(heard=dict.fromkeys(draft.state.members, draft.now))
+    for name, member in sorted(draft.state.members.items()):
+        if member.status != "left":
+            draft.actions.append(FollowWorker(name, draft.state.consumed.get(f"from.{name}")))
+
+
+def _on_data(draft: Draft, event: DataStored) -> None:
+    draft.remember(uploading=False)
+    if draft.state.data is None:
+        draft.add(event.data)
+
+
+def _on_version_stored(draft: Draft, event: VersionStored) -> None:
+    merge = draft.soft.merge
+    draft.remember(storing_first=False, merge=None, scored=None)
+    if draft.state.stopped is not None:
+        return
+    if event.version == 0 and draft.state.newest is None:
+        draft.add(VersionPublished(0, event.payload, (), "init", 0.0, 0, Reason("first")))
+        draft.note = "Master has been successfully initialized!"
+    elif merge is not None and merge.version == event.version:
+        assert draft.state.newest is not None
+        members = tuple(
+            Contribution(p.worker, p.update.birth, p.weight, p.update.samples) for p in merge.parts
+        )
+        samples = draft.state.newest.samples + sum(part.samples for part in members)
+        reason = draft.soft.merge_reason
+        draft.add(
+            VersionPublished(
+                event.version, event.payload, members, merge.rule, merge.keep, samples, reason
+            )
+        )
+
+
+def _on_merge_failed(draft: Draft, event: MergeFailed) -> None:
+    draft.remember(merge=None, scored=None, scoring=False)
+    for pending in draft.state.pending:
+        if pending.update.birth == event.birth:
+            draft.add(UpdateRejected(pending.worker, event.birth, event.reason))
+
+
+def _on_update_scored(draft: Draft, event: UpdateScored) -> None:
+    draft.remember(scored=event, scoring=False)
+
+
+def _on_evaluated(draft: Draft, event: EvaluationFinished) -> None:
+    draft.remember(evaluating=False)
+    draft.add(
+        VersionEvaluated(event.version, event.loss, event.accuracy, event.started, event.cost)
+    )
+
+
+def _on_final(draft: Draft, event: FinalScored) -> None:
+    draft.add(RunScored(*msgspec.structs.astuple(event)))
+
+
+# --- who comes and goes -------------------------------------------------------------------------
+
+
+def _on_hello(draft: Draft, event: HelloReceived) -> None:
+    draft.take(event.position)
+    knock = event.hello
+    refusal = draft.rules.hello(draft.state, knock)
+    if refusal is not None and refusal.code == "known":
+        return
+    if refusal is not None or draft.state.stopped is not None:
+        reason = refusal or Reason("run-stopped")
+        draft.add(WorkerRefused(knock.worker, knock.nonce, reason))
+        draft.note = f"{knock.worker} is refused: {reason.code}"
+        return
+    old = draft.state.members.get(knock.worker)
+    if old is not None and old.status == "alive":
+        _dismiss(draft, old, "a newer incarnation took its place")
+    draft.add(admission(draft.state, knock.worker, knock.incarnation, knock.nonce))
+    draft.remember(heard={**draft.soft.heard, knock.worker: draft.now})
+    draft.actions.append(
+        FollowWorker(knock.worker, draft.state.consumed.get(f"from.{knock.worker}"))
+    )
+    draft.note = f"{knock.worker} is admitted"
+
+
+def _dismiss(draft: Draft, member: Member, why: str) -> None:
+    returned = draft.rules.release(member, why)
+    if returned is not None:
+        draft.add(returned)
+    draft.add(WorkerLeft(member.name, why))
+
+
+def _on_chunk(draft: Draft, event: ChunkSeen) -> None:
+    _heard(draft, event.worker)
+
+
+def _on_topic_read(draft: Draft, event: TopicRead) -> None:
+    if event.worker not in draft.soft.reading:
+        return
+    draft.remember(reading=draft.soft.reading - {event.worker})
+    duties.declare_lost(draft, event.worker, read_to_end=True)
+
+
+def _on_tick(draft: Draft, _event: Ticked) -> None:
+    duties.look_for_silence(draft)
+
+
+def _on_stop_received(draft: Draft, event: StopReceived) -> None:
+    draft.take(event.position)
+    _stop(draft, "stopped", Reason("requested", {"by": event.request.reason}))
+
+
+def _on_stop_asked(draft: Draft, event: StopAsked) -> None:
+    _stop(draft, event.status, event.reason)
+
+
+def _stop(draft: Draft, status: str, reason: Reason) -> None:
+    if draft.state.stopped is None:
+        draft.add(RunStopped(status, reason))
+        draft.note = f"Stopping: {reason.code}"
+
+
+# --- what workers say ---------------------------------------------------------------------------
+
+
+def _on_envelope(draft: Draft, event: EnvelopeReceived) -> None:
+    member = draft.state.members.get(event.worker)
+    envelope = event.envelope
+    if member is None or not draft.rules.speaks_for(member, envelope.sender):
+        draft.take(event.position)
+        return
+    _heard(draft, event.worker)
+    taken = member.taken.get(envelope.sender, 0)
+    if isinstance(envelope.body, Heartbeat):
+        draft.take(event.position)
+        if draft.rules.order(taken, envelope.body.last + 1) == "gap":
+            _ask_again(draft, member, taken + 1)
+        return
+    answer = draft.rules.order(taken, envelope.number)
+    if answer == "gap":
+        draft.take(event.position)
+        _ask_again(draft, member, taken + 1)
+    elif answer == "repeat":
+        draft.take(event.position)
+    else:
+        BODIES[type(envelope.body)](draft, event.worker, envelope.body, envelope)
+        draft.take(event.position, envelope.sender, envelope.number)
+
+
+def _heard(draft: Draft, worker: str) -> None:
+    soft = draft.soft
+    draft.remember(heard={**soft.heard, worker: draft.now}, reading=soft.reading - {worker})
+    member = draft.state.members.get(worker)
+    if member is not None and member.status == "lost" and draft.state.stopped is None:
+        draft.add(WorkerBack(worker))
+        draft.note = f"{worker} is back"
+
+
+def _ask_again(draft: Draft, member: Member, first: int) -> None:
+    number, when = draft.soft.asked.get(member.name, (0, 0))
+    if number == first and draft.now - when < ASK_AGAIN:
+        return
+    draft.remember(asked={**draft.soft.asked, member.name: (first, draft.now)})
+    draft.add(ResendAsked(member.name, member.incarnation, first))
+
+
+def _on_round(draft: Draft, worker: str, body: Round, envelope: Envelope) -> None:
+    del envelope
+    if draft.state.stopped is not None:
+        return
+    draft.add(
+        RoundNoted(
+            worker,
+            body.round,
+            body.base,
+            body.steps,
+            body.samples,
+            body.busy,
+            body.waited,
+            body.loss,
+            body.verdict,
+            body.reason,
+            body.finished,
+        )
+    )
+    if body.update is not None:
+        _on_update(draft, worker, body.update)
+    duties.resize(draft, worker)
+
+
+def _on_resent(draft: Draft, worker: str, body: Resent, envelope: Envelope) -> None:
+    del envelope
+    if draft.state.stopped is None:
+        _on_update(draft, worker, body.update)
+
+
+def _on_update(draft: Draft, worker: str, update: Update) -> None:
+    if not draft.rules.unborn(draft.state.members[worker], update.birth):
+        return
+    state = draft.state
+    assert state.newest is not None
+    known = state.versions.get(update.base.version)
+    draft.add(UpdateTaken(worker, update))
+    refusal = check_staleness(state.settings.merge, state.newest.version - update.oldest)
+    if known is None or known.payload.digest != update.base.digest:
+        refusal = Reason("unknown-base", {"base": update.base.version})
+    if refusal is not None:
+        draft.add(UpdateRejected(worker, update.birth, refusal))
+
+
+def _on_bye(draft: Draft, worker: str, body: Bye, envelope: Envelope) -> None:
+    del envelope
+    _dismiss(draft, draft.state.members[worker], body.reason)
+    draft.note = f"{worker} says bye: {body.reason}"
+
+
+BODIES: dict[type, Callable[[Draft, str, Any, Envelope], None]] = {
+    Round: _on_round,
+    Resent: _on_resent,
+    Bye: _on_bye,
+}
+
+HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
+    Opened: _on_opened,
+    DataStored: _on_data,
+    VersionStored: _on_version_stored,
+    MergeFailed: _on_merge_failed,
+    UpdateScored: _on_update_scored,
+    EvaluationFinished: _on_evaluated,
+    FinalScored: _on_final,
+    HelloReceived: _on_hello,
+    StopReceived: _on_stop_received,
+    EnvelopeReceived: _on_envelope,
+    ChunkSeen: _on_chunk,
+    TopicRead: _on_topic_read,
+    StopAsked: _on_stop_asked,
+    Ticked: _on_tick,
+}
+"""Event -> its handler. A test asserts that every event of the master is here."""

@@ -1,0 +1,69 @@
+"""Which samples does a worker's next round train? Pure.
+
+Either one grant is one round of `round.epochs` passes, or a round is `round.steps` batches and
+batches run on across grants, each grant passed once (protocol 9a).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hermes.machine.events import Segment
+from hermes.messages import BlocksGranted
+from hermes.policy.presets import Settings
+
+HELD_OUT = 0.15
+"""Share of a grant that `gate.probe=fresh15` holds out (paper.md 1.2)."""
+
+
+class Plan(NamedTuple):
+    """A round: what it trains, which grants it uses up, where the next one begins."""
+
+    segments: tuple[Segment, ...]
+    batch: int
+    joined: bool
+    finished: tuple[int, ...]
+    offset: int
+    """Samples of the first grant left that this round has used."""
+
+
+def probe_of(settings: Settings) -> str:
+    """Which probe a round ends with: "" where the gate does not look at a loss."""
+    return "" if settings.gate.rule == "open" else settings.gate.probe
+
+
+def plan(settings: Settings, grants: Sequence[BlocksGranted], offset: int) -> Plan | None:
+    """The next round out of these grants, `offset` samples into the first; None if there is not
+    enough for one."""
+    if not grants:
+        return None
+    if settings.round.steps is None:
+        return _whole_grant(settings, grants[0])
+    return _steps(settings.round.steps, grants, offset)
+
+
+def _whole_grant(settings: Settings, grant: BlocksGranted) -> Plan:
+    held_out = int(grant.size * HELD_OUT) if probe_of(settings) == "fresh15" else 0
+    size = grant.size - held_out
+    passes = range(settings.round.epochs)
+    segments = tuple(Segment(grant.number, pass_, 0, size, size) for pass_ in passes)
+    return Plan(segments, grant.batch, False, (grant.number,), 0)
+
+
+def _steps(steps: int, grants: Sequence[BlocksGranted], offset: int) -> Plan | None:
+    batch = grants[0].batch
+    need = steps * batch
+    segments: list[Segment] = []
+    finished: list[int] = []
+    for grant in grants:
+        take = min(need, grant.size - offset)
+        segments.append(Segment(grant.number, 0, offset, offset + take, grant.size))
+        need -= take
+        offset += take
+        if offset == grant.size:
+            finished.append(grant.number)
+            offset = 0
+        if not need:
+            return Plan(tuple(segments), batch, True, tuple(finished), offset)
+    return None

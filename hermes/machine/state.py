@@ -1,0 +1,175 @@
+"""What does the master know? All of it is a fold of the ledger; and what must always hold. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import msgspec
+
+from hermes.errors import Defect
+from hermes.machine.ledger import Authority
+from hermes.messages import BlocksGranted, DataPublished, RunOpened, Update, VersionPublished
+from hermes.policy.presets import Settings
+from hermes.values import BlockRange, Position, Reason
+
+TIMINGS_KEPT = 8
+"""Rounds that the size rules look back on (design, part 6)."""
+
+VERSIONS_KEPT = 20
+"""Newest versions that stay known, beside the bases in use (protocol 13)."""
+
+
+class Struct(msgspec.Struct, frozen=True):
+    """Base of the state: frozen; a change makes a new one."""
+
+
+class Member(Struct, frozen=True):
+    """What the ledger says about one worker."""
+
+    name: str
+    incarnation: str
+    status: str = "alive"
+    """"alive", "lost" or "left"."""
+    term: int = 0
+    """The term under which it was last admitted."""
+    taken: Mapping[str, int] = {}
+    """Number of the last message taken, by incarnation (births and envelopes alike)."""
+    grants: tuple[BlocksGranted, ...] = ()
+    """Outstanding: neither finished nor returned."""
+    next_grant: int = 1
+    size: int = 0
+    """Samples of the next grant."""
+    batch: int = 0
+    clock: int = 0
+    base: int = 0
+    """Version that its local model last started from."""
+    rounds: int = 0
+    pushes: int = 0
+    quiet: int = 0
+    vetoed: int = 0
+    applied: int = 0
+    rejected: int = 0
+    samples: int = 0
+    """Sample passes merged into the last version."""
+    trained: int = 0
+    """Sample passes trained, merged or not."""
+    busy: int = 0
+    waited: int = 0
+    """Nanoseconds."""
+    timings: tuple[tuple[int, int], ...] = ()
+    """(steps, busy nanoseconds) of the last rounds, newest last."""
+    last: Reason = Reason("admitted")
+    """The last decision about this worker."""
+
+
+class Pending(Struct, frozen=True):
+    """An update that is neither merged nor rejected."""
+
+    worker: str
+    update: Update
+
+
+class Best(Struct, frozen=True):
+    """The best version on validation, and for how many evaluations it has stood."""
+
+    version: int
+    loss: float
+    accuracy: float | None
+    since: int = 0
+
+
+class Evaluations(Struct, frozen=True):
+    """What is known of the evaluation grid."""
+
+    count: int = 0
+    last_version: int = -1
+    last_loss: float | None = None
+    last_accuracy: float | None = None
+    last_started: int = 0
+    last_cost: int = 0
+    best: Best | None = None
+
+
+class MasterState(Struct, frozen=True):
+    """The fold of a ledger."""
+
+    authority: Authority = Authority()
+    time: int = 0
+    """Run time of the last record, nanoseconds."""
+    opened: RunOpened | None = None
+    settings: Settings = Settings()
+    data: DataPublished | None = None
+    started: int | None = None
+    """Run time at which training started."""
+    members: Mapping[str, Member] = {}
+    versions: Mapping[int, VersionPublished] = {}
+    newest: VersionPublished | None = None
+    pending: tuple[Pending, ...] = ()
+    """In the order of their acceptance."""
+    cursor: int = 0
+    """Next block of the endless walk that was never granted."""
+    returned: tuple[BlockRange, ...] = ()
+    """Blocks given back, to be granted first; in the order of the walk."""
+    consumed: Mapping[str, Position] = {}
+    """The last input position taken, by topic."""
+    evaluations: Evaluations = Evaluations()
+    resizes: int = 0
+    asked: Mapping[str, int] = {}
+    """The number that a worker was last asked to send again from."""
+    stopped: Reason | None = None
+    status: str = "running"
+    scored: bool = False
+    scores: Mapping[str, float | None] = {}
+
+    def alive(self) -> list[str]:
+        """Names of the workers alive, in order of name."""
+        return sorted(n for n, member in self.members.items() if member.status == "alive")
+
+
+def check(state: MasterState) -> None:
+    """Raise `Defect` if anything that must always hold does not."""
+    _check_counts(state)
+    _check_blocks(state)
+    _check_versions(state)
+
+
+def _check_counts(state: MasterState) -> None:
+    for member in state.members.values():
+        waiting = sum(p.worker == member.name for p in state.pending)
+        if member.pushes != member.applied + member.rejected + waiting:
+            raise Defect(
+                f"pushed {member.pushes} is not applied {member.applied} + rejected "
+                f"{member.rejected} + undecided {waiting}",
+                where=member.name,
+            )
+        if member.status != "alive" and member.grants:
+            raise Defect("holds blocks and is not alive", where=member.name)
+    births = [(p.worker, p.update.birth) for p in state.pending]
+    if len(births) != len(set(births)):
+        raise Defect("an update waits twice")
+
+
+def _check_blocks(state: MasterState) -> None:
+    ranges = sorted(
+        [(r.first, r.last) for m in state.members.values() for g in m.grants for r in g.ranges]
+        + [(r.first, r.last) for r in state.returned]
+    )
+    for (_, last), (first, _) in itertools.pairwise(ranges):
+        if first < last:
+            raise Defect(f"block {first} of the walk is held twice")
+    if ranges and ranges[-1][1] > state.cursor:
+        raise Defect("a block was granted that the walk has not reached")
+
+
+def _check_versions(state: MasterState) -> None:
+    if state.newest is None:
+        return
+    if max(state.versions) != state.newest.version:
+        raise Defect("the newest version is not the last one published")
+    merged = sum(member.samples for member in state.members.values())
+    if merged != state.newest.samples:
+        raise Defect(f"the workers' samples are {merged}, the version's {state.newest.samples}")
+    for pending in state.pending:
+        if pending.update.base.version not in state.versions:
+            raise Defect(f"version {pending.update.base.version} is a base and was dropped")

@@ -1,0 +1,47 @@
+"""Which blocks come next? The endless walk 0..B-1, 0..B-1, ... over the train split. Pure.
+
+Blocks are counted on, pass after pass: index k of the walk is block k mod B. What was returned
+comes first; a grant is exclusively its worker's until it is finished or returned (protocol 9a).
+"""
+
+from __future__ import annotations
+
+from hermes.machine.state import MasterState, Member
+from hermes.messages import BlocksGranted, DataPublished
+from hermes.values import BlockRange
+
+
+def block_samples(data: DataPublished, index: int) -> int:
+    """Samples in the block at this index of the walk; the last block of a pass may be short."""
+    blocks, samples = data.blocks["train"], data.samples["train"]
+    return min(data.block, samples - (index % blocks) * data.block)
+
+
+def outstanding(member: Member) -> int:
+    """Samples that the worker holds and has not finished."""
+    return sum(grant.size for grant in member.grants)
+
+
+def next_grant(state: MasterState, worker: str) -> BlocksGranted:
+    """The next grant of this worker: as many blocks as hold its size."""
+    assert state.data is not None
+    member = state.members[worker]
+    ranges: list[BlockRange] = []
+    have = 0
+    pool = list(state.returned)
+    cursor = state.cursor
+    while have < member.size:
+        if pool:
+            index = pool[0].first
+            rest = BlockRange(index + 1, pool[0].last)
+            pool[:1] = [rest] if rest.first < rest.last else []
+        else:
+            index, cursor = cursor, cursor + 1
+        if ranges and ranges[-1].last == index:
+            ranges[-1] = BlockRange(ranges[-1].first, index + 1)
+        else:
+            ranges.append(BlockRange(index, index + 1))
+        have += block_samples(state.data, index)
+    return BlocksGranted(
+        worker, member.next_grant, tuple(ranges), min(member.size, have), member.batch
+    )

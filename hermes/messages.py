@@ -1,0 +1,410 @@
+"""What travels: the messages and the ledger's entries, as values. Pure.
+
+Messages are nouns. Fields are only ever added at the end, with a default, so that an older reader
+can still be told "another version" instead of misreading. `PROTOCOL` counts changes that an older
+reader must not follow.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from hermes.values import Base, Birth, BlockRange, Payload, Position, Reason
+
+PROTOCOL = 1
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of everything that travels under a tag."""
+
+
+# --- what anyone sends to the lobby -------------------------------------------------------------
+
+
+class Software(Message, frozen=True):
+    """Versions of what a process runs."""
+
+    hermes: str
+    protocol: int
+    python: str
+    framework: str
+
+
+class Hello(Message, frozen=True):
+    """A worker knocks. `proof` is an HMAC-SHA256 (hex) under the cluster key over all the rest."""
+
+    run: str
+    worker: str
+    incarnation: str
+    nonce: str
+    software: Software
+    previous: str = ""
+    """The incarnation before this one, read from the locked outbox; "" if there was none."""
+    proof: str = ""
+
+
+class StopRequested(Message, frozen=True):
+    """Somebody who has the cluster key asks the master to stop."""
+
+    run: str
+    nonce: str
+    reason: str
+    proof: str = ""
+
+
+# --- what a worker sends to its own topic -------------------------------------------------------
+
+
+class Update(Message, frozen=True):
+    """What a worker learned since its base: names the chunks that hold its model."""
+
+    birth: Birth
+    base: Base
+    samples: int
+    """Sample passes trained since the base."""
+    rounds: int
+    oldest: int
+    """The version at which the oldest step in it was computed; staleness counts from that."""
+    payload: Payload
+
+
+class Round(Message, frozen=True):
+    """A finished round: times, losses, the gate's decision and its inputs."""
+
+    round: int
+    base: int
+    steps: int
+    samples: int
+    busy: int
+    """Nanoseconds of training and probing."""
+    waited: int
+    """Nanoseconds since the round before, less `busy`."""
+    loss: float | None
+    """Mean training loss; None where it is not finite."""
+    probe: float | None
+    verdict: str
+    """"push", "quiet" or "veto"."""
+    reason: Reason
+    finished: tuple[int, ...]
+    """Numbers of the grants that this round used up."""
+    update: Update | None = None
+
+
+class Resent(Message, frozen=True):
+    """An update of an incarnation before, from the outbox; its birth tells which."""
+
+    update: Update
+
+
+class Heartbeat(Message, frozen=True):
+    """A sign of life; never an input."""
+
+    steps: int
+    """How far the worker is, in total: alive without progress is stuck, not dead."""
+    last: int
+    """Number of the last message sent before it, so that a lost last message is missed too."""
+
+
+class Bye(Message, frozen=True):
+    """The worker leaves of its own will."""
+
+    reason: str
+
+
+WorkerBody: TypeAlias = Round | Resent | Heartbeat | Bye
+
+
+class Envelope(Message, frozen=True):
+    """One small message on `from.<worker>`."""
+
+    sender: str
+    """Incarnation that sends; fencing is judged by it."""
+    number: int
+    """1, 2, 3, ... within the incarnation; 0 for a heartbeat."""
+    seen: int
+    """Offset of the last ledger record that the worker acted on; -1 for none."""
+    chain: bytes
+    """The chain up to and including that record."""
+    body: WorkerBody
+
+
+# --- the ledger ---------------------------------------------------------------------------------
+
+
+class MasterStarted(Message, frozen=True):
+    """A master of this term and nonce claims the run (protocol 3)."""
+
+    term: int
+    nonce: str
+
+
+class RunOpened(Message, frozen=True):
+    """What the run is. `key_proof` lets a worker see that it holds another cluster key."""
+
+    run: str
+    settings: dict[str, object]
+    seed: int
+    expect: int
+    opened: str
+    """Wall time, ISO 8601 UTC: for people only."""
+    software: Software
+    key_proof: str
+
+
+class DataPublished(Message, frozen=True):
+    """The upload: job source and all splits. Readers use only what this names."""
+
+    source: Payload
+    manifest: Payload
+    signature: str
+    """HMAC-SHA256 (hex) over (run id, digest of source and ARGS, digest of the manifest)."""
+    block: int
+    """Samples a block."""
+    blocks: dict[str, int]
+    """Blocks by split."""
+    samples: dict[str, int]
+    """Samples by split."""
+    first_size: int
+    """Samples of a first grant."""
+    batch: int
+    """The job's batch, in samples."""
+
+
+class WorkerAdmitted(Message, frozen=True):
+    """All that a worker needs to take part; it needs no history."""
+
+    worker: str
+    incarnation: str
+    hello: str
+    """Nonce of the hello that this answers."""
+    opened: RunOpened
+    data: DataPublished
+    version: VersionPublished
+    taken: dict[str, int]
+    """Number of the last message taken, by incarnation of this worker."""
+    started: bool
+
+
+class WorkerRefused(Message, frozen=True):
+    """This hello is refused."""
+
+    worker: str
+    hello: str
+    reason: Reason
+
+
+class TrainingStarted(Message, frozen=True):
+    """As many workers as expected are there."""
+
+    workers: int
+
+
+class BlocksGranted(Message, frozen=True):
+    """Blocks of the endless walk, exclusively this worker's until finished or returned."""
+
+    worker: str
+    number: int
+    ranges: tuple[BlockRange, ...]
+    size: int
+    """The first `size` samples of the blocks count."""
+    batch: int
+
+
+class BlocksReturned(Message, frozen=True):
+    """What a worker held goes back to the head of the walk."""
+
+    worker: str
+    numbers: tuple[int, ...]
+    reason: str
+
+
+class RoundNoted(Message, frozen=True):
+    """A round counts, quiet or not."""
+
+    worker: str
+    round: int
+    base: int
+    steps: int
+    samples: int
+    busy: int
+    waited: int
+    loss: float | None
+    verdict: str
+    reason: Reason
+    finished: tuple[int, ...]
+
+
+class UpdateTaken(Message, frozen=True):
+    """An update is accepted and waits to be merged or rejected."""
+
+    worker: str
+    update: Update
+
+
+class UpdateRejected(Message, frozen=True):
+    """An update will never be merged."""
+
+    worker: str
+    birth: Birth
+    reason: Reason
+
+
+class Contribution(Message, frozen=True):
+    """One update in a version, with its weight."""
+
+    worker: str
+    birth: Birth
+    weight: float
+    samples: int
+
+
+class VersionPublished(Message, frozen=True):
+    """A global model. `keep` is the weight of the version that it replaces (interpolation)."""
+
+    version: int
+    payload: Payload
+    members: tuple[Contribution, ...]
+    rule: str
+    keep: float
+    samples: int
+    """Sample passes merged so far, all versions together: progress counts them."""
+    reason: Reason
+
+
+class ShardResized(Message, frozen=True):
+    """The size of this worker's next grants."""
+
+    worker: str
+    size: int
+    batch: int
+    reason: Reason
+
+
+class VersionEvaluated(Message, frozen=True):
+    """A version's scores on the validation set."""
+
+    version: int
+    loss: float | None
+    accuracy: float | None
+    started: int
+    cost: int
+    """Run time at which it began, and how long it took, in nanoseconds."""
+
+
+class WorkerLost(Message, frozen=True):
+    """A worker was not heard in time; its blocks are returned."""
+
+    worker: str
+    reason: Reason
+
+
+class WorkerBack(Message, frozen=True):
+    """A lost worker was heard again."""
+
+    worker: str
+
+
+class WorkerLeft(Message, frozen=True):
+    """A worker said bye, or a newer incarnation took its place."""
+
+    worker: str
+    reason: str
+
+
+class ResendAsked(Message, frozen=True):
+    """A number is missing: send again from it on."""
+
+    worker: str
+    incarnation: str
+    first: int
+
+
+class RunStopped(Message, frozen=True):
+    """No version is published after this."""
+
+    status: str
+    """"finished" (a stopping rule held), "stopped" (asked to) or "failed"."""
+    reason: Reason
+
+
+class RunScored(Message, frozen=True):
+    """The final scores: the last version on validation and test."""
+
+    version: int
+    validation_loss: float | None
+    validation_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+
+
+Entry: TypeAlias = (
+    MasterStarted
+    | RunOpened
+    | DataPublished
+    | WorkerAdmitted
+    | WorkerRefused
+    | TrainingStarted
+    | BlocksGranted
+    | BlocksReturned
+    | RoundNoted
+    | UpdateTaken
+    | UpdateRejected
+    | VersionPublished
+    | ShardResized
+    | VersionEvaluated
+    | WorkerLost
+    | WorkerBack
+    | WorkerLeft
+    | ResendAsked
+    | RunStopped
+    | RunScored
+)
+
+
+class Consumed(Message, frozen=True):
+    """An input topic is read up to and including this place."""
+
+    position: Position
+    incarnation: str
+    number: int
+    """Number of the last message taken of that incarnation; 0 in the lobby."""
+
+
+class LedgerRecord(Message, frozen=True):
+    """One decision, or the decisions over one batch of inputs (protocol 2)."""
+
+    term: int
+    nonce: str
+    n: int
+    """0, 1, 2, ... within the nonce."""
+    chain: bytes
+    """Running hash over all valid records before this one; empty for `MasterStarted`."""
+    time: int
+    """Run time, nanoseconds."""
+    consumed: tuple[Consumed, ...]
+    entries: tuple[Entry, ...]
+
+
+# --- the central log ----------------------------------------------------------------------------
+
+
+class LogLine(Message, frozen=True):
+    """One line of the central log."""
+
+    source: str
+    level: str
+    at: str
+    text: str
+
+
+class MasterBeat(Message, frozen=True):
+    """The master is alive; sent to `logs` every 2 s (protocol 3)."""
+
+    term: int
+    nonce: str
+    count: int
+
+
+AnyMessage: TypeAlias = Hello | StopRequested | Envelope | LedgerRecord | LogLine | MasterBeat

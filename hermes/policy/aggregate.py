@@ -1,0 +1,423 @@
+"""How do models become one? Weighted means and interpolation, the same bits everywhere. Pure.
+
+The arithmetic (protocol, rule 11): float64; only `+ - * /`, elementwise, one NumPy operation
+each, in the order the models are given; in tiles, which changes no bit and keeps memory small; one
+rounding at the end, to the tensor's own dtype. No dot, sum, exp or BLAS.
+
+- A single model is *copied*: every bit survives, negative zero, subnormals and NaN among them.
+  With two or more, an element is -0.0 only where every model has -0.0 there.
+- Integer and boolean tensors take the maximum (counters: "batches seen").
+- Buffers (BatchNorm's running values) are the weighted mean of the contributors' *values*, never
+  of differences; `samples` weighs them where the parameters are weighed otherwise.
+- What is not finite stays so; nothing warns. `check_update` finds it, before or after.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from hermes.errors import Defect, SettingError
+from hermes.values import Reason, Tensors
+
+Array: TypeAlias = npt.NDArray[Any]
+Doubles: TypeAlias = npt.NDArray[np.float64]
+Model: TypeAlias = dict[str, Array]
+
+TILE = 1 << 16
+"""Elements worked on at a time: two scratch tiles of float64 are 1 MiB, which a cache holds."""
+
+LEAST_LOSS = 1e-100
+"""A loss below this is taken for zero: its weight, 1/loss, would drown or overflow the rest."""
+
+RULES = ("interpolate", "mean", "mean-by-samples")
+
+# --- settings -----------------------------------------------------------------------------------
+
+
+class MergeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `--set merge.X` sets."""
+
+    rule: str = "interpolate"
+    """`interpolate` (by 1/loss, arXiv 2410.20495), `mean` (all alike) or `mean-by-samples`."""
+    max_staleness: int | None = None
+    """Versions published since the oldest step in an update was computed; an update beyond it is
+    rejected ("too-stale"). At least 0; None: any is taken, as in the paper."""
+
+
+def check_merge(settings: MergeSettings) -> list[str]:
+    """Warnings (none yet); raises `SettingError` for a value out of range."""
+    _require(settings.rule in RULES, "rule", settings.rule, f"one of {', '.join(RULES)}")
+    most = settings.max_staleness
+    _require(most is None or most >= 0, "max_staleness", most, "a whole number from 0 up, or none")
+    return []
+
+
+# --- may it be merged, and with which weight? ---------------------------------------------------
+
+
+def check_staleness(settings: MergeSettings, staleness: int) -> Reason | None:
+    """Why an update this stale is rejected, or None."""
+    most = settings.max_staleness
+    if most is None or staleness <= most:
+        return None
+    return Reason("too-stale", {"staleness": staleness, "max_staleness": most})
+
+
+def mean_weight(settings: MergeSettings, samples: int) -> int | Reason:
+    """The weight of an update in a mean; an update of no samples is rejected."""
+    if samples < 1:
+        return Reason("no-samples", {"samples": samples})
+    return samples if settings.rule == "mean-by-samples" else 1
+
+
+def loss_weights(loss_global: float, loss_worker: float) -> tuple[float, float] | Reason:
+    """(1/L_global, 1/L_worker), or why there is no such weight."""
+    facts: dict[str, Any] = {"loss_global": loss_global, "loss_worker": loss_worker}
+    losses = (loss_global, loss_worker)
+    if not all(math.isfinite(loss) for loss in losses):
+        # As text: JSON has no word for nan.
+        return Reason(
+            "loss-not-finite",
+            {name: loss if math.isfinite(loss) else str(loss) for name, loss in facts.items()},
+        )
+    if min(losses) < 0:
+        return Reason("loss-negative", facts)
+    if min(losses) < LEAST_LOSS:
+        return Reason("loss-zero", facts)
+    return 1 / loss_global, 1 / loss_worker
+
+
+def check_update(tensors: Tensors, like: Tensors) -> Reason | None:
+    """Why these tensors cannot be merged into a model like `like`, or None.
+
+    Codes: "wrong-names", "wrong-shape", "wrong-dtype", "not-finite".
+    """
+    wrong = check_form(tensors, like)
+    if wrong is not None:
+        return wrong
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and not _finite(array):
+            return Reason("not-finite", {"tensor": _short(name)})
+    return None
+
+
+def check_form(tensors: Tensors, like: Tensors) -> Reason | None:
+    """As `check_update`, names, shapes and dtypes alone."""
+    if tensors.keys() != like.keys():
+        missing, unexpected = like.keys() - tensors.keys(), tensors.keys() - like.keys()
+        return Reason(
+            "wrong-names",
+            {
+                "missing": len(missing),
+                "unexpected": len(unexpected),
+                "tensor": _short(min(missing or unexpected)),
+            },
+        )
+    for name, array in tensors.items():
+        found, wanted = array, like[name]
+        if found.shape != wanted.shape:
+            return _differ("wrong-shape", name, found.shape, wanted.shape)
+        if found.dtype != wanted.dtype:
+            return _differ("wrong-dtype", name, found.dtype, wanted.dtype)
+    return None
+
+
+# --- means --------------------------------------------------------------------------------------
+
+
+class Mean:
+    """sum(weight * model) / sum(weight), one model at a time.
+
+    Memory: the sums (float64) and nothing of the models added; while there is but one, its copy.
+    """
+
+    def __init__(self, buffers: Collection[str] = ()) -> None:
+        self._buffers = frozenset(buffers)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._first: tuple[Model, _Weights] | None = None
+        self._sums: dict[str, _Sum] = {}
+        self._form: Model = {}
+        self._total = _Weights(0.0, 0.0)
+
+    def add(self, model: Tensors, weight: float, samples: float | None = None) -> None:
+        """Weights are positive; `samples` weighs the buffers (None: as the rest)."""
+        weights = _weights(weight, samples)
+        if not self._form:
+            self._form = _form(model)
+            self._first = ({name: np.array(array) for name, array in model.items()}, weights)
+        else:
+            _insist(model, self._form)
+            if self._first is not None:
+                first, its_weights = self._first
+                self._first = None
+                self._add(first, its_weights)
+            self._add(model, weights)
+        self._total = self._total.plus(weights)
+
+    def finish(self) -> Model:
+        """The mean. The accumulator is empty afterwards."""
+        if not self._form:
+            raise Defect("a mean of no models")
+        if self._first is not None:
+            mean = self._first[0]
+        else:
+            mean = {
+                name: total.over(self._total.of(name, self._buffers), self._form[name])
+                for name, total in self._sums.items()
+            }
+        self._clear()
+        return mean
+
+    def _add(self, model: Tensors, weights: _Weights) -> None:
+        for name, array in model.items():
+            total = self._sums.setdefault(name, _Sum())
+            total.add(array, weights.of(name, self._buffers))
+
+
+class MeanOfDeltas:
+    """current - scale * sum(weight * (base - local)) / sum(weight), one update at a time.
+
+    Buffers and integers are means (maxima) of the local values. Memory: the sums (float64).
+    """
+
+    def __init__(self, buffers: Collection[str] = ()) -> None:
+        self._buffers = frozenset(buffers)
+        self._values = Mean(buffers)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._sums: dict[str, _Sum] = {}
+        self._form: Model = {}
+        self._total = 0.0
+
+    def add(
+        self, base: Tensors, local: Tensors, weight: float, samples: float | None = None
+    ) -> None:
+        """Weights are positive; `samples` weighs the buffers (None: as the rest)."""
+        if not self._form:
+            self._form = _form(local)
+        _insist(local, self._form)
+        _insist(base, self._form)
+        kept = {name: array for name, array in local.items() if self._by_value(name)}
+        if kept:
+            self._values.add(kept, weight, samples)
+        weights = _weights(weight, samples)
+        for name, array in local.items():
+            if name not in kept:
+                self._sums.setdefault(name, _Sum()).add_difference(
+                    base[name], array, weights.weight
+                )
+        self._total += weights.weight
+
+    def finish(self, current: Tensors, scale: float = 1.0) -> Model:
+        """The new model. The accumulator is empty afterwards."""
+        if not self._form:
+            raise Defect("a mean of no updates")
+        _insist(current, self._form)
+        values = self._values.finish() if any(map(self._by_value, self._form)) else {}
+        merged = {
+            name: values[name]
+            if name in values
+            else self._sums[name].off(array, self._total, float(scale))
+            for name, array in current.items()
+        }
+        self._clear()
+        return merged
+
+    def _by_value(self, name: str) -> bool:
+        return name in self._buffers or self._form[name].dtype.kind != "f"
+
+
+def mean_of_models(
+    models: Sequence[tuple[Tensors, float]],
+    buffers: Collection[str] = (),
+    samples: Sequence[float] | None = None,
+) -> Model:
+    """sum(weight * model) / sum(weight); a single model is copied bit for bit."""
+    mean = Mean(buffers)
+    for index, (model, weight) in enumerate(models):
+        mean.add(model, weight, None if samples is None else samples[index])
+    return mean.finish()
+
+
+def mean_of_deltas(
+    current: Tensors,
+    updates: Sequence[tuple[Tensors, Tensors, float]],
+    buffers: Collection[str] = (),
+    scale: float = 1.0,
+    samples: Sequence[float] | None = None,
+) -> Model:
+    """current - scale * sum(weight * (base - local)) / sum(weight), for (base, local, weight).
+
+    Where every base *is* `current` and scale is 1, take `mean_of_models` of the local models
+    instead: equal but for rounding, and exact for one.
+    """
+    mean = MeanOfDeltas(buffers)
+    for index, (base, local, weight) in enumerate(updates):
+        mean.add(base, local, weight, None if samples is None else samples[index])
+    return mean.finish(current, scale)
+
+
+def interpolate(
+    current: Tensors,
+    local: Tensors,
+    weight_current: float,
+    weight_local: float,
+    buffers: Collection[str] = (),
+) -> Model:
+    """(weight_current * current + weight_local * local) / (weight_current + weight_local).
+
+    Buffers are interpolated by the same weights: here the current model contributes, too.
+    """
+    return mean_of_models([(current, weight_current), (local, weight_local)], buffers)
+
+
+# --- the arithmetic -----------------------------------------------------------------------------
+
+
+class _Weights(NamedTuple):
+    weight: float
+    samples: float
+
+    def of(self, name: str, buffers: frozenset[str]) -> float:
+        return self.samples if name in buffers else self.weight
+
+    def plus(self, other: _Weights) -> _Weights:
+        return _Weights(self.weight + other.weight, self.samples + other.samples)
+
+
+class _Sum:
+    """One tensor's weighted sum, flat; of integers the maximum."""
+
+    def __init__(self) -> None:
+        self._sum: Array | None = None
+
+    def add(self, array: Array, weight: float) -> None:
+        if array.dtype.kind == "f":
+            self._add((array,), weight)
+        elif self._sum is None:
+            self._sum = _flat(array).copy()
+        else:
+            np.maximum(self._sum, _flat(array), out=self._sum)
+
+    def add_difference(self, base: Array, local: Array, weight: float) -> None:
+        self._add((base, local), weight)
+
+    def over(self, total: float, like: Array) -> Array:
+        """sum / total, in the dtype and shape of `like`."""
+        sums = self._taken()
+        if like.dtype.kind != "f":
+            return sums.reshape(like.shape)
+        out = np.empty(sums.size, like.dtype)
+        scratch = np.empty(min(TILE, sums.size), np.float64)
+        for tile in _tiles(sums.size):
+            part = scratch[: tile.stop - tile.start]
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.divide(sums[tile], total, out=part)
+                out[tile] = part
+        return out.reshape(like.shape)
+
+    def off(self, current: Array, total: float, scale: float) -> Array:
+        """current - scale * (sum / total)."""
+        sums, values = self._taken(), _flat(current)
+        out = np.empty(sums.size, current.dtype)
+        step = np.empty(min(TILE, sums.size), np.float64)
+        start = np.empty_like(step)
+        for tile in _tiles(sums.size):
+            length = tile.stop - tile.start
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.divide(sums[tile], total, out=step[:length])
+                np.multiply(step[:length], scale, out=step[:length])
+                start[:length] = values[tile]
+                np.subtract(start[:length], step[:length], out=step[:length])
+                out[tile] = step[:length]
+        return out.reshape(current.shape)
+
+    def _add(self, terms: tuple[Array, ...], weight: float) -> None:
+        """Add weight * terms[0], or weight * (terms[0] - terms[1])."""
+        flat = [_flat(term) for term in terms]
+        size = flat[0].size
+        fresh = self._sum is None
+        sums: Doubles = np.empty(size, np.float64) if self._sum is None else self._sum
+        product = np.empty(min(TILE, size), np.float64)
+        second = np.empty_like(product)
+        for tile in _tiles(size):
+            length = tile.stop - tile.start
+            part = product[:length]
+            part[:] = flat[0][tile]
+            with np.errstate(over="ignore", invalid="ignore"):
+                if len(flat) == 2:
+                    second[:length] = flat[1][tile]
+                    np.subtract(part, second[:length], out=part)
+                np.multiply(part, weight, out=part)
+                if fresh:  # not 0.0 + part: that would turn -0.0 into 0.0
+                    sums[tile] = part
+                else:
+                    np.add(sums[tile], part, out=sums[tile])
+        self._sum = sums
+
+    def _taken(self) -> Array:
+        if self._sum is None:
+            raise Defect("a sum of nothing")
+        return self._sum
+
+
+def _tiles(size: int) -> Iterator[slice]:
+    for first in range(0, size, TILE):
+        yield slice(first, min(first + TILE, size))
+
+
+def _flat(array: Array) -> Array:
+    return np.ascontiguousarray(array).reshape(-1)
+
+
+def _finite(array: Array) -> bool:
+    flat = _flat(array)
+    return all(bool(np.isfinite(flat[tile]).all()) for tile in _tiles(flat.size))
+
+
+def _form(model: Tensors) -> Model:
+    """Shapes and dtypes of a model, in arrays without data."""
+    for name, array in model.items():
+        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+            raise Defect(f"tensor {name!r}: no arithmetic for {array.dtype}")
+    return {
+        name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
+        for name, array in model.items()
+    }
+
+
+def _insist(model: Tensors, form: Mapping[str, Array]) -> None:
+    wrong = check_form(model, form)
+    if wrong is not None:
+        raise Defect(f"models that do not fit together: {wrong.code} {wrong.facts}")
+
+
+def _weights(weight: float, samples: float | None) -> _Weights:
+    weights = _Weights(float(weight), float(weight if samples is None else samples))
+    if not all(math.isfinite(value) and value > 0 for value in weights):
+        raise Defect(f"weights must be positive and finite: {weight!r}, {samples!r}")
+    return weights
+
+
+def _differ(code: str, name: str, found: object, wanted: object) -> Reason:
+    facts = {"tensor": _short(name), "found": _short(str(found)), "wanted": _short(str(wanted))}
+    return Reason(code, dict(facts))
+
+
+def _short(text: str) -> str:
+    """Names come from a peer; reasons are small."""
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _require(holds: bool, key: str, found: object, allowed: str) -> None:
+    if not holds:
+        raise SettingError(f"found {found!r}", where=f"merge.{key}", remedy=f"allowed: {allowed}")

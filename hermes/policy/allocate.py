@@ -1,0 +1,319 @@
+"""How much work does each worker get? Sizes of shards from measured round times. Pure.
+
+A rule is asked about one worker, `me`, among the `others` alive, and answers with a new size and
+batch (`Sizing`) or with the reason why nothing changes (`Keep`). Every answer is absolute, computed
+from what was measured and never from the last answer: asked twice, a rule says the same.
+
+- `fixed`: nothing ever changes.
+- `iqr` (arXiv 2410.20495): an outlier among the round times is sized to meet the others' median.
+- `speed`: everyone's size is proportional to its samples a second, so that all rounds last alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+
+from hermes.errors import SettingError
+from hermes.values import SECOND, Facts, Reason, Value
+
+HISTORY = 8
+"""Rounds of a worker that count."""
+
+BATCHES = (32, 16, 8, 4, 2, 1)
+"""Batches to fall back on, where a shard is smaller than the job's."""
+
+
+class SizeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `--set size.X` sets."""
+
+    rule: str = "iqr"
+    """`fixed`, `iqr` (outliers to the others' median) or `speed` (everyone, by samples a
+    second)."""
+    first: int = 2500
+    """Samples in a worker's first shard, at most: train / expected workers bounds it, too. At
+    least 1. Source: the paper's code."""
+    fence: float = 1.5
+    """`iqr`: interquartile ranges beyond Q1 and Q3 from which a round time is an outlier; finite,
+    at least 0. Source: the paper's code (Tukey's fences)."""
+    near: float = 0.1
+    """`iqr`: a round time within this share of the median is never re-sized; 0 <= near < 1. Keeps
+    trivial jitter in equal clusters from counting as outliers."""
+    deadband: float = 0.05
+    """`speed`: a change of size within this share is not made; 0 <= deadband < 1. Source: Tyagi &
+    Sharma, ACSOS 2020."""
+
+
+class Timing(Value, frozen=True):
+    """One finished round."""
+
+    steps: int
+    """Mini-batches."""
+    busy: int
+    """Nanoseconds of work, waiting not counted."""
+
+
+class WorkerTimes(Value, frozen=True):
+    """What is known of a worker's pace."""
+
+    name: str
+    timings: tuple[Timing, ...]
+    """Newest last; only the last HISTORY count. Measured with `batch`: where the batch changes,
+    they start anew."""
+    size: int
+    """Samples of its shard."""
+    batch: int
+    """Samples of a mini-batch."""
+
+
+class Work(NamedTuple):
+    """What the job fixes."""
+
+    batch: int
+    """The job's own."""
+    epochs: int
+    """Passes over the shard in a round."""
+    largest: int
+    """Samples that a shard can have: the train set's."""
+    total: int
+    """`speed`: samples shared out, the sum of the first sizes of the workers alive."""
+
+
+class Sizing(NamedTuple):
+    """From the next grant on."""
+
+    size: int
+    batch: int
+    reason: Reason
+
+
+class Keep(NamedTuple):
+    """Nothing changes."""
+
+    reason: Reason
+
+
+Answer: TypeAlias = Sizing | Keep
+Rule: TypeAlias = Callable[[SizeSettings, WorkerTimes, Sequence[WorkerTimes], Work], Answer]
+
+
+def resize(
+    settings: SizeSettings, me: WorkerTimes, others: Sequence[WorkerTimes], work: Work
+) -> Answer:
+    """The answer of the rule in force, after a round of `me`."""
+    return SIZES[settings.rule](settings, me, others, work)
+
+
+def first_size(settings: SizeSettings, train: int, expected: int) -> int:
+    """Samples of a worker's first shard."""
+    return max(1, min(settings.first, train // max(1, expected)))
+
+
+def fitting_batch(size: int, batch: int) -> int:
+    """The job's batch, or the largest of BATCHES below it that a shard of `size` fills."""
+    if size >= batch:
+        return batch
+    return next((smaller for smaller in BATCHES if smaller <= min(size, batch)), 1)
+
+
+# --- fixed --------------------------------------------------------------------------------------
+
+
+def fixed(
+    _settings: SizeSettings, me: WorkerTimes, _others: Sequence[WorkerTimes], _work: Work
+) -> Answer:
+    """Nothing ever changes."""
+    return Keep(Reason("fixed", {"size": me.size, "batch": me.batch}))
+
+
+# --- iqr ----------------------------------------------------------------------------------------
+
+
+class Quartiles(NamedTuple):
+    """Of round times, in seconds."""
+
+    q1: float
+    median: float
+    q3: float
+
+    def facts(self, time: float) -> Facts:
+        spread = self.q3 - self.q1
+        return {"time": time, "q1": self.q1, "q3": self.q3, "iqr": spread, "median": self.median}
+
+
+def iqr(
+    settings: SizeSettings, me: WorkerTimes, others: Sequence[WorkerTimes], work: Work
+) -> Answer:
+    """An outlier among the latest round times is sized so that a + b * steps meets their median.
+
+    Kept, in this order: "no-timing", "too-few" (under three others have finished a round),
+    "near-median", "inside" the fences, "nothing-fits" (not one batch a pass), "same-size".
+    """
+    mine, latest = _usable(me), [_usable(other)[-1].busy for other in others if _usable(other)]
+    if not mine:
+        return Keep(Reason("no-timing"))
+    time = mine[-1].busy / SECOND
+    if len(latest) < 3:
+        return Keep(Reason("too-few", {"time": time, "others": len(latest)}))
+    quartiles = quartiles_of(latest)
+    facts = quartiles.facts(time)
+    q1, median, q3 = quartiles
+    if abs(time - median) <= settings.near * median:
+        return Keep(Reason("near-median", facts))
+    reach = settings.fence * (q3 - q1)
+    if q1 - reach <= time <= q3 + reach:
+        return Keep(Reason("inside", facts))
+    return _meet(median, me, mine, work, facts)
+
+
+def quartiles_of(times: Sequence[int]) -> Quartiles:
+    """Q1, median and Q3 of nanoseconds, in seconds; NumPy's `linear` method (Hyndman-Fan 7)."""
+    found = np.percentile(np.array(times, np.float64), [25, 50, 75], method="linear")
+    q1, median, q3 = (float(value) / SECOND for value in found)
+    return Quartiles(q1, median, q3)
+
+
+def fit(timings: Sequence[Timing], target: float) -> tuple[float, float]:
+    """Seconds (a, b) of the line a + b * steps that lies best by least squares.
+
+    Where the best line makes no sense for the target (a below 0, b not above 0, a not below the
+    target) or only one step count was seen, the best line through the origin: a = 0.
+    """
+    steps = [float(timing.steps) for timing in timings]
+    times = [timing.busy / SECOND for timing in timings]
+    if len(set(steps)) > 1:
+        middle, centre = math.fsum(steps) / len(steps), math.fsum(times) / len(times)
+        apart = [step - middle for step in steps]
+        slope = math.fsum(
+            x * (time - centre) for x, time in zip(apart, times, strict=True)
+        ) / math.fsum(x * x for x in apart)
+        offset = centre - slope * middle
+        if slope > 0 and 0 <= offset < target:
+            return offset, slope
+    squares = math.fsum(step * step for step in steps)
+    return 0.0, math.fsum(s * t for s, t in zip(steps, times, strict=True)) / squares
+
+
+def _meet(
+    median: float, me: WorkerTimes, timings: Sequence[Timing], work: Work, facts: Facts
+) -> Answer:
+    """Size `me` so that its round lasts `median` seconds."""
+    a, b = fit(timings, median)
+    steps = round((median - a) / b, 6)  # so that 49.9999999 steps are the 50 they stand for
+    facts |= {"a": a, "b": b, "steps": steps}
+    if steps < work.epochs:
+        return Keep(Reason("nothing-fits", facts))
+    # The steps were measured with this worker's batch, so that batch turns them into samples.
+    size = _clip(math.floor(steps * me.batch / work.epochs), 1, work.largest)
+    return _answer("outlier", size, me, work, facts)
+
+
+# --- speed --------------------------------------------------------------------------------------
+
+
+def speed(
+    settings: SizeSettings, me: WorkerTimes, others: Sequence[WorkerTimes], work: Work
+) -> Answer:
+    """This worker's share of the total, in proportion to its samples a second.
+
+    Kept: "no-timing", "dead-band" (the change is too small to matter), "same-size".
+    """
+    mine = samples_per_second(me)
+    if mine is None:
+        return Keep(Reason("no-timing"))
+    size = shares([me, *others], work)[0]
+    facts: Facts = {"speed": mine, "total": work.total, "before": me.size, "share": size}
+    if abs(size - me.size) <= settings.deadband * me.size:
+        return Keep(Reason("dead-band", facts))
+    return _answer("by-speed", size, me, work, facts)
+
+
+def samples_per_second(worker: WorkerTimes) -> float | None:
+    """The median over the last rounds; None before the first."""
+    rates = sorted(timing.steps / timing.busy for timing in _usable(worker))
+    if not rates:
+        return None
+    middle = len(rates) // 2
+    rate = rates[middle] if len(rates) % 2 else (rates[middle - 1] + rates[middle]) / 2
+    return rate * worker.batch * SECOND
+
+
+def shares(workers: Sequence[WorkerTimes], work: Work) -> list[int]:
+    """Sizes for all, each at least one batch, whose sum is the total (each rounded down).
+
+    A worker that was not measured yet keeps its size, out of the same total.
+    """
+    speeds = [samples_per_second(worker) for worker in workers]
+    known = [value for value in speeds if value is not None]
+    unknown = sum(w.size for w, value in zip(workers, speeds, strict=True) if value is None)
+    left = max(work.total - unknown, len(known))
+    least = max(1, min(work.batch, work.largest, left // max(1, len(known))))
+    found = iter(_divide(known, left, least, work.largest))
+    return [
+        worker.size if value is None else next(found)
+        for worker, value in zip(workers, speeds, strict=True)
+    ]
+
+
+def _divide(speeds: Sequence[float], total: int, least: int, most: int) -> list[int]:
+    """`total` in proportion to `speeds`, each part within [least, most], rounded down.
+
+    Parts out of bounds are settled at the bound and the rest is divided again. A pass settles
+    only the side that is off by more, since settling it moves the others towards the other side.
+    """
+    settled: dict[int, int] = {}
+    while True:
+        free = [index for index in range(len(speeds)) if index not in settled]
+        left, pace = total - sum(settled.values()), math.fsum(speeds[index] for index in free)
+        # The small term: a share that is a whole number must not lose one to rounding.
+        part = {index: left * speeds[index] / pace + 1e-9 for index in free}
+        low = {index: least - value for index, value in part.items() if value < least}
+        high = {index: value - most for index, value in part.items() if value >= most + 1}
+        if not low and not high:
+            return [settled.get(i, math.floor(part.get(i, 0))) for i in range(len(speeds))]
+        if math.fsum(low.values()) >= math.fsum(high.values()):
+            settled |= dict.fromkeys(low, least)
+        else:
+            settled |= dict.fromkeys(high, most)
+
+
+# --- shared -------------------------------------------------------------------------------------
+
+SIZES: dict[str, Rule] = {"fixed": fixed, "iqr": iqr, "speed": speed}
+
+
+def check_size(settings: SizeSettings) -> list[str]:
+    """Warnings (none yet); raises `SettingError` for a value out of range."""
+    _require(settings.rule in SIZES, "rule", settings.rule, f"one of {', '.join(SIZES)}")
+    _require(settings.first >= 1, "first", settings.first, "a whole number from 1 up")
+    fence = settings.fence
+    _require(math.isfinite(fence) and fence >= 0, "fence", fence, "a finite number from 0 up")
+    _require(0 <= settings.near < 1, "near", settings.near, "0 <= near < 1")
+    _require(0 <= settings.deadband < 1, "deadband", settings.deadband, "0 <= deadband < 1")
+    return []
+
+
+def _usable(worker: WorkerTimes) -> tuple[Timing, ...]:
+    """The last rounds that say something about pace: some work, some time."""
+    return tuple(t for t in worker.timings[-HISTORY:] if t.steps > 0 and t.busy > 0)
+
+
+def _answer(code: str, size: int, me: WorkerTimes, work: Work, facts: Facts) -> Answer:
+    batch = fitting_batch(size, work.batch)
+    facts |= {"size": size, "batch": batch}
+    if (size, batch) == (me.size, me.batch):
+        return Keep(Reason("same-size", facts))
+    return Sizing(size, batch, Reason(code, facts))
+
+
+def _clip(value: int, least: int, most: int) -> int:
+    return max(least, min(value, most))
+
+
+def _require(holds: bool, key: str, found: object, allowed: str) -> None:
+    if not holds:
+        raise SettingError(f"found {found!r}", where=f"size.{key}", remedy=f"allowed: {allowed}")

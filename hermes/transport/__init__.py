@@ -1,0 +1,1 @@
+"""The ordered log that everything travels through, and tensors in chunks on top of it."""
