@@ -29,16 +29,17 @@ def encode(message: AnyMessage) -> bytes:
     return MAGIC + bytes([PROTOCOL]) + _ENCODER.encode(message)
 
 
-def decode(data: bytes) -> AnyMessage:
-    """The message in `data`. Raises `DecodeError` for anything that is not one of ours."""
+def decode(data: bytes | bytearray, limit: int = MAX_MESSAGE) -> AnyMessage:
+    """The message in `data`, of at most `limit` bytes. Raises `DecodeError` for anything that is
+    not one of ours."""
     if data[:2] != MAGIC:
         raise DecodeError("not a message of Hermes")
     if data[2:3] != bytes([PROTOCOL]):
         raise DecodeError(f"a message of another protocol than {PROTOCOL}")
-    if len(data) > MAX_MESSAGE:
-        raise DecodeError(f"a message of {len(data)} bytes; the limit is {MAX_MESSAGE}")
+    if len(data) > limit:
+        raise DecodeError(f"a message of {len(data)} bytes; the limit is {limit}")
     try:
-        return _DECODER.decode(data[3:])
+        return _DECODER.decode(memoryview(data)[3:])
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError) as error:
         raise DecodeError(f"a damaged message: {error}") from None
 

@@ -387,6 +387,31 @@ class LedgerRecord(Message, frozen=True):
     entries: tuple[Entry, ...]
 
 
+# --- what the data topic holds beside the blocks ------------------------------------------------
+
+
+class JobSource(Message, frozen=True):
+    """The user's file, and what stood after `--`."""
+
+    name: str
+    text: str
+    args: tuple[str, ...]
+
+
+class Block(Message, frozen=True):
+    """One block of a split: where it lies, and the SHA-256 (hex) of its bytes."""
+
+    offset: int
+    length: int
+    digest: str
+
+
+class Manifest(Message, frozen=True):
+    """All blocks of an upload, by split, in the order of their indices."""
+
+    blocks: dict[str, tuple[Block, ...]]
+
+
 # --- the central log ----------------------------------------------------------------------------
 
 
@@ -407,4 +432,6 @@ class MasterBeat(Message, frozen=True):
     count: int
 
 
-AnyMessage: TypeAlias = Hello | StopRequested | Envelope | LedgerRecord | LogLine | MasterBeat
+AnyMessage: TypeAlias = (
+    Hello | StopRequested | Envelope | LedgerRecord | JobSource | Manifest | LogLine | MasterBeat
+)

@@ -1,1 +1,1 @@
-"""Hermes."""
+"""Brokers to start and stop: embedded, Apache Kafka."""

@@ -12,6 +12,7 @@ from hermes.machine.admission import admission
 from hermes.machine.events import (
     Evaluate,
     Finish,
+    FollowLobby,
     Merge,
     Part,
     ReadToEnd,
@@ -92,6 +93,9 @@ def _prepare(draft: Draft) -> None:
     elif state.data is not None and state.newest is None and not soft.storing_first:
         draft.remember(storing_first=True)
         draft.actions.append(StoreFirst())
+    if state.newest is not None and not soft.lobby:
+        draft.remember(lobby=True)
+        draft.actions.append(FollowLobby(state.consumed.get("lobby")))
 
 
 def _start(draft: Draft) -> None:
@@ -141,8 +145,8 @@ def _close(draft: Draft) -> None:
     state = draft.state
     if state.newest is None or state.stopped is not None or state.started is None:
         return
-    if not draft.rules.may_merge(draft.soft.merge is not None or draft.soft.scoring):
-        return
+    if draft.soft.merge is not None or draft.soft.scoring:
+        return  # merges happen one at a time, in the order of acceptance (protocol 8)
     waiting = [Waiting(p.worker, p.update.base.version) for p in state.pending]
     answer = CLOSE[state.settings.close.rule](waiting, state.alive(), state.newest.version)
     if isinstance(answer, Close):

@@ -16,6 +16,7 @@ from hermes.messages import (
     Hello,
     LedgerRecord,
     Round,
+    RunOpened,
     StopRequested,
     Update,
     VersionPublished,
@@ -35,7 +36,9 @@ class Action(msgspec.Struct, frozen=True):
 
 
 class Opened(Event, frozen=True):
-    """This master may decide: its `MasterStarted` is in force."""
+    """This master may decide: its `MasterStarted` is in force. A new run is what `run` says."""
+
+    run: RunOpened
 
 
 class DataStored(Event, frozen=True):
@@ -194,6 +197,12 @@ class FollowWorker(Action, frozen=True):
     """Create this worker's topic if need be and read it from here on."""
 
     worker: str
+    after: Position | None
+
+
+class FollowLobby(Action, frozen=True):
+    """Read the lobby from here on."""
+
     after: Position | None
 
 

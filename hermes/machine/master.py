@@ -138,7 +138,9 @@ def _rested(state: MasterState, soft: Soft, now: int) -> Soft:
 # --- what is stored, scored, evaluated ----------------------------------------------------------
 
 
-def _on_opened(draft: Draft, _event: Opened) -> None:
+def _on_opened(draft: Draft, event: Opened) -> None:
+    if draft.state.opened is None:
+        draft.add(event.run)
     draft.remember(heard=dict.fromkeys(draft.state.members, draft.now))
     for name, member in sorted(draft.state.members.items()):
         if member.status != "left":
@@ -153,7 +155,9 @@ def _on_data(draft: Draft, event: DataStored) -> None:
 
 def _on_version_stored(draft: Draft, event: VersionStored) -> None:
     merge = draft.soft.merge
-    draft.remember(storing_first=False, merge=None, scored=None)
+    draft.remember(storing_first=False)
+    if merge is not None and merge.version == event.version:
+        draft.remember(merge=None, scored=None)
     if draft.state.stopped is not None:
         return
     if event.version == 0 and draft.state.newest is None:

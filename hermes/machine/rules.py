@@ -73,11 +73,6 @@ def may_forget(number: int, taken: int) -> bool:
     return number <= taken
 
 
-def may_merge(merging: bool) -> bool:
-    """Rule 8: merges happen one at a time."""
-    return not merging
-
-
 class Rules(NamedTuple):
     """The table. `Rules()` is the protocol."""
 
@@ -89,7 +84,6 @@ class Rules(NamedTuple):
     lost_for_good: Callable[[bool, bool], bool] = lost_for_good
     release: Callable[[Member, str], BlocksReturned | None] = release
     may_forget: Callable[[int, int], bool] = may_forget
-    may_merge: Callable[[bool], bool] = may_merge
 
 
 PROTOCOL_RULES = Rules()

@@ -24,6 +24,8 @@ class Soft(msgspec.Struct, frozen=True):
     """(number, run time) of the last request to send again, by worker."""
     now: int = 0
     """When the machine was last called."""
+    lobby: bool = False
+    """Whether the lobby is being read."""
     uploading: bool = False
     storing_first: bool = False
     scoring: bool = False

@@ -48,6 +48,7 @@ from hermes.messages import (
     BlocksGranted,
     BlocksReturned,
     Bye,
+    Entry,
     LedgerRecord,
     MasterStarted,
     ResendAsked,
@@ -215,7 +216,7 @@ def _on_ledger(hand: Hand, event: LedgerSeen) -> None:
 
 
 def _look_for_answer(hand: Hand, event: LedgerSeen) -> None:
-    for entry in event.record.entries:
+    for index, entry in enumerate(event.record.entries):
         if isinstance(entry, WorkerRefused) and entry.hello in hand.state.hellos:
             facts = ", ".join(f"{key} {value}" for key, value in entry.reason.facts.items())
             _gone(hand, "refused", f"{entry.reason.code} ({facts})" if facts else entry.reason.code)
@@ -232,7 +233,8 @@ def _look_for_answer(hand: Hand, event: LedgerSeen) -> None:
                     event.offset,
                 ),
             )
-            _fold(hand, record)
+            # What the record says before that concerns an incarnation before this one.
+            _fold_entries(hand, record.entries[index:])
             return
 
 
@@ -241,7 +243,11 @@ def _fold(hand: Hand, record: LedgerRecord) -> None:
     for consumed in record.consumed:
         if consumed.position.topic == mine and consumed.incarnation == hand.state.incarnation:
             _forget(hand, consumed.number)
-    for entry in record.entries:
+    _fold_entries(hand, record.entries)
+
+
+def _fold_entries(hand: Hand, entries: tuple[Entry, ...]) -> None:
+    for entry in entries:
         handler = ENTRIES.get(type(entry))
         if handler is not None and hand.state.phase != "gone":
             handler(hand, entry)

@@ -47,14 +47,14 @@ class MergeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """`interpolate` (by 1/loss, arXiv 2410.20495), `mean` (all alike) or `mean-by-samples`."""
     max_staleness: int | None = None
     """Versions published since the oldest step in an update was computed; an update beyond it is
-    rejected ("too-stale"). At least 0; None: any is taken, as in the paper."""
+    rejected ("too-stale"). At least 0; off (None): any is taken, as in the paper."""
 
 
 def check_merge(settings: MergeSettings) -> list[str]:
     """Warnings (none yet); raises `SettingError` for a value out of range."""
     _require(settings.rule in RULES, "rule", settings.rule, f"one of {', '.join(RULES)}")
     most = settings.max_staleness
-    _require(most is None or most >= 0, "max_staleness", most, "a whole number from 0 up, or none")
+    _require(most is None or most >= 0, "max_staleness", most, "a whole number from 0 up, or off")
     return []
 
 

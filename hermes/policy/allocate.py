@@ -117,7 +117,7 @@ def fitting_batch(size: int, batch: int) -> int:
     """The job's batch, or the largest of BATCHES below it that a shard of `size` fills."""
     if size >= batch:
         return batch
-    return next((smaller for smaller in BATCHES if smaller <= min(size, batch)), 1)
+    return next((smaller for smaller in BATCHES if smaller <= size), 1)
 
 
 # --- fixed --------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def _divide(speeds: Sequence[float], total: int, least: int, most: int) -> list[
         free = [index for index in range(len(speeds)) if index not in settled]
         left, pace = total - sum(settled.values()), math.fsum(speeds[index] for index in free)
         # The small term: a share that is a whole number must not lose one to rounding.
-        part = {index: left * speeds[index] / pace + 1e-9 for index in free}
+        part = {index: left * speeds[index] / pace + 1e-6 for index in free}
         low = {index: least - value for index, value in part.items() if value < least}
         high = {index: value - most for index, value in part.items() if value >= most + 1}
         if not low and not high:

@@ -148,7 +148,7 @@ def spread(losses: tuple[float, ...]) -> Spread:
     std = math.sqrt(math.fsum(value * value for value in apart) / n)
     bound = math.sqrt(n - 1)
     return Spread(
-        mean=math.ldexp(max(-largest, min(largest, scaled[0] + middle)), exponent),
+        mean=math.ldexp(max(min(scaled), min(max(scaled), scaled[0] + middle)), exponent),
         std=math.ldexp(min(largest, std), exponent),
         z=max(-bound, min(bound, apart[-1] / std)),
     )

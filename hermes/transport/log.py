@@ -85,6 +85,17 @@ class Log(Protocol):
         """
         ...
 
+    @property
+    def can_trim(self) -> bool:
+        """Whether `trim` works here; where not, topics are rotated."""
+        ...
+
+    def trim(self, topic: str, before: int) -> None:
+        """Forget the records with offsets below `before`. Raises `BrokerRefused` where the log
+        cannot, `NoSuchTopic`.
+        """
+        ...
+
     def reader(self) -> Reader: ...
 
     def close(self) -> None:

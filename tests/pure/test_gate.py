@@ -27,6 +27,7 @@ PAPER = GateSettings()
 FIXED = GateSettings(beta=0.0)
 """The published gate with a threshold that never gives way."""
 
+few = settings(max_examples=20, deadline=None)
 losses = st.floats(allow_nan=False, allow_infinity=False)
 sane = st.floats(0.001, 100)
 
@@ -49,21 +50,21 @@ def first_push(gate: GateSettings, rounds: list[float]) -> int | None:
 # --- the bound |z| <= sqrt(n - 1) ---------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@few
 @given(st.lists(losses, min_size=2, max_size=12))
 @example([1.7976931348623157e308, -1.7976931348623157e308])
 @example([5e-324, 0.0, 0.0])
 @example([1.0, 1.0, 1.0, 1.0, 0.0])
 def test_z_never_exceeds_the_root_of_n_minus_one(window: list[float]) -> None:
     mean, std, z = spread(tuple(window))
-    assert min(window) <= mean <= max(window) or math.isclose(mean, window[0], rel_tol=1e-15)
+    assert min(window) <= mean <= max(window)
     assert (z is None) == (min(window) == max(window))
     if z is not None:
         assert abs(z) <= math.sqrt(len(window) - 1)
         assert math.isfinite(std)
 
 
-@settings(max_examples=50, deadline=None)
+@few
 @given(st.lists(sane, min_size=2, max_size=10), st.floats(0, 1e9))
 def test_z_is_the_exact_z_to_twelve_digits(window: list[float], shift: float) -> None:
     window = [value + shift for value in window]
@@ -72,9 +73,10 @@ def test_z_is_the_exact_z_to_twelve_digits(window: list[float], shift: float) ->
     variance = sum((value - mean) ** 2 for value in exact) / len(exact)
     assume(variance > 0)
     wanted = float((exact[-1] - mean) / Fraction(math.sqrt(variance)))
-    assert spread(tuple(window)).z == pytest.approx(wanted, rel=1e-12, abs=1e-6)
+    assert spread(tuple(window)).z == pytest.approx(wanted, rel=1e-12, abs=1e-9)
 
 
+@few
 @given(losses, losses)
 def test_two_losses_give_one_or_minus_one(a: float, b: float) -> None:
     assume(a != b)
@@ -82,7 +84,7 @@ def test_two_losses_give_one_or_minus_one(a: float, b: float) -> None:
 
 
 @pytest.mark.parametrize(("alpha", "earliest"), [(-1.3, 3), (-1.6, 4)])
-@settings(max_examples=60, deadline=None)
+@few
 @given(st.lists(sane, min_size=6, max_size=6))
 def test_nothing_fires_before_its_entry(alpha: float, earliest: int, rounds: list[float]) -> None:
     gate = GateSettings(alpha=alpha, beta=0.0)
@@ -96,6 +98,7 @@ def test_the_earliest_entry_does_fire(alpha: float, earliest: int) -> None:
     assert first_push(gate, rounds) == earliest
 
 
+@few
 @given(st.lists(st.integers(1, 1000), min_size=5, max_size=5, unique=True))
 def test_five_entries_only_touch_two(rounds: list[int]) -> None:
     assert first_push(GateSettings(alpha=-2.0, beta=0.0), [float(x) for x in rounds]) is None
@@ -137,7 +140,6 @@ def test_a_geometric_decrease_has_a_closed_form(ratio: float, best: float) -> No
 
     found = [spread(tuple(ratio**i for i in range(n))).z for n in range(2, 11)]
     assert found == pytest.approx([closed(n) for n in range(2, 11)], rel=1e-9)
-    # n = 2 gives -1 for any drop at all; "best" is over the windows that say something.
     assert min(z for z in found if z is not None) == pytest.approx(best, abs=6e-3)
 
 
@@ -168,7 +170,9 @@ def rounds_per_push(gate: GateSettings, rounds: int, skip: int = 0) -> float:
     return (rounds - skip) / pushes
 
 
-@pytest.mark.parametrize(("alpha", "rounds"), [(-0.9, 3.8), (-1.3, 7.6), (-1.6, 10.1), (-2.0, 12.2)])
+@pytest.mark.parametrize(
+    ("alpha", "rounds"), [(-0.9, 3.8), (-1.3, 7.6), (-1.6, 10.1), (-2.0, 12.2)]
+)
 def test_with_reset_noise_pushes_at_a_rate_set_by_alpha(alpha: float, rounds: float) -> None:
     assert rounds_per_push(GateSettings(alpha=alpha), 6000) == pytest.approx(rounds, rel=0.06)
 
@@ -229,6 +233,7 @@ def test_the_first_loss_is_quiet() -> None:
     assert verdict.state == GateState((0.5,), 1, -1.3)
 
 
+@few
 @given(losses, st.integers(2, 12))
 def test_losses_all_alike_have_no_spread(loss: float, rounds: int) -> None:
     verdict = play(PAPER, [loss] * rounds)[-1]
@@ -257,6 +262,7 @@ def test_open_always_pushes(loss: float) -> None:
     assert verdict.state == start(gate)
 
 
+@few
 @given(st.lists(losses, min_size=1, max_size=12))
 def test_a_reason_is_small(rounds: list[float]) -> None:
     """It travels in a report of at most 256 bytes."""
@@ -308,17 +314,16 @@ def test_an_unknown_setting_is_refused() -> None:
 
 @pytest.mark.parametrize("beta", [0.0, 1e-12])
 def test_a_threshold_out_of_reach_for_good_is_an_error(beta: float) -> None:
-    with pytest.raises(SettingError, match="gate.alpha"):
+    with pytest.raises(SettingError, match=r"gate\.alpha"):
         check_gate(GateSettings(alpha=-2.1, window=5, beta=beta))
 
 
 def test_a_threshold_out_of_reach_at_first_is_a_warning_that_names_the_round() -> None:
+    # Round 7: 3.1 * 0.9**2 = 2.511 > sqrt(6) = 2.449. Round 8: 3.1 * 0.9**3 = 2.260 < sqrt(7).
     gate = GateSettings(alpha=-3.1)
-    # 3.1 * 0.9 is the first at or below 3, and applies from round 6; n = 10 is not needed: at n = 9
-    # the bound is sqrt(8) = 2.83, at round 9 the threshold 3.1 * 0.9**4 = 2.03.
-    assert first_possible_push(gate) == 7  # sqrt(6) = 2.449 < 2.511 = 3.1 * 0.9**2 at round 7
+    assert first_possible_push(gate) == 8
     (warning,) = check_gate(gate)
-    assert "round 7" in warning
+    assert "round 8" in warning
 
 
 @pytest.mark.parametrize(
@@ -335,16 +340,15 @@ def test_an_open_gate_can_push_at_once() -> None:
     assert check_gate(GateSettings(rule="open", alpha=-50.0, beta=0.0)) == []
 
 
-@settings(max_examples=60, deadline=None)
+@few
 @given(
     st.floats(-4, -0.5),
     st.floats(0.01, 0.5),
     st.integers(1, 8),
     st.integers(2, 12),
-    st.randoms(use_true_random=False),
 )
 def test_no_push_comes_before_the_first_possible_and_a_plunge_pushes_there(
-    alpha: float, beta: float, lambda_: int, window: int, chance: object
+    alpha: float, beta: float, lambda_: int, window: int
 ) -> None:
     gate = GateSettings(alpha=alpha, beta=beta, lambda_=lambda_, window=window)
     first = first_possible_push(gate)

@@ -1,0 +1,212 @@
+"""What do `hermes broker start`, `stop` and `status` do, and how does a program own a broker?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import msgspec
+
+from hermes.broker import apache, embedded
+from hermes.broker.places import Wanted, settled, state_folder
+from hermes.broker.process import Plan, end, identity, launch, wait_ready
+from hermes.errors import RunError, UsageError
+
+Kind = Literal["embedded", "apache"]
+
+_READY = {"embedded": 10.0, "apache": 60.0}
+"""Seconds until a broker must answer."""
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A broker that was started detached, as noted in the state folder."""
+
+    kind: str
+    address: str
+    """HOST:PORT for clients on this machine."""
+    advertised: str
+    """HOST:PORT that clients are told."""
+    port: int
+    pid: int
+    born: str
+    """What tells its process from a later one of the same number."""
+    data: str | None
+    """Folder of its records; None in memory."""
+    log: str
+    """File with its output."""
+
+    def alive(self) -> bool:
+        """Whether that very process runs."""
+        return identity(self.pid) == self.born
+
+
+def start(
+    kind: Kind = "embedded",
+    port: int = 9092,
+    listen: str = "127.0.0.1",
+    advertise: str | None = None,
+    data: Path | None = None,
+) -> Running:
+    """Start a broker that goes on without us; returns when it answers. Port 0: any free one.
+
+    Raises `UsageError` (port taken, a program is missing, bad address), `BrokerUnreachable` with
+    the end of its output if it dies at its start.
+    """
+    wanted = settled(Wanted(port, listen, advertise, data))
+    home = _home(wanted.port)
+    home.mkdir(parents=True, exist_ok=True)
+    plan = _plan(kind, wanted, home)
+    output = home / "broker.log"
+    output.unlink(missing_ok=True)
+    process = launch(plan, output, child=False)
+    try:
+        wait_ready(plan, process, output, _READY[kind])
+    except BaseException:
+        end(process.pid, process=process)
+        raise
+    running = Running(
+        kind=kind,
+        address=str(plan.address),
+        advertised=str(wanted.advertised),
+        port=wanted.port,
+        pid=process.pid,
+        born=identity(process.pid) or "",
+        data=str(plan.data) if plan.data else None,
+        log=str(output),
+    )
+    _note(running)
+    process.returncode = 0  # it is not ours to wait for: no ResourceWarning for a daemon
+    return running
+
+
+def status() -> list[Running]:
+    """The brokers that `start` left running, by port; notes of ones that are gone are removed."""
+    found = []
+    for note in sorted(_brokers().glob("*/broker.json")):
+        running = _read(note)
+        if running is not None and running.alive():
+            found.append(running)
+        else:
+            note.unlink(missing_ok=True)
+    return sorted(found, key=lambda running: running.port)
+
+
+def stop(port: int | None = None) -> Running:
+    """Stop the broker at `port`, or the only one that runs. Its data stay.
+
+    Raises `RunError` if there is none, or several and no port was given.
+    """
+    running = [one for one in status() if port in (None, one.port)]
+    if not running:
+        at = f" at port {port}" if port else ""
+        raise RunError(f"no broker that Hermes started runs{at}", remedy="hermes broker status")
+    if len(running) > 1:
+        ports = ", ".join(str(one.port) for one in running)
+        raise RunError(f"several brokers run, at ports {ports}", remedy="Say which: --port P")
+    (chosen,) = running
+    _reap_or_end(chosen)
+    (_home(chosen.port) / "broker.json").unlink(missing_ok=True)
+    return chosen
+
+
+class Child:
+    """A broker that is our child: it ends with `stop`, with the `with` block, and (on Linux) when
+    the thread that started it is gone, however that happened.
+
+    Its files lie in a temporary folder, except for `data`, where given: those stay.
+    """
+
+    def __init__(
+        self,
+        kind: Kind = "embedded",
+        port: int = 0,
+        listen: str = "127.0.0.1",
+        advertise: str | None = None,
+        data: Path | None = None,
+    ) -> None:
+        """Starts it and waits until it answers; raises as `start` does."""
+        wanted = settled(Wanted(port, listen, advertise, data))
+        self.kind, self.port = kind, wanted.port
+        self._home = Path(tempfile.mkdtemp(prefix="hermes-broker-"))
+        self.log = self._home / "broker.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            plan = _plan(kind, wanted, self._home)
+            self._process = launch(plan, self.log, child=True)
+            wait_ready(plan, self._process, self.log, _READY[kind])
+        except BaseException:
+            self.stop()
+            raise
+        self.address = str(plan.address)
+        self.pid = self._process.pid
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would (its page cache survives)."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """End it in order and remove its temporary files; may be called more than once."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                end(self._process.pid, process=self._process)
+            self._process.wait()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _plan(kind: Kind, wanted: Wanted, home: Path) -> Plan:
+    if kind == "embedded":
+        return embedded.plan(wanted)
+    if kind == "apache":
+        return apache.plan(wanted, home)
+    raise UsageError(f"{kind!r} is no kind of broker", remedy="--kind embedded or --kind apache")
+
+
+def _brokers() -> Path:
+    return state_folder() / "brokers"
+
+
+def _home(port: int) -> Path:
+    return _brokers() / str(port)
+
+
+def _note(running: Running) -> None:
+    note = _home(running.port) / "broker.json"
+    draft = note.with_suffix(".draft")
+    draft.write_bytes(msgspec.json.encode(running))
+    draft.replace(note)
+
+
+def _read(note: Path) -> Running | None:
+    try:
+        return msgspec.json.decode(note.read_bytes(), type=Running)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _reap_or_end(running: Running) -> None:
+    end(running.pid)
+    with contextlib.suppress(ChildProcessError):  # only if this very process started it
+        os.waitpid(running.pid, os.WNOHANG)

@@ -1,0 +1,101 @@
+"""Where are Kafka's Java libraries? Under KAFKA_HOME, else in our cache, else fetched by Maven."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from hermes.broker.places import cache_folder
+from hermes.errors import UsageError
+
+VERSION = "4.3.1"
+"""Of Apache Kafka. (4.4.0 asks for an artifact that is not published.)"""
+
+_POM = f"""\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>hermes</groupId>
+  <artifactId>broker</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.logging.log4j</groupId>
+      <artifactId>log4j-slf4j-impl</artifactId>
+      <version>2.25.2</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+
+def jars() -> str:
+    """Java's class path, its star left for java to expand. Raises `UsageError`."""
+    home = os.environ.get("KAFKA_HOME")
+    if home:
+        libraries = Path(home).expanduser() / "libs"
+        if not libraries.is_dir():
+            raise UsageError(
+                f"KAFKA_HOME={home} has no folder libs",
+                remedy="Point it at an unpacked Kafka, or leave it unset.",
+            )
+        return f"{libraries}/*"
+    folder = cache_folder() / f"kafka-{VERSION}"
+    if not folder.is_dir():
+        _fetch(folder)
+    return f"{folder}/*"
+
+
+def _fetch(folder: Path) -> None:
+    """Fetch into a folder beside it and rename: it is there whole, or not at all."""
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise UsageError(
+            "no Apache Kafka here: KAFKA_HOME is not set, Docker does not run, and there is no mvn "
+            "to fetch it with",
+            remedy="Unpack Kafka 4 and set KAFKA_HOME, or install Docker or Maven, "
+            "or use --kind embedded",
+        )
+    print(  # noqa: T201  (people wait for it)
+        f"hermes: fetching Apache Kafka {VERSION} (45 MB) into {folder}, once ...",
+        file=sys.stderr,
+        flush=True,
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as work:
+        pom = Path(work) / "pom.xml"
+        pom.write_text(_POM, "utf-8")
+        done = subprocess.run(
+            [
+                maven,
+                "-q",
+                "-B",
+                f"-f{pom}",
+                "dependency:copy-dependencies",
+                "-DincludeScope=runtime",
+                f"-DoutputDirectory={work}/lib",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            said = (done.stdout + done.stderr).strip()[-2000:]
+            raise UsageError(
+                f"Maven could not fetch Apache Kafka:\n{said}",
+                remedy="Is the network there? Or unpack Kafka 4 yourself and set KAFKA_HOME.",
+            )
+        try:
+            (Path(work) / "lib").rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process was faster: then its folder is as good
+                raise

@@ -1,0 +1,155 @@
+"""How is a broker's process started, recognised and ended? For brokers of any kind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from hermes.errors import BrokerUnreachable
+from hermes.transport.probe import Address, greet
+
+PAUSE = 0.02
+"""Seconds between two looks at a process."""
+
+# Becomes the broker, after asking the kernel to end it when the thread that started it is gone.
+# (Python's own hook for this, preexec_fn, is unsafe in a process with threads.)
+_WITH_PARENT = """\
+import ctypes, os, sys
+try:
+    ctypes.CDLL(None).prctl(1, int(sys.argv[2]), 0, 0, 0)
+except (AttributeError, OSError, TypeError):
+    pass  # not Linux: then only an orderly end of the parent ends the broker
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent is gone")
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class Plan(NamedTuple):
+    """What to start, and where it will answer."""
+
+    command: list[str]
+    """The program by its full path, and its arguments."""
+    address: Address
+    """For clients on this machine."""
+    data: Path | None
+    """Where its records lie; None in memory."""
+    environment: Mapping[str, str] = {}
+    """On top of ours."""
+    end_with_parent: int = signal.SIGKILL
+    """The signal that a child broker gets when its parent is gone."""
+
+
+def launch(plan: Plan, output: Path, *, child: bool) -> subprocess.Popen[bytes]:
+    """Start the broker with its output in a file: as a child that ends with this thread, or
+    detached, in a session of its own."""
+    command = plan.command
+    if child:
+        end = str(int(plan.end_with_parent))
+        shim = [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()), end]
+        command = [*shim, *command]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("ab") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **plan.environment},
+            start_new_session=True,  # Ctrl-C in our terminal is ours to handle
+        )
+
+
+def wait_ready(plan: Plan, process: subprocess.Popen[bytes], output: Path, patience: float) -> None:
+    """Wait until the broker answers a metadata request.
+
+    Raises `BrokerUnreachable` with the last lines of its output if it dies, or is not ready after
+    `patience` seconds (it is ended then).
+    """
+    deadline = time.monotonic() + patience
+    while process.poll() is None:
+        with contextlib.suppress(BrokerUnreachable):
+            if greet(plan.address, timeout=1.0).advertised and process.poll() is None:
+                return
+        if time.monotonic() > deadline:
+            end(process.pid, patience=1.0, process=process)
+            raise BrokerUnreachable(
+                f"the broker was not ready after {patience:g} s{_said(output)}",
+                where=str(plan.address),
+            )
+        time.sleep(PAUSE)
+    raise BrokerUnreachable(
+        f"the broker died at its start (status {process.returncode}){_said(output)}",
+        where=str(plan.address),
+        remedy=f"Its whole output is in {output}",
+    )
+
+
+def _said(output: Path, lines: int = 12) -> str:
+    """The last lines of a broker's output, to go into an error."""
+    try:
+        text = output.read_bytes()[-16384:].decode("utf-8", "replace")
+    except OSError:
+        return ""
+    said = text.strip().splitlines()[-lines:]
+    return "; it said:\n    " + "\n    ".join(said) if said else "; it said nothing"
+
+
+def identity(pid: int) -> str | None:
+    """What tells this process from a later one of the same number; None if it does not run."""
+    if Path("/proc/self/stat").exists():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+            fields = stat.rpartition(")")[2].split()
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        except OSError:
+            return None
+        return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
+    asked = subprocess.run(
+        ["/bin/ps", "-o", "stat=,lstart=,command=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    state, _, rest = asked.stdout.strip().partition(" ")
+    return rest.strip() if rest and not state.startswith("Z") else None
+
+
+def end(
+    pid: int, *, patience: float = 10.0, process: subprocess.Popen[bytes] | None = None
+) -> bool:
+    """SIGTERM, wait up to `patience` seconds, SIGKILL; whether it went by itself.
+
+    Nothing happens to a process that is not there any more. `process` is reaped if it is ours.
+    """
+    born = identity(pid)
+    for sign, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+        if born is None or identity(pid) != born:
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sign)
+        _wait_gone(pid, born, wait, process)
+        if identity(pid) != born:
+            return sign == signal.SIGTERM
+    if process is not None:
+        process.wait()
+    return True
+
+
+def _wait_gone(
+    pid: int, born: str, timeout: float, process: subprocess.Popen[bytes] | None
+) -> None:
+    if process is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout)
+        return
+    deadline = time.monotonic() + timeout
+    while identity(pid) == born and time.monotonic() < deadline:
+        time.sleep(PAUSE)

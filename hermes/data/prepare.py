@@ -1,0 +1,92 @@
+"""What will be uploaded? All samples of the job, in splits and blocks, before a byte is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from hermes.chance import generator
+from hermes.data.blocks import Array, block_samples, count_blocks, encode_block
+from hermes.data.sources import Dataset, Samples, check_numbers, open_data
+from hermes.data.splits import SPLITS, Indices, split_indices, split_sizes
+from hermes.errors import JobError
+from hermes.job import Split, call_user, place_of
+
+Block: TypeAlias = tuple[str, int, bytes]
+"""One record of the upload: the split, the block's index in it (0, 1, 2, ...), its bytes."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data set, ready to be sent; iterate over it for its blocks, as often as wanted."""
+
+    samples: dict[str, int]
+    """By split."""
+    blocks: dict[str, int]
+    """By split."""
+    block: int
+    """Samples a block, the same for all splits; the last of a split may be short."""
+    first_size: int
+    """Samples of a worker's first shard."""
+    bytes_each: int
+    """Bytes of one sample."""
+    parts: dict[str, tuple[Samples, Indices]]
+    """By split: where its samples lie, and which they are, in order."""
+
+    def __iter__(self) -> Iterator[Block]:
+        for split, (samples, indices) in self.parts.items():
+            for index in range(self.blocks[split]):
+                chosen = indices[index * self.block : (index + 1) * self.block]
+                yield split, index, encode_block(samples.x[chosen], samples.y[chosen])
+
+    def first(self, count: int, split: str = "train") -> tuple[Array, Array]:
+        """The first samples of a split, such as a batch to try the model on."""
+        samples, indices = self.parts[split]
+        return samples.x[indices[:count]], samples.y[indices[:count]]
+
+
+def prepare(
+    data: Callable[[], object],
+    split: Split,
+    seed: int,
+    first_size: Callable[[int], int],
+    workdir: Path,
+) -> Prepared:
+    """Call the job's `data()`, check what it gives, and plan its splits and blocks.
+
+    `first_size` maps the samples of the train split to those of a worker's first shard. An
+    iterator's samples go to disk under `workdir`. Memory beyond what `data()` itself holds: a few
+    blocks, and 24 bytes a sample while they are shuffled. Raises `JobError` for data that cannot
+    be used.
+    """
+    try:
+        dataset = open_data(call_user("data()", data), workdir)
+        parts = _plan(dataset, split, seed)
+        bytes_each = dataset.samples.bytes_each
+        first = first_size(len(parts["train"][1]))
+        block = block_samples(first, bytes_each)
+        check_numbers(dataset.samples)
+        if dataset.test is not None:
+            check_numbers(dataset.test, "_test")
+    except JobError as error:
+        where = error.where or place_of(data)
+        raise JobError(error.what, where=where, remedy=error.remedy) from error
+    samples = {name: len(indices) for name, (_, indices) in parts.items()}
+    blocks = {name: count_blocks(size, block) for name, size in samples.items()}
+    return Prepared(samples, blocks, block, first, bytes_each, parts)
+
+
+def _plan(dataset: Dataset, split: Split, seed: int) -> dict[str, tuple[Samples, Indices]]:
+    """Which samples each split holds; an official test set keeps its own order."""
+    shares = split._asdict()
+    if dataset.test is not None:
+        del shares["test"]
+    indices = split_indices(generator(seed, "split"), split_sizes(dataset.samples.size, shares))
+    parts = {name: (dataset.samples, chosen) for name, chosen in indices.items()}
+    if dataset.test is not None:
+        parts["test"] = (dataset.test, np.arange(dataset.test.size))
+    return {name: parts[name] for name in SPLITS}

@@ -1,0 +1,50 @@
+"""Which sample goes into which split? Pure.
+
+The samples are shuffled once and cut into train, probe, validation and test, by shares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from hermes.chance import permutation
+from hermes.errors import JobError
+
+Indices = npt.NDArray[np.int64]
+
+SPLITS = ("train", "probe", "validation", "test")
+
+
+def split_sizes(samples: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """`samples` in proportion to `shares`, each at least 1, adding up to all of them.
+
+    Rounded down, what is left goes to the largest remainders. Raises `JobError` where there are
+    fewer samples than shares.
+    """
+    if samples < len(shares):
+        raise JobError(
+            f"{samples} samples cannot be split into {', '.join(shares)}",
+            remedy=f"Give at least {len(shares)} samples: one for each split.",
+        )
+    total = math.fsum(shares.values())
+    exact = {name: samples * share / total for name, share in shares.items()}
+    sizes = {name: math.floor(value) for name, value in exact.items()}
+    by_remainder = sorted(shares, key=lambda name: sizes[name] - exact[name])
+    for name in by_remainder[: samples - sum(sizes.values())]:
+        sizes[name] += 1
+    for name in shares:
+        if sizes[name] == 0:
+            sizes[max(sizes, key=lambda other: sizes[other])] -= 1
+            sizes[name] = 1
+    return sizes
+
+
+def split_indices(stream: np.random.Generator, sizes: Mapping[str, int]) -> dict[str, Indices]:
+    """Which samples each split holds, in its order: disjoint, covering, shuffled."""
+    shuffled = permutation(stream, sum(sizes.values()))
+    starts = np.cumsum(list(sizes.values()))[:-1]
+    return dict(zip(sizes, np.split(shuffled, starts), strict=True))

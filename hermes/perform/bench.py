@@ -1,0 +1,137 @@
+"""How is a worker's action done? Blocks, versions, rounds and updates, with real tensors.
+
+The same code under the runtime and the simulator: no clock, no thread. A hook after each step lets
+the runtime pace a device, beat, and break off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from hermes.codec import decode_tensors, encode_tensors
+from hermes.data.order import Part, batches, epoch_order
+from hermes.errors import Defect
+from hermes.job import Job
+from hermes.machine.events import Segment, Train
+from hermes.machine.rounds import HELD_OUT
+from hermes.messages import BlocksGranted, VersionPublished
+from hermes.perform.blocks import Blocks
+from hermes.perform.store import Store
+from hermes.train.protocol import Batch, Trainer
+from hermes.transport import names
+from hermes.values import Base, Payload
+
+Hook = Callable[[], None]
+
+
+def no_hook() -> None:
+    """Nothing happens between two steps."""
+
+
+class Trained(NamedTuple):
+    """What a round came to."""
+
+    steps: int
+    samples: int
+    loss: float
+    """Mean of the steps' losses."""
+    probe: float | None
+    """Loss on the probe, where the gate wants one."""
+
+
+class WorkerBench:
+    """One worker's model and data. Belongs to the thread that trains."""
+
+    def __init__(self, name: str, seed: int, job: Job, trainer: Trainer, blocks: Blocks) -> None:
+        self.trainer = trainer
+        self.after_step: Hook = no_hook
+        self._name, self._seed, self._job, self._blocks = name, seed, job, blocks
+        self._grants: dict[int, BlocksGranted] = {}
+        self._samples: dict[int, Batch] = {}
+
+    def accept(self, grant: BlocksGranted) -> None:
+        """This grant may be trained from now on: its blocks are on this disk."""
+        self._grants[grant.number] = grant
+
+    def drop(self, number: int) -> None:
+        """Nothing of this grant is needed any more."""
+        self._grants.pop(number, None)
+        self._samples.pop(number, None)
+
+    def load(self, version: VersionPublished, data: bytes) -> Base:
+        """Make this version, of which `data` are the bytes, the local model."""
+        self.trainer.load(decode_tensors(data))
+        return Base(version.version, version.payload.digest)
+
+    def encoded(self) -> bytes:
+        """The local model as it travels."""
+        return encode_tensors(self.trainer.weights())
+
+    def train(self, action: Train) -> Trained:
+        """Train one round, then look at the probe. `after_step` may break off by raising."""
+        factor = self._job.factor(action.progress)
+        losses: list[float] = []
+        samples = 0
+        for x, y in self._batches(action):
+            losses.append(self.trainer.step(x, y, factor))
+            samples += len(x)
+            self.after_step()
+        mean = float(np.mean(np.array(losses, np.float64))) if losses else float("nan")
+        return Trained(len(losses), samples, mean, self._probe(action))
+
+    # --- batches --------------------------------------------------------------------------------
+
+    def _batches(self, action: Train) -> Iterator[Batch]:
+        parts = (self._part(segment) for segment in action.segments)
+        return batches(parts, action.batch, joined=action.joined)
+
+    def _part(self, segment: Segment) -> Part:
+        order = epoch_order(self._seed, self._name, segment.grant, segment.pass_, segment.size)
+        x, y = self._of(segment.grant)
+        return Part(x, y, order[segment.start : segment.stop])
+
+    def _of(self, number: int) -> Batch:
+        """The samples of a grant, in the order of its blocks: the first `size` of them."""
+        if number not in self._samples:
+            if number not in self._grants:
+                raise Defect(f"grant {number} is not at hand", where=self._name)
+            grant = self._grants[number]
+            pairs = [self._blocks.read("train", index) for index in self.indices(grant)]
+            x = np.concatenate([x for x, _ in pairs])[: grant.size]
+            y = np.concatenate([y for _, y in pairs])[: grant.size]
+            self._samples[number] = (x, y)
+        return self._samples[number]
+
+    def size_of(self, grant: BlocksGranted) -> int:
+        """Bytes of the blocks of a grant."""
+        return self._blocks.size("train", self.indices(grant))
+
+    def indices(self, grant: BlocksGranted) -> list[int]:
+        """The blocks of the train split that a grant's places of the walk stand for."""
+        count = self._blocks.count("train")
+        return [place % count for r in grant.ranges for place in range(r.first, r.last)]
+
+    # --- the probe ------------------------------------------------------------------------------
+
+    def _probe(self, action: Train) -> float | None:
+        if action.probe == "":
+            return None
+        if action.probe == "fixed":
+            return self.trainer.evaluate(self._blocks.all_of("probe")).loss
+        return self.trainer.evaluate(self._held_out(action)).loss
+
+    def _held_out(self, action: Train) -> Iterator[Batch]:
+        """The last 15 % of the grant, which no pass has trained."""
+        number, size = action.segments[0].grant, action.segments[0].size
+        x, y = self._of(number)
+        if size == len(x):
+            raise Defect(f"a grant too small to hold out {HELD_OUT:.0%}", where=self._name)
+        yield x[size:], y[size:]
+
+
+def push(store: Store, worker: str, data: bytes) -> Payload:
+    """Send a local model in chunks, into the worker's own topic."""
+    return store.put(names.from_worker(worker), data)

@@ -1,0 +1,130 @@
+"""How does a decision become a record, and a record the state? The master's end of the ledger.
+
+The order of commit (design, part 3): (1) inputs are taken, (2) the machine decides, (3) tensors
+are stored, (4) the record is appended and acknowledged, (5) it is applied. This module is 4 and 5.
+
+One append is outstanding at a time. If its outcome is unknown, the same bytes are appended again
+until one is acknowledged. An acknowledged offset exactly one after the last folded record proves
+that nobody wrote between; otherwise the gap is read first (protocol 2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from hermes.codec import decode, encode
+from hermes.errors import DecodeError, Fenced, OutcomeUnknown, RunFailed
+from hermes.machine.apply import apply
+from hermes.machine.rules import PROTOCOL_RULES, Rules
+from hermes.machine.state import MasterState, check
+from hermes.messages import Consumed, Entry, LedgerRecord, MasterStarted
+from hermes.transport.log import Log, Record
+
+Watcher = Callable[[LedgerRecord, MasterState], None]
+"""Told of each record that counts, with the state after it."""
+
+TRIES = 1000
+"""Appends of the same bytes, each with its own time-out, before we give up."""
+
+
+class Ledger:
+    """The fold of a ledger topic, and the only way to add to it."""
+
+    def __init__(
+        self, log: Log, topic: str, *, rules: Rules = PROTOCOL_RULES, watcher: Watcher | None = None
+    ) -> None:
+        self.state = MasterState()
+        self.read_to = 0
+        """Offset of the next record to fold."""
+        self.voids: list[tuple[int, str]] = []
+        """Offsets of records that do not count, and why."""
+        self._log, self._topic, self._rules, self._watcher = log, topic, rules, watcher
+
+    def fold(self) -> None:
+        """Read on to the present end of the topic."""
+        self._fold_to(self._log.ends([self._topic])[self._topic])
+
+    def start(self, nonce: str, time: int = 0) -> None:
+        """Claim the run: fold all there is, append `MasterStarted`, and again with the next term
+        until ours counts (protocol 3). `time` is the run time now, nanoseconds."""
+        self.fold()
+        while self.state.authority.nonce != nonce:
+            term = self.state.authority.term + 1
+            now = max(time, self.state.time)
+            claim = MasterStarted(term, nonce)
+            record = LedgerRecord(term, nonce, 0, b"", now, (), (claim,))
+            offset = self._append(encode(record))
+            self._fold_to(offset + 1)
+
+    def commit(
+        self, entries: tuple[Entry, ...], consumed: tuple[Consumed, ...], now: int
+    ) -> LedgerRecord:
+        """Append one decision and apply it. Raises `Fenced` if another master is in force."""
+        authority = self.state.authority
+        record = LedgerRecord(
+            authority.term,
+            authority.nonce,
+            authority.next_n,
+            authority.chain,
+            now,
+            consumed,
+            entries,
+        )
+        data = encode(record)
+        offset = self._append(data)
+        if offset == self.read_to:
+            self._take(Record(self._topic, offset, data))
+        else:
+            self._fold_to(offset + 1)
+        after = self.state.authority
+        if (after.term, after.nonce) != (authority.term, authority.nonce):
+            raise Fenced(
+                f"another master (term {after.term}) has taken over this run",
+                where=self._topic,
+                remedy="This one stops; do not start it again.",
+            )
+        if after.next_n != authority.next_n + 1:
+            raise RunFailed("our own record does not count where it lies", where=self._topic)
+        return record
+
+    def _append(self, data: bytes) -> int:
+        for _ in range(TRIES):
+            try:
+                return self._log.append(self._topic, data).offset()
+            except OutcomeUnknown:
+                continue
+        raise RunFailed("the ledger cannot be written", where=self._topic)
+
+    def _fold_to(self, end: int) -> None:
+        if self.read_to >= end:
+            return
+        reader = self._log.reader()
+        try:
+            reader.follow(self._topic, self.read_to)
+            while self.read_to < end:
+                for record in reader.poll(1.0):
+                    if record.offset >= self.read_to:
+                        self._take(record)
+        finally:
+            reader.close()
+
+    def _take(self, raw: Record) -> None:
+        self.read_to = raw.offset + 1
+        try:
+            record = decode(raw.value)
+        except DecodeError as error:
+            self.voids.append((raw.offset, str(error)))
+            return
+        if not isinstance(record, LedgerRecord):
+            self.voids.append((raw.offset, "not a ledger record"))
+            return
+        why = self._rules.void(self.state.authority, record)
+        if why:
+            self.voids.append((raw.offset, why))
+            return
+        digest = hashlib.sha256(raw.value).digest()
+        self.state = apply(self.state, record, raw.offset, digest)
+        check(self.state)
+        if self._watcher is not None:
+            self._watcher(record, self.state)

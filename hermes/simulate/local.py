@@ -1,0 +1,157 @@
+"""How is a user's job run in deterministic mode? Real tensors over the memory log, virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hermes.chance import generator
+from hermes.codec import decode_tensors
+from hermes.data.cache import BlockCache
+from hermes.data.prepare import prepare
+from hermes.errors import Defect
+from hermes.job import Job
+from hermes.machine.events import (
+    Action,
+    DataStored,
+    Evaluate,
+    Event,
+    StoreFirst,
+    Train,
+    UploadData,
+)
+from hermes.messages import (
+    PROTOCOL,
+    BlocksGranted,
+    JobSource,
+    Manifest,
+    RunOpened,
+    Software,
+    VersionPublished,
+)
+from hermes.perform.bench import Trained, WorkerBench, push
+from hermes.perform.blocks import Blocks, read_upload
+from hermes.perform.desk import Desk, Judge, evaluation
+from hermes.perform.store import Store
+from hermes.perform.upload import Signer, upload
+from hermes.policy.allocate import first_size
+from hermes.policy.presets import Settings, to_tree
+from hermes.simulate.driver import Costs, Setup
+from hermes.train import make_trainer, starting_weights
+from hermes.transport.log import Log
+from hermes.values import Base, Payload
+
+RUN = "simulated"
+
+
+class LocalRun:
+    """A job, its settings and a folder to work in."""
+
+    def __init__(self, job: Job, settings: Settings, seed: int, folder: Path) -> None:
+        self.job, self.settings, self.seed = job, settings, seed
+        self.folder = folder
+        self.expect = 1
+        self.manifest: Manifest | None = None
+        self.costs = Costs()
+
+    def setup(self, speeds: Mapping[str, float], joins: Mapping[str, int] | None = None) -> Setup:
+        """Who takes part."""
+        self.expect = len(speeds)
+        run = RunOpened(
+            run=RUN,
+            settings=to_tree(self.settings),
+            seed=self.seed,
+            expect=self.expect,
+            opened="",
+            software=Software("0", PROTOCOL, "3", "none"),
+            key_proof="",
+        )
+        return Setup(
+            run,
+            lambda log: LocalHands(self, log),
+            lambda log, name: LocalBench(self, log, name),
+            speeds,
+            joins or {},
+        )
+
+    def blocks(self, store: Store) -> Blocks:
+        """The blocks of the upload, once there is one."""
+        if self.manifest is None:
+            raise Defect("nothing was uploaded yet")
+        return Blocks(store, self.manifest, BlockCache(self.folder / "blocks", 1 << 30))
+
+
+class LocalHands:
+    """The master's performer."""
+
+    def __init__(self, run: LocalRun, log: Log) -> None:
+        self._run = run
+        self._store = Store(log, RUN)
+        self._trainer = make_trainer(run.job, generator(run.seed, "init"))
+        starting_weights(run.job, self._trainer)
+        self._desk: Desk | None = None
+        self._judge: Judge | None = None
+
+    def perform(self, action: Action, now: int) -> Event:
+        """The outcome of an action, at once."""
+        if isinstance(action, UploadData):
+            return self._upload()
+        if self._desk is None or self._judge is None:
+            self._judge = Judge(self._trainer, self._run.blocks(self._store), self._store)
+            self._desk = Desk(self._store, self._judge, self._trainer)
+        if isinstance(action, StoreFirst):
+            return self._desk.store_first(self._trainer.weights())
+        if isinstance(action, Evaluate):
+            model = decode_tensors(self._judge.bytes_of(action.version))
+            scores = self._judge.scores(model, "validation")
+            return evaluation(action.version, scores, now, self._run.costs.evaluate)
+        return self._desk.perform(action)
+
+    def _upload(self) -> DataStored:
+        run = self._run
+        prepared = prepare(
+            run.job.data,
+            run.job.split,
+            run.seed,
+            lambda train: first_size(run.settings.size, train, run.expect),
+            run.folder,
+        )
+        signer = Signer(RUN, b"simulated")
+        data = upload(self._store, signer, JobSource("job", "", ()), prepared, run.job.batch)
+        _, run.manifest = read_upload(self._store, data)
+        return DataStored(data)
+
+
+class LocalBench:
+    """A worker's performer."""
+
+    def __init__(self, run: LocalRun, log: Log, name: str) -> None:
+        self._run, self._name = run, name
+        self._store = Store(log, RUN)
+        self._made: WorkerBench | None = None
+
+    @property
+    def bench(self) -> WorkerBench:
+        """Made at first use: the data must lie in the log before."""
+        if self._made is None:
+            trainer = make_trainer(self._run.job, generator(self._run.seed, "init"))
+            blocks = self._run.blocks(self._store)
+            self._made = WorkerBench(self._name, self._run.seed, self._run.job, trainer, blocks)
+        return self._made
+
+    def fetch(self, grant: BlocksGranted) -> int:
+        """Bring the blocks; the bytes that a worker with an empty cache would transfer."""
+        self.bench.accept(grant)
+        return self.bench.size_of(grant)
+
+    def load(self, version: VersionPublished) -> Base:
+        """Make this version the local model."""
+        return self.bench.load(version, self._store.get(version.payload))
+
+    def train(self, action: Train) -> Trained:
+        """Train one round."""
+        return self.bench.train(action)
+
+    def store(self) -> Payload:
+        """Send the local model."""
+        return push(self._store, self._name, self.bench.encoded())

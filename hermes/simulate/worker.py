@@ -1,0 +1,252 @@
+"""How does a simulated worker live? Its machine, an outbox that outlives it, and virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hermes.codec import encode
+from hermes.machine import worker as machine
+from hermes.machine.events import (
+    BeatDue,
+    Began,
+    BlocksFetched,
+    DropGrant,
+    Event,
+    FetchBlocks,
+    Forget,
+    ForgetUpdate,
+    Interrupted,
+    KnockDue,
+    Leave,
+    LedgerSeen,
+    LoadVersion,
+    RoundFinished,
+    Send,
+    SendAgain,
+    SendBeat,
+    SendHello,
+    SendResent,
+    StoreUpdate,
+    Train,
+    UpdateStored,
+    VersionLoaded,
+)
+from hermes.machine.worker import WorkerState
+from hermes.messages import (
+    PROTOCOL,
+    Envelope,
+    Heartbeat,
+    Hello,
+    Resent,
+    Round,
+    Software,
+    Update,
+    WorkerBody,
+)
+from hermes.transport import names
+
+if TYPE_CHECKING:
+    from hermes.simulate.driver import Driver
+
+KNOCK_AGAIN = 5
+"""Heartbeats between two hellos."""
+
+
+class SimulatedWorker:
+    """One incarnation of a worker."""
+
+    def __init__(
+        self, driver: Driver, name: str, incarnation: str, old: SimulatedWorker | None
+    ) -> None:
+        self.driver, self.name, self.incarnation = driver, name, incarnation
+        self.life: int = old.life + 1 if old else 1
+        self.alive = True
+        self.cut_until = 0
+        self.left = ""
+        """Why it left, once it has."""
+        self.state = WorkerState(name, incarnation)
+        self.kept: dict[int, WorkerBody] = {}
+        """The outbox: messages that the ledger has not passed yet."""
+        self.updates: dict[object, Update] = dict(old.updates) if old else {}
+        """The outbox: updates that are not decided."""
+        self.bench = driver.setup.bench(driver.log, name)
+        self._previous = old.incarnation if old else ""
+        self._short = names.from_worker(name)
+        self._seen = driver.ledger_end()
+        self._beats = 0
+        self._steps = 0
+        self._arrives = 0
+        self._sees = 0
+
+    def start(self) -> None:
+        """Begin, with what the outbox remembers."""
+        self.driver.log.create([self._topic()])
+        self.deliver(Began(self._nonce(), self._previous, tuple(self.updates.values())))
+        self._beat()
+
+    def interrupt(self) -> None:
+        """Somebody wants it to leave."""
+        self.deliver(Interrupted("asked to leave"))
+
+    def deliver(self, event: Event) -> None:
+        """One event: decide, perform."""
+        if not self.alive:
+            return
+        driver = self.driver
+        step = machine.decide(self.state, driver.queue.now, event, driver.rules)
+        self.state = step.state
+        machine.check(self.state)
+        for action in step.actions:
+            ACTIONS[type(action)](self, action)
+
+    def _topic(self) -> str:
+        return names.physical(self.driver.setup.run.run, self._short)
+
+    def _nonce(self) -> str:
+        return f"{self.incarnation}/{self._beats}"
+
+    def _beat(self) -> None:
+        if not self.alive:
+            return
+        self._beats += 1
+        if self.state.phase == "knocking" and self._beats % KNOCK_AGAIN == 0:
+            self.deliver(KnockDue(self._nonce()))
+        self.deliver(BeatDue(self._steps))
+        self._at(self.driver.costs.beat, self._beat)
+
+    def _at(self, delay: int, what: Callable[[], None], number: int = 0) -> None:
+        self.driver.queue.at(self.driver.queue.now + delay, what, self.name, number)
+
+    # --- the ledger -----------------------------------------------------------------------------
+
+    def will_see(self, seen: LedgerSeen) -> None:
+        """A ledger record is on its way; order is kept."""
+        if not self.alive or seen.offset < self._seen:
+            return
+        self._seen = seen.offset + 1
+        due = max(self.driver.queue.now, self.cut_until) + self.driver.costs.latency
+        self._sees = max(due, self._sees)
+        self.driver.queue.at(self._sees, lambda: self.deliver(seen), self.name)
+
+    # --- actions --------------------------------------------------------------------------------
+
+    def _hello(self, action: SendHello) -> None:
+        driver = self.driver
+        software = Software("0", PROTOCOL, "3", "none")
+        run = driver.setup.run.run
+        knock = Hello(run, self.name, self.incarnation, action.nonce, software, action.previous)
+        self._transmit(driver.lobby, names.LOBBY, encode(knock), 0)
+
+    def _send(self, action: Send) -> None:
+        self.kept[action.number] = action.body
+        if isinstance(action.body, Round) and action.body.update is not None:
+            self.updates[action.body.update.birth] = action.body.update
+        self._post(action.number, action.body)
+
+    def _resent(self, action: SendResent) -> None:
+        self.kept[action.number] = Resent(action.update)
+        self._post(action.number, self.kept[action.number])
+
+    def _again(self, action: SendAgain) -> None:
+        for number in sorted(self.kept):
+            if number >= action.first:
+                self._post(number, self.kept[number])
+
+    def _send_beat(self, action: SendBeat) -> None:
+        self._post(0, Heartbeat(action.steps, action.last))
+
+    def _post(self, number: int, body: WorkerBody) -> None:
+        state = self.state
+        seen = state.authority
+        envelope = Envelope(self.incarnation, number, seen.offset, seen.chain, body)
+        driver = self.driver
+        order = driver.sent
+        driver.sent += 1
+        if number and order in driver.faults.dropped:
+            driver.fired["dropped"] += 1
+            return
+        data = encode(envelope)
+        self._transmit(self._topic(), self._short, data, number)
+        if order in driver.faults.duplicated:
+            driver.fired["duplicated"] += 1
+            self._transmit(self._topic(), self._short, data, number)
+
+    def _transmit(self, topic: str, short: str, data: bytes, number: int) -> None:
+        """Over the link to the broker, then to the master after the topic's reading lag."""
+        driver = self.driver
+        costs = driver.costs
+        due = max(driver.queue.now, self.cut_until) + costs.latency + len(data) * costs.byte
+        self._arrives = max(due, self._arrives)
+
+        def arrive() -> None:
+            driver.log.append(topic, data)
+            driver.arrivals.append((driver.queue.now, self.name, self.incarnation))
+            lag = driver.faults.lags.get(short, 0)
+            if lag:
+                driver.fired["lag"] += 1
+            driver.queue.at(driver.queue.now + lag, lambda: driver.look(short), self.name, number)
+
+        driver.queue.at(self._arrives, arrive, self.name, number)
+
+    def _forget(self, action: Forget) -> None:
+        for number in [n for n in self.kept if self.driver.rules.may_forget(n, action.up_to)]:
+            del self.kept[number]
+
+    def _forget_update(self, action: ForgetUpdate) -> None:
+        self.updates.pop(action.birth, None)
+
+    def _fetch(self, action: FetchBlocks) -> None:
+        delay = self.bench.fetch(action.grant) * self.driver.costs.byte
+        self._at(delay, lambda: self.deliver(BlocksFetched(action.grant.number)))
+
+    def _drop(self, action: DropGrant) -> None:
+        del action
+
+    def _load(self, action: LoadVersion) -> None:
+        base = self.bench.load(action.version)
+        delay = action.version.payload.length * self.driver.costs.byte
+        self._at(delay, lambda: self.deliver(VersionLoaded(base)))
+
+    def _train(self, action: Train) -> None:
+        done = self.bench.train(action)
+        speed = self.driver.setup.speeds[self.name]
+        busy = int(done.steps * self.driver.costs.step / speed)
+
+        def finish() -> None:
+            self._steps += done.steps
+            self.deliver(
+                RoundFinished(action.round, done.steps, done.samples, busy, done.loss, done.probe)
+            )
+
+        self._at(busy, finish, action.round)
+
+    def _store(self, action: StoreUpdate) -> None:
+        del action
+        payload = self.bench.store()
+        delay = payload.length * self.driver.costs.byte
+        self._at(delay, lambda: self.deliver(UpdateStored(payload)))
+
+    def _leave(self, action: Leave) -> None:
+        self.left = action.code
+        self.alive = False
+        if action.code == "again":
+            self._at(self.driver.costs.beat, lambda: self.driver.join(self.name))
+
+
+ACTIONS: dict[type, Callable[[SimulatedWorker, Any], None]] = {
+    SendHello: SimulatedWorker._hello,
+    Send: SimulatedWorker._send,
+    SendResent: SimulatedWorker._resent,
+    SendAgain: SimulatedWorker._again,
+    SendBeat: SimulatedWorker._send_beat,
+    Forget: SimulatedWorker._forget,
+    ForgetUpdate: SimulatedWorker._forget_update,
+    FetchBlocks: SimulatedWorker._fetch,
+    DropGrant: SimulatedWorker._drop,
+    LoadVersion: SimulatedWorker._load,
+    Train: SimulatedWorker._train,
+    StoreUpdate: SimulatedWorker._store,
+    Leave: SimulatedWorker._leave,
+}
+"""Action -> who performs it."""

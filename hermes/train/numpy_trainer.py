@@ -1,0 +1,113 @@
+"""How is a model of `hermes.nn` trained?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from hermes import nn
+from hermes.errors import Defect, JobError
+from hermes.job import Job, blame_batch, call_user
+from hermes.train.protocol import Array, Batch, Scores, check_weights
+from hermes.values import Tensors
+
+
+class NumpyTrainer:
+    """A `Trainer` of NumPy modules: float32, on the CPU."""
+
+    def __init__(self, job: Job, model: nn.Module, generator: np.random.Generator) -> None:
+        _check(job, model)
+        self.framework = f"numpy {np.__version__}"
+        self._job, self._model = job, model
+        self._parameters = dict(sorted(model.named_parameters()))
+        model.initialise(generator)
+        self.reset_optimizer()
+
+    def weights(self) -> dict[str, npt.NDArray[np.generic]]:
+        return {name: p.value.astype(np.float32) for name, p in self._parameters.items()}
+
+    def load(self, weights: Tensors) -> None:
+        check_weights(weights, self.weights())
+        for name, parameter in self._parameters.items():
+            parameter.value = weights[name].copy()
+
+    def buffers(self) -> frozenset[str]:
+        return frozenset()
+
+    def step(self, x: Array, y: Array, factor: float) -> float:
+        try:
+            # A model that diverges is an outcome, told by its loss: NumPy need not warn of it.
+            with np.errstate(all="ignore"):
+                loss, _ = self._forward(x, y)
+                self._model.backward(self._job.loss.backward())
+                self._optimizer.step(factor)
+        except Exception as error:  # the job's own layers, loss and optimizer may raise anything
+            raise blame_batch(self._job, error, (x, y)) from error
+        return loss
+
+    def evaluate(self, batches: Iterable[Batch]) -> Scores:
+        losses: list[float] = []
+        metrics: list[float] = []
+        samples = 0
+        for x, y in batches:
+            loss, metric = self._score(x, y)
+            losses.append(len(x) * loss)
+            metrics.append(len(x) * metric)
+            samples += len(x)
+        if samples == 0:
+            raise Defect("an evaluation without samples")
+        accuracy = None if self._job.metric is None else _sum(metrics) / samples
+        return Scores(_sum(losses) / samples, accuracy, samples)
+
+    def reset_optimizer(self) -> None:
+        parameters = self._model.parameters()
+        self._optimizer = call_user("optimizer(params)", self._job.optimizer, parameters)
+        if not callable(getattr(self._optimizer, "step", None)):
+            raise JobError(
+                f"optimizer(params) gave a {type(self._optimizer).__name__}",
+                remedy="For a model of hermes.nn: lambda params: hermes.nn.SGD(params, lr=0.1).",
+            )
+
+    def _forward(self, x: Array, y: Array) -> tuple[float, Array]:
+        outputs = self._model.forward(np.asarray(x, dtype=np.float32))
+        return float(self._job.loss.forward(outputs, y)), outputs
+
+    def _score(self, x: Array, y: Array) -> tuple[float, float]:
+        """Loss and metric of one batch; 0 for a metric that the job has not."""
+        try:
+            with np.errstate(all="ignore"):
+                loss, outputs = self._forward(x, y)
+                return loss, self._metric(outputs, y)
+        except Exception as error:  # as in `step`
+            raise blame_batch(self._job, error, (x, y)) from error
+
+    def _metric(self, outputs: Array, y: Array) -> float:
+        if self._job.metric is None:
+            return 0.0
+        if callable(self._job.metric):
+            return float(self._job.metric(outputs, y))
+        return float(np.mean(outputs.argmax(axis=-1) == y, dtype=np.float64))
+
+
+def _check(job: Job, model: nn.Module) -> None:
+    if not model.parameters():
+        raise JobError("the model has nothing to learn", remedy="Give it a Linear layer.")
+    if not (hasattr(job.loss, "forward") and hasattr(job.loss, "backward")):
+        raise JobError(
+            f"the loss is a {type(job.loss).__name__}, the model is one of hermes.nn",
+            remedy="Take loss=hermes.nn.CrossEntropy(), or a class with forward(outputs, labels) "
+            "and backward().",
+        )
+    if job.device not in ("auto", "cpu"):
+        raise JobError(
+            f"the device is {job.device}, and models of hermes.nn run on the CPU",
+            remedy='Set device="cpu" or leave it out.',
+        )
+
+
+def _sum(values: list[float]) -> float:
+    """`math.fsum`, which raises where infinities meet: then nothing can be said."""
+    return math.fsum(values) if all(map(math.isfinite, values)) else math.nan

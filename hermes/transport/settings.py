@@ -1,0 +1,36 @@
+"""With what settings do we talk to a broker, and what do we ask of a topic? Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+MAX_RECORD = 2 << 20
+"""Bytes: `max.message.bytes` of our topics, and the largest request."""
+
+MAX_VALUE = MAX_RECORD - 4096
+"""Bytes of the largest record (value and headers) that fits under `MAX_RECORD` with its framing."""
+
+TOPIC_CONFIG: Mapping[str, str] = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "message.timestamp.type": "LogAppendTime",
+    "max.message.bytes": str(MAX_RECORD),
+}
+"""What every topic is created with."""
+
+LEDGER_CONFIG: Mapping[str, str] = {"flush.messages": "1"}
+"""On top of that for the ledger: each record is on the disk before it is acknowledged."""
+
+
+class Connection(NamedTuple):
+    """How a `KafkaLog` uses its connection. Times in seconds, sizes in bytes."""
+
+    in_flight: int = 16 << 20
+    """Unacknowledged bytes of all appends; one more append waits."""
+    fetch_bytes: int = 8 << 20
+    """Most of one fetch. Rule for a slow link: fetch_bytes / rate < request_timeout / 3."""
+    request_timeout: float = 60.0
+    outage: float = 600.0
+    """How long a broker may be away, once connected, before we give up."""

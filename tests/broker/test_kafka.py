@@ -1,0 +1,153 @@
+"""What only a broker can do to us: die, come back, hold other settings, lose a connection."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hermes.broker.control import Child
+from hermes.errors import BrokerRefused, BrokerUnreachable, NoSuchTopic, OutcomeUnknown
+from hermes.transport.kafka import KafkaLog
+from hermes.transport.log import Receipt
+from hermes.transport.settings import LEDGER_CONFIG, Connection
+
+pytestmark = pytest.mark.broker
+
+TOPIC = "hermes.test.outage"
+
+
+def test_an_outage_is_ridden_out_and_nothing_is_lost(tmp_path: Path) -> None:
+    """The broker is killed among appends and comes back: every record is there, in order."""
+    sent = [b"%d" % number for number in range(300)]
+    receipts: list[Receipt] = []
+    half, whole = threading.Event(), threading.Event()
+
+    def send(log: KafkaLog) -> None:
+        for number, value in enumerate(sent):
+            receipts.append(log.append(TOPIC, value))
+            if number % 10 == 0:
+                receipts[-1].offset()
+            if number == 150:
+                half.set()
+        whole.set()
+
+    with Child("apache", data=tmp_path) as broker, KafkaLog(broker.address) as log:
+        log.create([TOPIC], LEDGER_CONFIG)
+        reader = log.reader()
+        reader.follow(TOPIC, 0)
+        thread = threading.Thread(target=send, args=(log,))
+        thread.start()
+        assert half.wait(60)
+        broker.kill()
+        assert not broker.alive()
+        got = reader.poll(0.2)  # an outage is no error for a reader
+        with pytest.raises(OutcomeUnknown):
+            log.append(TOPIC, b"whether this comes is not known").offset(timeout=0.1)
+        with Child("apache", port=broker.port, data=tmp_path) as again:
+            assert again.address == broker.address
+            assert whole.wait(60)
+            offsets = [receipt.offset() for receipt in receipts]
+            assert offsets == sorted(set(offsets))
+            while len(got) < 301:
+                got += reader.poll(5.0)
+            values = [record.value for record in got]
+            assert [value for value in values if value.isdigit()] == sent
+            assert log.ends([TOPIC]) == {TOPIC: 301}
+        thread.join()
+
+
+def test_a_log_can_be_closed_while_its_broker_is_away() -> None:
+    with Child("embedded") as broker:
+        log = KafkaLog(broker.address, settings=Connection(outage=1.0)).connect()
+        log.create([TOPIC])
+        reader = log.reader()
+        reader.follow(TOPIC, 0)
+        receipt = log.append(TOPIC, b"x")
+        assert receipt.offset() == 0
+        broker.kill()
+        lost = log.append(TOPIC, b"y")
+        with pytest.raises(BrokerUnreachable):
+            log.topics()
+        begun = time.monotonic()
+        log.close()
+        log.close()
+        assert time.monotonic() - begun < 15.0
+        with pytest.raises(OutcomeUnknown):
+            lost.offset(timeout=1.0)
+
+
+def test_an_append_to_a_topic_that_another_deletes(apache: Child, name: str) -> None:
+    # (The embedded broker acknowledges such a record and forgets it: nothing to be done.)
+    with KafkaLog(apache.address) as log, KafkaLog(apache.address) as other:
+        log.create([name])
+        log.append(name, b"x").offset()
+        other.delete([name])
+        with pytest.raises(NoSuchTopic):
+            log.append(name, b"y").offset(timeout=20.0)
+        assert other.topics(name) == []
+
+
+def test_settings_are_compared_with_what_a_run_needs(apache: Child, name: str) -> None:
+    with KafkaLog(apache.address) as log:
+        log.create([name], LEDGER_CONFIG)
+        log.check_topics([name], LEDGER_CONFIG)
+        log.create([f"{name}-short"], {"retention.ms": "1000"})
+        with pytest.raises(BrokerRefused) as caught:
+            log.check_topics([name, f"{name}-short"])
+        assert caught.value.where == f"{name}-short"
+        assert "retention.ms=1000" in caught.value.what
+        assert "retention.ms=-1" in caught.value.what
+        assert caught.value.remedy
+        with pytest.raises(NoSuchTopic):
+            log.check_topics([f"{name}-absent"])
+        with pytest.raises(BrokerRefused, match=f"{name}-bad"):
+            log.create([f"{name}-bad"], {"cleanup.policy": "nonsense"})
+
+
+def test_settings_that_the_embedded_broker_does_not_know_are_no_error(
+    embedded: Child, name: str
+) -> None:
+    with KafkaLog(embedded.address) as log:
+        log.create([name], LEDGER_CONFIG)
+        log.check_topics([name], LEDGER_CONFIG)
+
+
+def test_bytes_in_flight_are_bounded(embedded: Child, name: str) -> None:
+    with KafkaLog(embedded.address, settings=Connection(in_flight=100_000)) as log:
+        log.create([name])
+        receipts = [log.append(name, bytes(60_000)) for _ in range(50)]
+        # Two do not fit at once: when the last is on its way, all others are acknowledged.
+        for number, receipt in enumerate(receipts[:-1]):
+            assert receipt.offset(timeout=0.0) == number
+
+
+def test_the_library_says_nothing(
+    embedded: Child, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with KafkaLog(embedded.address) as log:
+        log.create([name])
+        log.append(name, b"secret").offset()
+    assert not [record for record in caplog.records if record.name.startswith("kafka")]
+
+
+@pytest.mark.parametrize(("kind", "most"), [("embedded", 0.03), ("apache", 0.01)])
+def test_an_idle_reader_costs_next_to_nothing(
+    kind: str, most: float, name: str, request: pytest.FixtureRequest
+) -> None:
+    """Share of a core, over four seconds of waiting, after the wait has grown."""
+    broker: Child = request.getfixturevalue(kind)
+    with KafkaLog(broker.address) as log:
+        log.create([name])
+        reader = log.reader()
+        reader.follow(name, 0)
+        reader.poll(1.0)
+        before, begun = time.process_time(), time.monotonic()
+        for _ in range(4):
+            assert reader.poll(1.0) == []
+        share = (time.process_time() - before) / (time.monotonic() - begun)
+    assert share < most
