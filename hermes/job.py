@@ -376,20 +376,21 @@ def call_user(doing: str, function: Callable[..., Result], *args: Any) -> Result
     try:
         return function(*args)
     except (Exception, SystemExit) as error:  # user code may raise anything
-        raise blame(doing, error) from error
+        raise blame(doing, error, place_of(function)) from error
 
 
-def blame(doing: str, error: BaseException) -> HermesError:
+def blame(doing: str, error: BaseException, otherwise: str = "") -> HermesError:
     """What user code raised, as one message that names the user's innermost line.
 
+    `otherwise`: the place to name where no line of the user's was running.
     Errors of ours that are not a mistake in the job (a full disk) keep their kind.
     """
-    where = _line_of(error.__traceback__)
+    line = _line_of(error.__traceback__)
+    where = line or otherwise
     if isinstance(error, JobError):
-        inner = error.where if error.where != where else ""
-        what = f"{inner}: {error.what}" if where and inner else error.what
-        where = where or error.where
-        return JobError(what, where=where, remedy=error.remedy)
+        if not line or error.where in ("", line):
+            return JobError(error.what, where=error.where or where, remedy=error.remedy)
+        return JobError(f"{error.where}: {error.what}", where=line, remedy=error.remedy)
     if isinstance(error, HermesError):
         return type(error)(error.what, where=error.where, remedy=error.remedy)
     if isinstance(error, SystemExit):

@@ -105,12 +105,16 @@ class Heartbeat(Message, frozen=True):
     """How far the worker is, in total: alive without progress is stuck, not dead."""
     last: int
     """Number of the last message sent before it, so that a lost last message is missed too."""
+    traffic: tuple[int, ...] = ()
+    """Bytes (sent, received) of this process so far, by kind: data, model, update, control, logs."""
 
 
 class Bye(Message, frozen=True):
     """The worker leaves of its own will."""
 
     reason: str
+    traffic: tuple[int, ...] = ()
+    """As in a heartbeat."""
 
 
 WorkerBody: TypeAlias = Round | Resent | Heartbeat | Bye

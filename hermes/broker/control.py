@@ -23,6 +23,9 @@ Kind = Literal["embedded", "apache"]
 _READY = {"embedded": 10.0, "apache": 60.0}
 """Seconds until a broker must answer."""
 
+_GRACE = {"embedded": 0.3, "apache": 20.0}
+"""Seconds to end in order. The embedded broker has nothing to save, and may take 5 s over it."""
+
 
 class Running(msgspec.Struct, frozen=True):
     """A broker that was started detached, as noted in the state folder."""
@@ -68,7 +71,7 @@ def start(
     try:
         wait_ready(plan, process, output, _READY[kind])
     except BaseException:
-        end(process.pid, process=process)
+        end(process.pid, patience=_GRACE[kind], process=process)
         raise
     running = Running(
         kind=kind,
@@ -132,7 +135,8 @@ class Child:
     ) -> None:
         """Starts it and waits until it answers; raises as `start` does."""
         wanted = settled(Wanted(port, listen, advertise, data))
-        self.kind, self.port = kind, wanted.port
+        self.kind: Kind = kind
+        self.port = wanted.port
         self._home = Path(tempfile.mkdtemp(prefix="hermes-broker-"))
         self.log = self._home / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -160,7 +164,7 @@ class Child:
         """End it in order and remove its temporary files; may be called more than once."""
         if self._process is not None:
             if self._process.poll() is None:
-                end(self._process.pid, process=self._process)
+                end(self._process.pid, patience=_GRACE[self.kind], process=self._process)
             self._process.wait()
         shutil.rmtree(self._home, ignore_errors=True)
 
@@ -207,6 +211,6 @@ def _read(note: Path) -> Running | None:
 
 
 def _reap_or_end(running: Running) -> None:
-    end(running.pid)
+    end(running.pid, patience=_GRACE.get(running.kind, 20.0))
     with contextlib.suppress(ChildProcessError):  # only if this very process started it
         os.waitpid(running.pid, os.WNOHANG)

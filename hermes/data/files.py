@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import struct
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -87,12 +89,14 @@ def _start(file: IO[bytes], info: zipfile.ZipInfo) -> int:
     return info.header_offset + 30 + int(name) + int(extra)
 
 
-def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+@contextlib.contextmanager
+def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
     """The member in a file without a name: its space is free again once nobody maps it."""
-    with archive.open(info) as packed:  # a damaged archive speaks up here or while it is read
+    with archive.open(info) as packed, contextlib.ExitStack() as stack:
         try:
-            file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+            file = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(packed, file, PIECE)
+            file.seek(0)  # also writes what is still in its buffer
         except OSError as error:
             raise RunFailed(
                 f"the data cannot be unpacked: {error.strerror or error}",
@@ -100,8 +104,7 @@ def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
                 remedy="Make room there, set TMPDIR, or save the data with numpy.savez "
                 "(uncompressed).",
             ) from None
-    file.seek(0)
-    return file
+        yield file
 
 
 def _mapped(path: str | Path, name: str, file: IO[bytes]) -> Array:

@@ -21,8 +21,8 @@ from hermes.machine.state import MasterState, check
 from hermes.messages import Consumed, Entry, LedgerRecord, MasterStarted
 from hermes.transport.log import Log, Record
 
-Watcher = Callable[[LedgerRecord, MasterState], None]
-"""Told of each record that counts, with the state after it."""
+Watcher = Callable[[Record, LedgerRecord, MasterState], None]
+"""Told of each record that counts, raw and read, with the state after it."""
 
 TRIES = 1000
 """Appends of the same bytes, each with its own time-out, before we give up."""
@@ -127,4 +127,4 @@ class Ledger:
         self.state = apply(self.state, record, raw.offset, digest)
         check(self.state)
         if self._watcher is not None:
-            self._watcher(record, self.state)
+            self._watcher(raw, record, self.state)

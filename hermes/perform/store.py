@@ -69,7 +69,7 @@ class Store:
             while wanted:
                 if wanted[0] != place:
                     reader.follow(topic, wanted[0])
-                found = reader.poll(PATIENCE, limit=16)
+                found = reader.poll(PATIENCE, limit=min(64, wanted[-1] - wanted[0] + 1))
                 if not found:
                     raise BrokerUnreachable(
                         f"record {wanted[0]} did not come for {PATIENCE:g} s", where=topic

@@ -95,15 +95,34 @@ def _name(error: Exception) -> str:
 
 
 class _Client(KafkaNetClient):  # type: ignore[misc]
-    """The library's network client, with two settings that it takes but does not pass on.
+    """The library's network client, with its picture of the cluster mended in three places.
 
-    Without the first, asking for a topic's leader creates the topic on many brokers.
+    It takes the setting against auto-creation and does not pass it on: asking for a topic's leader
+    would create the topic on many brokers. Its pause between two questions is not to be set. And a
+    producer that has once written to a topic that is gone asks for it without a pause, waking
+    itself by asking: a core is gone with it. Here a question that waits to be sent is not repeated,
+    and after many in a row they become rare.
     """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.cluster.config["allow_auto_create_topics"] = False
         self.cluster.config["retry_backoff_ms"] = _RETRY
+        self._ask_cluster = self.cluster.request_update
+        self._asked: Any = None
+        self._last = 0.0
+        self._in_a_row = 0
+        self.cluster.request_update = self._ask_once
+
+    def _ask_once(self) -> Any:
+        asked = self._asked
+        if asked is None or asked.is_done or not self.cluster.need_update:
+            now = time.monotonic()
+            self._in_a_row = self._in_a_row + 1 if now - self._last < 0.5 else 0
+            self._last = now
+            self.cluster.config["retry_backoff_ms"] = _RETRY if self._in_a_row < 20 else 10 * _RETRY
+            asked = self._asked = self._ask_cluster()
+        return asked
 
 
 class _Socket(KafkaNetSocket):  # type: ignore[misc]
@@ -140,6 +159,7 @@ class KafkaLog:
         self._known: set[str] = set()
         self._readers: weakref.WeakSet[KafkaReader] = weakref.WeakSet()
         self._producer: KafkaProducer | None = None
+        self._written: set[str] = set()
         self._admin: KafkaAdminClient | None = None
         self._scouting = threading.Lock()
         self._scout: KafkaConsumer | None = None
@@ -201,6 +221,7 @@ class KafkaLog:
         )
         self._refuse_errors(answer["topics"], trouble.UnknownTopicOrPartitionError)
         self._wait_until(lambda: not self._present(names), f"delete {', '.join(names)}")
+        self._renew_producer(set(names))
 
     def topics(self, prefix: str = "") -> list[str]:
         """Names of the topics that begin with `prefix`, sorted. Raises `BrokerUnreachable`."""
@@ -233,10 +254,13 @@ class KafkaLog:
         if size > MAX_VALUE:
             raise too_large(topic, size)
         self._must_exist([topic])
-        producer = self._the_producer()
         self._budget.take(size)
         try:
+            producer = self._producer_for(topic)
             future = producer.send(topic, value=data, headers=list(headers), partition=0)
+        except HermesError:
+            self._budget.give(size)
+            raise
         except (trouble.KafkaError, ValueError) as error:
             self._budget.give(size)
             self._known.discard(topic)
@@ -334,12 +358,13 @@ class KafkaLog:
 
     def _patient_probe(self) -> Greeting:
         deadline = time.monotonic() + self._patience
+        timeout = 2.0
         while True:
-            left = deadline - time.monotonic()
             try:
-                return probe(self.broker, timeout=min(2.0, left / 1.5) if left > 1.0 else 0.6)
+                return probe(self.broker, timeout)
             except BrokerUnreachable as error:
-                if not error.retriable or time.monotonic() + 0.8 > deadline:
+                timeout = min(2.0, (deadline - time.monotonic() - 0.2) / 1.5)
+                if not error.retriable or timeout < 0.4:
                     raise
             self._closed.wait(0.2)
 
@@ -358,7 +383,7 @@ class KafkaLog:
         except trouble.KafkaError as error:
             raise translate(error, self.broker) from error
 
-    def _the_producer(self) -> KafkaProducer:
+    def _producer_for(self, topic: str) -> KafkaProducer:
         with self._lock:
             if self._producer is None:
                 outage = int(self._settings.outage * 1000)
@@ -378,7 +403,24 @@ class KafkaLog:
                     bootstrap_timeout_ms=outage,
                     metrics_enabled=False,
                 )
+            if topic not in self._written:
+                # It adds a topic that it lacks by itself, but the embedded broker tells it of all
+                # that exist at the start: it would lose sight of those with the next question.
+                self._producer._sender.add_topic(topic)
+                self._written.add(topic)
             return self._producer
+
+    def _renew_producer(self, gone: set[str]) -> None:
+        """Let the producer go if it has written to a topic that is gone (see `_Client`), as soon
+        as nothing is under way; not at all if that takes long: it is a matter of thrift."""
+        with self._lock:
+            if not (self._producer and self._written & gone):
+                return
+        with self._budget.alone(5.0) as alone, self._lock:
+            if alone and self._producer:
+                _close_producer(self._producer, orderly=True)
+                self._producer = None
+                self._written.clear()
 
     def _ask(self, what: str, question: Callable[[KafkaAdminClient], T], patient: bool = True) -> T:
         """The answer, asked again while the broker is away (once only, if not `patient`)."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from hermes.errors import BrokerUnreachable, DigestMismatch, OutcomeUnknown, PeerError
-from hermes.transport.log import Headers, Log, Reader, Receipt, Record
+from hermes.transport.log import Log, Reader, Receipt, Record
 from hermes.transport.settings import MAX_RECORD
 from hermes.values import Payload
 
@@ -54,7 +54,7 @@ class Chunk:
             (self.index + 1) * self.length // self.count,
         )
 
-    def headers(self) -> Headers:
+    def headers(self) -> tuple[tuple[str, bytes], ...]:
         """As they travel."""
         fields = _FIELDS.pack(bytes.fromhex(self.id), self.index, self.count, self.length)
         return ((HEADER, fields),)

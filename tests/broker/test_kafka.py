@@ -91,6 +91,27 @@ def test_an_append_to_a_topic_that_another_deletes(apache: Child, name: str) -> 
         assert other.topics(name) == []
 
 
+@pytest.mark.parametrize("kind", ["embedded", "apache"])
+def test_a_topic_that_is_gone_costs_no_core(
+    kind: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    """The library's producer asks for it without a pause (rotation deletes topics all the time)."""
+    broker: Child = request.getfixturevalue(kind)
+    mine, others, kept = (f"{name}-{what}" for what in ("mine", "others", "kept"))
+    with KafkaLog(broker.address) as log, KafkaLog(broker.address) as other:
+        log.create([mine, others, kept])
+        for topic in (mine, others, kept):
+            assert log.append(topic, b"x").offset() == 0
+        log.delete([mine])
+        other.delete([others])
+        assert log.append(kept, b"y").offset() == 1
+        log.create([mine])
+        assert log.append(mine, b"again").offset() == 0
+        before = time.process_time()
+        assert not threading.Event().wait(1.0)
+        assert time.process_time() - before < 0.15
+
+
 def test_settings_are_compared_with_what_a_run_needs(apache: Child, name: str) -> None:
     with KafkaLog(apache.address) as log:
         log.create([name], LEDGER_CONFIG)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes.errors import BrokerRefused, Defect, NoSuchTopic
+from hermes.transport.flight import Budget
 from hermes.transport.log import Log, Reader
 from hermes.transport.memory import MemoryLog, MemoryReader
 
@@ -86,6 +87,28 @@ def test_trim_moves_the_beginning() -> None:
         reader.poll(0.0)
     log.trim("a", 100)
     assert log.ends(["a"]) == {"a": 4}
+
+
+def test_a_budget_holds_back_what_does_not_fit() -> None:
+    budget = Budget(10)
+    budget.take(100)  # alone it goes, however large
+    waiting = threading.Thread(target=budget.take, args=(6,))
+    waiting.start()
+    assert not budget.idle(0.01)
+    with budget.alone(0.01) as alone:
+        assert not alone
+    budget.give(100)
+    waiting.join(5.0)
+    budget.give(6)
+    with budget.alone(5.0) as alone:
+        assert alone
+        late = threading.Thread(target=budget.take, args=(1,))
+        late.start()
+        late.join(0.02)
+        assert late.is_alive()
+    late.join(5.0)
+    budget.give(1)
+    assert budget.idle(5.0)
 
 
 Step = st.one_of(

@@ -1,0 +1,64 @@
+"""How are a run's own records kept, when the broker is gone? Framed, in one file a topic."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from hermes.errors import RunError
+from hermes.perform.ledger import Ledger
+from hermes.transport.log import Record
+from hermes.transport.memory import MemoryLog
+
+_FRAME = struct.Struct(">QI")  # offset, bytes of the value
+
+
+class Archive:
+    """Appends raw records to a file; each is on the way to the disk when `add` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab")
+
+    def add(self, record: Record) -> None:
+        """Keep one record."""
+        self._file.write(_FRAME.pack(record.offset, len(record.value)) + record.value)
+        self._file.flush()
+
+    def close(self) -> None:
+        """No more comes."""
+        self._file.close()
+
+
+def read_archive(path: Path, topic: str) -> Iterator[Record]:
+    """The records of an archive; a torn last one is left out. Raises `RunError` if it is gone."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(
+            f"the run's records cannot be read: {error.strerror}",
+            where=str(path),
+            remedy="Was the run's folder moved or cleaned?",
+        ) from None
+    place = 0
+    while place + _FRAME.size <= len(data):
+        offset, length = _FRAME.unpack_from(data, place)
+        place += _FRAME.size
+        if place + length > len(data):
+            return
+        yield Record(topic, offset, data[place : place + length])
+        place += length
+
+
+def fold_archive(path: Path) -> Ledger:
+    """The fold of a saved ledger."""
+    topic = "ledger"
+    log = MemoryLog()
+    log.create([topic])
+    for record in read_archive(path, topic):
+        while log.ends([topic])[topic] < record.offset:
+            log.append(topic, b"")  # an offset that the broker kept to itself: void by rule
+        log.append(topic, record.value)
+    ledger = Ledger(log, topic)
+    ledger.fold()
+    return ledger

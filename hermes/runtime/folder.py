@@ -1,0 +1,129 @@
+"""Where do a run's files lie? `OUT/runs/<run>/`, and `OUT/runs/latest`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from hermes.errors import RunError, RunFailed
+
+
+class RunNote(msgspec.Struct, frozen=True):
+    """`run.json`: what `status`, `stop` and `logs` on this machine need to know."""
+
+    run: str
+    broker: str
+    pid: int
+    """Of the master."""
+    started: str
+    """ISO 8601, UTC."""
+    workers: dict[str, int] = {}
+    """Pids of the workers that this process started."""
+
+
+class RunFolder:
+    """The files of one run. `create` makes the folder; reading needs nothing made."""
+
+    def __init__(self, out: Path, run: str) -> None:
+        self.run = run
+        self.runs = (out / "runs").absolute()
+        self.path = self.runs / run
+        self.central_log = self.path / "central.log"
+        self.result = self.path / "result.json"
+        self.model = self.path / "model.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.picture = self.path / "curves.png"
+        self.log = self.path / "log"
+        self.ledger = self.log / "ledger.records"
+        self.note = self.path / "run.json"
+        self.work = self.path / "work"
+
+    def create(self) -> None:
+        """Make the folder, and point `latest` at it. Raises `RunFailed` naming the path."""
+        try:
+            self.log.mkdir(parents=True, exist_ok=True)
+            self.work.mkdir(exist_ok=True)
+            latest = self.runs / "latest"
+            spare = self.runs / f".latest-{os.getpid()}"
+            spare.unlink(missing_ok=True)
+            spare.symlink_to(self.run)
+            spare.replace(latest)
+        except OSError as error:
+            raise RunFailed(
+                f"the run's folder cannot be made: {error.strerror or error}",
+                where=str(self.path),
+                remedy="Choose another place with --out DIR.",
+            ) from None
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Replace a file at once: nobody ever reads half of it. Raises `RunFailed`."""
+        spare = path.with_name(f".{path.name}-{os.getpid()}")
+        try:
+            spare.write_bytes(data)
+            spare.replace(path)
+        except OSError as error:
+            spare.unlink(missing_ok=True)
+            raise RunFailed(
+                f"this file cannot be written: {error.strerror or error}",
+                where=str(path),
+                remedy="Make room there, or choose another place with --out DIR.",
+            ) from None
+
+    def take_note(self, note: RunNote) -> None:
+        """Write `run.json`."""
+        self.write(self.note, msgspec.json.format(msgspec.json.encode(note), indent=2))
+
+    def read_note(self) -> RunNote | None:
+        """`run.json`; None where there is none, or it is not ours."""
+        try:
+            return msgspec.json.decode(self.note.read_bytes(), type=RunNote)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def paths(self) -> dict[str, str | None]:
+        """The `paths` of `result.json`: absolute, None for what was not written."""
+        files = {
+            "folder": self.path,
+            "log": self.log,
+            "central_log": self.central_log,
+            "result": self.result,
+            "model": self.model,
+            "best": self.best,
+            "report": self.path / "report.html",
+            "picture": self.picture,
+        }
+        return {name: str(path) if path.exists() else None for name, path in files.items()}
+
+
+def saved_runs(out: Path) -> list[RunFolder]:
+    """The runs under `out`, newest first."""
+    try:
+        found = [p for p in (out / "runs").iterdir() if p.is_dir() and not p.is_symlink()]
+    except OSError:
+        return []
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [RunFolder(out, path.name) for path in found]
+
+
+def find_run(out: Path, run: str | None) -> RunFolder:
+    """This run's folder, or the newest. Raises `RunError` where there is none."""
+    runs = saved_runs(out)
+    if run is None:
+        if runs:
+            return runs[0]
+        raise RunError(
+            "there is no run here",
+            where=str((out / "runs").absolute()),
+            remedy="Name another folder with --out DIR, or start one: hermes run JOB.py",
+        )
+    for folder in runs:
+        if folder.run == run:
+            return folder
+    known = ", ".join(folder.run for folder in runs[:5]) or "none"
+    raise RunError(
+        f"there is no run {run!r}",
+        where=str((out / "runs").absolute()),
+        remedy=f"Runs here: {known}. Name a broker with --broker, or a folder with --out.",
+    )

@@ -1,0 +1,99 @@
+"""How does a worker find its run? It waits for the topics, and sees whether it has the key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from hermes.codec import decode
+from hermes.errors import DecodeError, RunError, Unverified
+from hermes.messages import LedgerRecord, RunOpened, RunStopped
+from hermes.perform.upload import Signer
+from hermes.transport import names
+from hermes.transport.log import Log, Reader
+
+LOOK_AGAIN = 0.5
+"""Seconds between two looks at the broker."""
+
+
+def runs_at(log: Log) -> list[str]:
+    """The runs that have a ledger at this broker."""
+    found = [names.parse(topic) for topic in log.topics("hermes.")]
+    return sorted(name.run for name in found if name is not None and name.short == names.LEDGER)
+
+
+def wait_for_run(
+    log: Log, run: str | None, seen: set[str], patience: float, over: Callable[[float], bool]
+) -> str | None:
+    """The run to take part in: `run`, or one that is open and not in `seen`.
+
+    Waits `patience` seconds; `over` waits and says whether to give up (then None). Raises
+    `RunError` where none comes.
+    """
+    end = time.monotonic() + patience
+    while True:
+        found = [name for name in runs_at(log) if name not in seen]
+        for name in [run] if run in found else [] if run else reversed(found):
+            if name and (run or is_open(log, name)):
+                return name
+        if time.monotonic() > end:
+            what = f"the run {run!r} did not appear" if run else "no run appeared"
+            raise RunError(
+                f"{what} within {patience:g} s",
+                where="the broker",
+                remedy="Is the master running, and is this its broker?",
+            )
+        if over(LOOK_AGAIN):
+            return None
+
+
+def is_open(log: Log, run: str) -> bool:
+    """Whether this run's ledger has no stop in it."""
+    reader = log.reader()
+    try:
+        topic = names.physical(run, names.LEDGER)
+        end = log.ends([topic])[topic]
+        reader.follow(topic, 0)
+        place = 0
+        while place < end:
+            for record in reader.poll(1.0):
+                place = record.offset + 1
+                try:
+                    message = decode(record.value)
+                except DecodeError:
+                    continue
+                entries = message.entries if isinstance(message, LedgerRecord) else ()
+                if any(isinstance(entry, RunStopped) for entry in entries):
+                    return False
+        return True
+    finally:
+        reader.close()
+
+
+def check_key(
+    reader: Reader, run: str, key: bytes, patience: float, over: Callable[[float], bool]
+) -> None:
+    """Read the run's opening and see that it was signed with our key.
+
+    Raises `Unverified` if it was not, `RunError` if no opening comes within `patience` seconds.
+    The reader is left at the beginning of the ledger.
+    """
+    topic = names.physical(run, names.LEDGER)
+    reader.follow(topic, 0)
+    end = time.monotonic() + patience
+    while time.monotonic() < end and not over(0.0):
+        for record in reader.poll(0.5, limit=8):
+            try:
+                message = decode(record.value)
+            except DecodeError:
+                continue
+            for entry in message.entries if isinstance(message, LedgerRecord) else ():
+                if isinstance(entry, RunOpened):
+                    if entry.key_proof != Signer(run, key).opening():
+                        raise Unverified(
+                            "this worker has another cluster key than the run's master",
+                            where=f"run {run}",
+                            remedy="Copy the master's key file here, and name it with --key-file.",
+                        )
+                    return
+    raise RunError("the run was never opened", where=run, remedy="Is its master running?")

@@ -1,0 +1,81 @@
+"""Where is the cluster key? In a file of mode 0600, made at first use on this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from hermes.codec import digest_of
+from hermes.errors import UsageError
+
+BYTES = 32
+
+
+def default_key_file() -> Path:
+    """`cluster.key` in the user's configuration folder."""
+    folder = os.environ.get("HERMES_CONFIG")
+    if folder:
+        return Path(folder) / "cluster.key"
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "hermes" / "cluster.key"
+
+
+def cluster_key(path: Path | None = None) -> bytes:
+    """The key in this file; the default file is made where it is missing.
+
+    Raises `UsageError` naming the file and the remedy if it is missing, readable by others, or no
+    key.
+    """
+    if path is not None:
+        return _read(path)
+    path = default_key_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _read(path)
+    except OSError as error:
+        raise UsageError(
+            f"the cluster key cannot be made: {error.strerror}",
+            where=str(path),
+            remedy="Name another file with --key-file, or another folder with HERMES_CONFIG.",
+        ) from None
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(BYTES) + "\n")
+    return _read(path)
+
+
+def fingerprint(key: bytes) -> str:
+    """What may be shown of a key: 16 hex digits of its SHA-256."""
+    return digest_of(b"hermes cluster key" + key)[:16]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(
+            f"the cluster key cannot be read: {why}",
+            where=str(path),
+            remedy="Copy the master's key file here (mode 0600).",
+        ) from None
+    if mode & 0o077:
+        raise UsageError(
+            "the cluster key can be read by others",
+            where=str(path),
+            remedy=f"Take that away: chmod 600 {path}",
+        )
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != BYTES:
+        raise UsageError(
+            f"this is not a cluster key: it holds {2 * BYTES} hex digits",
+            where=str(path),
+            remedy="Copy the master's key file here (mode 0600), or delete this one.",
+        )
+    return key

@@ -1,0 +1,233 @@
+"""How does a whole run go on one machine? A broker, a master in this process, worker processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hermes.broker.control import Child
+from hermes.broker.process import Plan, launch
+from hermes.errors import BrokerError, BrokerUnreachable, UsageError
+from hermes.machine.state import MasterState
+from hermes.messages import LogLine
+from hermes.runtime.folder import RunNote
+from hermes.runtime.logs import utc_now
+from hermes.runtime.master import Listener, MasterOptions, MasterProcess
+from hermes.runtime.measure import step_seconds
+from hermes.transport.kafka import KafkaLog
+from hermes.transport.probe import Address
+from hermes.transport.settings import Connection
+
+SPARE_CORES = 0.5
+"""Cores left to master and broker when emulated speeds share this machine."""
+
+LEAVING = 5.0
+"""Seconds that workers are given to leave before they are ended."""
+
+OWN_BROKER_OUTAGE = 5.0
+"""Seconds of outage of a broker that is our own child: it does not come back."""
+
+
+class LocalOptions(NamedTuple):
+    """A run on this machine."""
+
+    master: MasterOptions
+    broker: str | None
+    """HOST:PORT; None: an embedded broker of our own."""
+    workers: int
+    speeds: tuple[float, ...] | None
+    """Emulated, one a worker; None: as fast as they go."""
+    key_file: Path
+    threads: int = 1
+
+
+class Speeds(NamedTuple):
+    """What is emulated."""
+
+    asked: tuple[float, ...]
+    emulated: tuple[float, ...]
+    step_seconds: float
+
+    def __str__(self) -> str:
+        text = f"A step takes {self.step_seconds * 1e3:.3g} ms alone; speeds "
+        text += ", ".join(f"{speed:g}" for speed in self.asked)
+        if self.asked != self.emulated:
+            share = self.emulated[0] / self.asked[0]
+            text += f", all scaled by {share:.2f}: their sum is above the cores of this machine"
+        return text
+
+
+def worker_names(count: int) -> list[str]:
+    """worker-1, worker-2, ..."""
+    return [f"worker-{index + 1}" for index in range(count)]
+
+
+def fitting_speeds(asked: Sequence[float], cores: int) -> tuple[float, ...]:
+    """The speeds, scaled down together where their sum is above what the cores can give."""
+    room = max(cores - SPARE_CORES, cores * SPARE_CORES)
+    share = min(1.0, room / sum(asked))
+    return tuple(speed * share for speed in asked)
+
+
+def check_local(options: LocalOptions) -> None:
+    """Raise `UsageError` for workers and speeds that cannot be."""
+    if options.workers < 1:
+        raise UsageError(f"{options.workers} workers", remedy="At least 1: --workers N")
+    if options.speeds is None:
+        return
+    if len(options.speeds) != options.workers:
+        raise UsageError(
+            f"{len(options.speeds)} speeds for {options.workers} workers",
+            remedy="Give one speed a worker: --workers 4 --speeds 1,1,0.5,0.1",
+        )
+    for speed in options.speeds:
+        if not 0 < speed <= 1000:
+            raise UsageError(
+                f"the speed {speed:g}", remedy="A speed is above 0; 1 is this machine."
+            )
+
+
+def run_locally(options: LocalOptions, listener: Listener) -> dict[str, object]:
+    """See a run through and return its result. Raises `HermesError`; leaves no process behind."""
+    check_local(options)
+    with contextlib.ExitStack() as stack:
+        child = stack.enter_context(Child("embedded")) if options.broker is None else None
+        address = child.address if child else options.broker
+        assert address is not None
+        outage = OWN_BROKER_OUTAGE if child else Connection().outage
+        log = KafkaLog(address, settings=Connection(outage=outage)).connect()
+        stack.callback(log.close)
+        cluster = LocalCluster(options, address, listener)
+        master = MasterProcess(log, options.master, cluster)
+        cluster.master = master
+        with interruptible(master):
+            try:
+                cluster.start()
+                return master.run()
+            except BrokerError as error:
+                if child is not None and not child.alive():
+                    raise BrokerUnreachable(
+                        "the embedded broker of this run has died, and its memory with it",
+                        where=address,
+                        remedy="Start the run again; for a broker that keeps its records: "
+                        "hermes broker start --kind apache",
+                    ) from error
+                raise
+            finally:
+                cluster.stop()
+
+
+@contextlib.contextmanager
+def interruptible(master: MasterProcess) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) stops the run and writes its results, the second leaves."""
+
+    def first(number: int, _frame: object) -> None:
+        signal.signal(number, signal.default_int_handler)
+        master.interrupt()
+
+    old = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+class LocalCluster:
+    """The worker processes of one run; listens, and passes on to whoever shows the run."""
+
+    def __init__(self, options: LocalOptions, broker: str, listener: Listener) -> None:
+        self.options, self.broker, self.listener = options, broker, listener
+        self.master: MasterProcess | None = None
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._gone: set[str] = set()
+
+    def start(self) -> None:
+        """Prepare the job, measure a step while nothing else runs, start the workers."""
+        options, master = self.options, self.master
+        assert master is not None
+        batch = master.prepare()
+        speeds: Speeds | None = None
+        if options.speeds is not None:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+            emulated = fitting_speeds(options.speeds, cores or os.cpu_count() or 1)
+            speeds = Speeds(options.speeds, emulated, step_seconds(options.master.job, batch))
+            self.listener.line(LogLine("run", "info", utc_now(), str(speeds)))
+        for index, name in enumerate(worker_names(options.workers)):
+            self.processes[name] = self._start_worker(name, index, speeds)
+        folder = options.master.folder
+        pids = {name: process.pid for name, process in self.processes.items()}
+        folder.take_note(RunNote(folder.run, self.broker, os.getpid(), utc_now(), pids))
+
+    def stop(self) -> None:
+        """Nobody is left behind: who does not leave is ended."""
+        for process in self.processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LEAVING)
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(LEAVING)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _start_worker(
+        self, name: str, index: int, speeds: Speeds | None
+    ) -> subprocess.Popen[bytes]:
+        options, folder = self.options, self.options.master.folder
+        command = [sys.executable, "-m", "hermes", "worker", "--broker", self.broker]
+        command += ["--run", folder.run, "--name", name, "--key-file", str(options.key_file)]
+        command += ["--state", str(folder.work / "outbox")]
+        command += ["--cache", str(options.master.cache), "--threads", str(options.threads)]
+        command += ["--quiet"]
+        if speeds is not None:
+            command += ["--speed", repr(speeds.emulated[index])]
+            command += ["--step-seconds", repr(speeds.step_seconds)]
+        plan = Plan(command, Address("", 0), None, end_with_parent=signal.SIGTERM)
+        return launch(plan, folder.log / f"{name}.out", child=True)
+
+    # --- listening ------------------------------------------------------------------------------
+
+    def uploading(self, sent: int, total: int) -> None:
+        """Passed on."""
+        self.listener.uploading(sent, total)
+
+    def ready(self) -> None:
+        """Passed on."""
+        self.listener.ready()
+
+    def line(self, line: LogLine) -> None:
+        """Passed on."""
+        self.listener.line(line)
+
+    def changed(self, state: MasterState, now: int) -> None:
+        """Passed on; and a look at the workers: a run that has none left cannot go on."""
+        self.listener.changed(state, now)
+        if state.stopped is not None:
+            return
+        for name, process in self.processes.items():
+            code = process.poll()
+            if code is not None and name not in self._gone:
+                self._gone.add(name)
+                text = f"the process of {name} has ended with code {code}: {self._last_words(name)}"
+                self.listener.line(LogLine("run", "warning", utc_now(), text))
+        if self.processes and len(self._gone) == len(self.processes) and self.master is not None:
+            self.master.interrupt("no-worker-left", "failed")
+            self.processes = {}
+
+    def _last_words(self, name: str) -> str:
+        path = self.options.master.folder.log / f"{name}.out"
+        try:
+            lines = path.read_text(errors="replace").strip().splitlines()
+        except OSError:
+            return f"see {path}"
+        return " ".join(lines[-2:]) or "it said nothing"

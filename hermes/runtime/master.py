@@ -1,0 +1,437 @@
+"""What does the master's process do? Poll, decode, decide, commit, perform; until it is finished.
+
+The order of commit (design, part 3) is `_turn`: (1) take what one poll brought, (2) let the
+machine decide, (3) tensors were stored by the action whose outcome is decided on, (4) append the
+record and wait, (5) apply it and perform what it asks for.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from hermes.chance import generator
+from hermes.codec import decode, verified
+from hermes.data.cache import BlockCache
+from hermes.data.prepare import Prepared, prepare
+from hermes.errors import DecodeError, RunError, UsageError
+from hermes.job import Job, check_fit
+from hermes.machine.events import (
+    Action,
+    ChunkSeen,
+    DataStored,
+    EnvelopeReceived,
+    Evaluate,
+    Event,
+    Finish,
+    FollowLobby,
+    FollowWorker,
+    HelloReceived,
+    Opened,
+    ReadToEnd,
+    StopAsked,
+    StopReceived,
+    StoreFirst,
+    Ticked,
+    TopicRead,
+    UploadData,
+)
+from hermes.machine.state import MasterState
+from hermes.messages import (
+    Bye,
+    Envelope,
+    Heartbeat,
+    Hello,
+    JobSource,
+    LedgerRecord,
+    LogLine,
+    RunOpened,
+    StopRequested,
+)
+from hermes.perform.blocks import Blocks, read_upload
+from hermes.perform.decider import Decider
+from hermes.perform.desk import Desk, Judge
+from hermes.perform.ledger import Ledger
+from hermes.perform.store import Store
+from hermes.perform.upload import Signer, upload
+from hermes.policy.allocate import first_size
+from hermes.policy.presets import Settings, to_tree
+from hermes.runtime.archive import Archive
+from hermes.runtime.beat import Beater
+from hermes.runtime.clock import RunClock
+from hermes.runtime.evaluator import Evaluator
+from hermes.runtime.folder import RunFolder
+from hermes.runtime.logs import CentralLog, LineSender, utc_now
+from hermes.runtime.results import build_result, save_models
+from hermes.runtime.software import software
+from hermes.train import Batch, Trainer, make_trainer, starting_weights
+from hermes.transport import names, tensors
+from hermes.transport.counting import CountingLog
+from hermes.transport.log import Log, Reader, Record
+from hermes.transport.settings import LEDGER_CONFIG
+from hermes.values import SECOND, Position, Reason
+
+READY = "Master has been successfully initialized!"
+"""The line that says that workers may come."""
+
+POLL = 0.2
+"""Seconds that one poll waits at most: how soon Ctrl-C, and an evaluation's outcome, are seen."""
+
+FAREWELL = 3 * SECOND
+"""Run time that workers are given to say bye after the stop."""
+
+
+class MasterOptions(NamedTuple):
+    """What a master is started with."""
+
+    run: str
+    source: JobSource
+    job: Job
+    settings: Settings
+    seed: int
+    expect: int
+    key: bytes
+    folder: RunFolder
+    cache: Path
+    ask: Callable[[], bool] | None = None
+    """Asked before model and data are sent; False stops the run."""
+
+
+class Listener(Protocol):
+    """Whoever shows how the run goes. Called from the master's thread only."""
+
+    def uploading(self, sent: int, total: int) -> None:
+        """Blocks of the dataset that are in the log."""
+
+    def ready(self) -> None:
+        """Workers may come."""
+
+    def changed(self, state: MasterState, now: int) -> None:
+        """The state after a turn; `now` in nanoseconds of run time."""
+
+    def line(self, line: LogLine) -> None:
+        """A line of the central log."""
+
+
+class MasterProcess:
+    """One incarnation of a run's master. `run` returns when it is over."""
+
+    def __init__(self, log: Log, options: MasterOptions, listener: Listener) -> None:
+        self.options, self.listener = options, listener
+        self.log = CountingLog(log)
+        self.clock = RunClock()
+        self._say = LineSender(self.log, options.run, "master")
+        self._stop: queue.SimpleQueue[StopAsked] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._traffic: dict[str, tuple[int, ...]] = {}
+        self._targets: dict[str, int] = {}
+        self._places: dict[str, int] = {}
+        self._bad: set[str] = set()
+        self._finished = False
+        self._desk: Desk | None = None
+        self._judge: Judge | None = None
+        self._prepared: Prepared | None = None
+        self._trainer: Trainer | None = None
+
+    def interrupt(self, reason: str = "interrupted", status: str = "stopped") -> None:
+        """Ask the run to stop, and write its results. May be called from a signal handler."""
+        self._stop.put(StopAsked(status, Reason(reason)))
+
+    # --- the whole ------------------------------------------------------------------------------
+
+    def prepare(self) -> Batch:
+        """Look at the job and its data before anything is sent; returns a first batch.
+
+        Raises `JobError` for what does not fit, `RunError` for a run that exists.
+        """
+        options = self.options
+        self._refuse_known_run()
+        options.folder.create()
+        self._prepared = prepare(
+            options.job.data,
+            options.job.split,
+            options.seed,
+            lambda train: first_size(options.settings.size, train, options.expect),
+            options.folder.work,
+        )
+        self._trainer = make_trainer(options.job, generator(options.seed, "init"))
+        starting_weights(options.job, self._trainer)
+        batch = self._prepared.first(options.job.batch)
+        check_fit(options.job, self._trainer, batch)
+        return batch
+
+    def run(self) -> dict[str, object]:
+        """Open the run, see it through, and return its result. Raises `HermesError`."""
+        options = self.options
+        if self._trainer is None:
+            self.prepare()
+        topics = [names.physical(options.run, short) for short in names.RUN_TOPICS]
+        self.log.create([topics[0]], LEDGER_CONFIG)
+        self.log.create(topics[1:])
+        self._store = Store(self.log, options.run)
+        self._central = CentralLog(options.folder.central_log)
+        self._archive = Archive(options.folder.ledger)
+        self._reader: Reader = self.log.reader()
+        self._reader.follow(topics[names.RUN_TOPICS.index(names.LOGS)], 0)
+        self._ledger = Ledger(self.log, topics[0], watcher=self._keep)
+        self._evaluator = Evaluator(self._events.put, self.clock)
+        nonce = secrets.token_hex(16)
+        self._ledger.start(nonce, self.clock.now())
+        self._decider = Decider(self._ledger)
+        beater = Beater(self.log, options.run, self._ledger.state.authority.term, nonce)
+        try:
+            self._see_through()
+            return self._conclude()
+        finally:
+            beater.stop()
+            self._evaluator.stop()
+            self._reader.close()
+            self._store.close()
+            self._archive.close()
+            self._central.close()
+
+    def _see_through(self) -> None:
+        self._handle(Opened(self._opening()))
+        self._commit()
+        while not self._finished:
+            self._turn()
+        self._wait_for_byes()
+
+    def _turn(self) -> None:
+        """One turn: what one poll brought is decided, committed and performed."""
+        now = self.clock.now()
+        for record in self._reader.poll(self._patience(now)):
+            self._receive(record)
+        while not self._events.empty():
+            self._handle(self._events.get())
+        while not self._stop.empty():
+            self._handle(self._stop.get())
+        self._report_read()
+        wake = self._decider.wake
+        if wake is not None and self.clock.now() >= wake:
+            self._handle(Ticked())
+        self._commit()
+        self.listener.changed(self._ledger.state, self.clock.now())
+
+    def _patience(self, now: int) -> float:
+        wake = self._decider.wake
+        if wake is None:
+            return POLL
+        return max(0.0, min(POLL, (wake - now) / SECOND))
+
+    def _handle(self, event: Event) -> None:
+        self._decider.handle(self.clock.now(), event)
+
+    def _commit(self) -> None:
+        """Commit and perform, until nothing more comes of it at once."""
+        while True:
+            record, actions = self._decider.commit()
+            for note in self._decider.notes:
+                self._note(note)
+            self._decider.notes.clear()
+            for action in actions:
+                self._perform(action)
+            if record is None and not actions:
+                return
+
+    def _note(self, text: str) -> None:
+        self._say.say(text)
+        if text == READY:
+            self.listener.ready()
+
+    def _keep(self, raw: Record, record: LedgerRecord, state: MasterState) -> None:
+        del record, state
+        self._archive.add(raw)
+
+    # --- opening --------------------------------------------------------------------------------
+
+    def _refuse_known_run(self) -> None:
+        run = self.options.run
+        if names.physical(run, names.LEDGER) in self.log.topics(names.prefix_of(run)):
+            raise RunError(
+                f"the run {run!r} exists already",
+                where="the broker",
+                remedy="Choose another id with --run; to go on with a run comes later "
+                "(hermes resume).",
+            )
+
+    def _opening(self) -> RunOpened:
+        options = self.options
+        assert self._trainer is not None
+        return RunOpened(
+            run=options.run,
+            settings=to_tree(options.settings),
+            seed=options.seed,
+            expect=options.expect,
+            opened=utc_now(),
+            software=software(self._trainer.framework),
+            key_proof=Signer(options.run, options.key).opening(),
+        )
+
+    # --- actions --------------------------------------------------------------------------------
+
+    def _perform(self, action: Action) -> None:
+        short = PERFORM.get(type(action))
+        if short is not None:
+            short(self, action)
+        else:
+            assert self._desk is not None
+            self._handle(self._desk.perform(action))
+
+    def _upload(self, _action: UploadData) -> None:
+        options = self.options
+        if options.ask is not None and not options.ask():
+            self._handle(StopAsked("stopped", Reason("not-confirmed")))
+            return
+        assert self._prepared is not None
+        signer = Signer(options.run, options.key)
+        data = upload(
+            self._store,
+            signer,
+            options.source,
+            self._prepared,
+            options.job.batch,
+            self._uploading,
+        )
+        self._prepared = None  # what the user's function holds is released
+        self._handle(DataStored(data))
+
+    def _uploading(self, sent: int, total: int) -> None:
+        self.listener.uploading(sent, total)
+        if not self._stop.empty():
+            raise UsageError("interrupted before the run began")
+
+    def _store_first(self, _action: StoreFirst) -> None:
+        options = self.options
+        data = self._ledger.state.data
+        assert data is not None
+        _, manifest = read_upload(self._store, data)
+        cache = BlockCache(options.cache, options.settings.cache.max << 20)
+        self._judge = Judge(
+            make_trainer(options.job, generator(options.seed, "init")),
+            Blocks(self._store, manifest, cache),
+            self._store,
+        )
+        assert self._trainer is not None
+        self._desk = Desk(self._store, self._judge, self._trainer)
+        store = Store(self.log, options.run)
+        self._evaluator.start(
+            Judge(
+                make_trainer(options.job, generator(options.seed, "init")),
+                Blocks(store, manifest, cache),
+                store,
+            )
+        )
+        self._handle(self._desk.store_first(self._trainer.weights()))
+
+    def _evaluate(self, action: Evaluate) -> None:
+        self._evaluator.ask(action.version)
+
+    def _follow_lobby(self, action: FollowLobby) -> None:
+        self._follow(names.LOBBY, action.after)
+
+    def _follow_worker(self, action: FollowWorker) -> None:
+        short = names.from_worker(action.worker)
+        self.log.create([names.physical(self.options.run, short)])
+        self._follow(short, action.after)
+
+    def _follow(self, short: str, after: Position | None) -> None:
+        place = max(after.offset + 1 if after else 0, self._places.get(short, 0))
+        self._places[short] = place
+        self._reader.follow(names.physical(self.options.run, short), place)
+
+    def _read_to_end(self, action: ReadToEnd) -> None:
+        short = names.from_worker(action.worker)
+        topic = names.physical(self.options.run, short)
+        self._targets[short] = self.log.ends([topic])[topic]
+
+    def _report_read(self) -> None:
+        for short, end in list(self._targets.items()):
+            if self._places.get(short, 0) >= end:
+                del self._targets[short]
+                worker = names.worker_of(short)
+                assert worker is not None
+                self._handle(TopicRead(worker))
+
+    def _finish(self, _action: Finish) -> None:
+        self._finished = True
+
+    # --- inputs ---------------------------------------------------------------------------------
+
+    def _receive(self, record: Record) -> None:
+        name = names.parse(record.topic)
+        assert name is not None
+        self._places[name.short] = record.offset + 1
+        worker = names.worker_of(name.short)
+        if worker is not None and tensors.is_chunk(record):
+            self._handle(ChunkSeen(worker))
+            return
+        try:
+            message = decode(record.value)
+        except DecodeError as error:
+            self._warn_once(name.short, record.offset, str(error))
+            return
+        position = Position(name.short, name.generation, record.offset)
+        if isinstance(message, LogLine):
+            self._central.write(message)
+            self.listener.line(message)
+        elif isinstance(message, (Hello, StopRequested)) and name.short == names.LOBBY:
+            self._receive_knock(position, message)
+        elif isinstance(message, Envelope) and worker is not None:
+            if isinstance(message.body, (Heartbeat, Bye)) and message.body.traffic:
+                self._traffic[message.sender] = message.body.traffic
+            self._handle(EnvelopeReceived(worker, position, message))
+
+    def _receive_knock(self, position: Position, message: Hello | StopRequested) -> None:
+        if message.run != self.options.run or not verified(self.options.key, message):
+            who = message.worker if isinstance(message, Hello) else "somebody"
+            self._warn_once(
+                f"{position.topic} {who}",
+                position.offset,
+                f"{who} does not hold the cluster key; it is ignored",
+            )
+            return
+        if isinstance(message, Hello):
+            self._handle(HelloReceived(position, message))
+        else:
+            self._handle(StopReceived(position, message))
+
+    def _warn_once(self, where: str, offset: int, what: str) -> None:
+        """One line a source: a flood of bad records is not a flood of lines."""
+        if where not in self._bad:
+            self._bad.add(where)
+            self._say.say(f"{where}, offset {offset}: {what}", "warning")
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _wait_for_byes(self) -> None:
+        end = self.clock.now() + FAREWELL
+        while self._ledger.state.alive() and self.clock.now() < end and self._stop.empty():
+            self._turn()
+
+    def _conclude(self) -> dict[str, object]:
+        """Write what is left of the log, the models and the result."""
+        options, state = self.options, self._ledger.state
+        assert state.stopped is not None
+        self._say.say(f"The run has {state.status}: {state.stopped.code}")
+        for record in self._reader.poll(POLL):
+            self._receive(record)
+        if state.newest is not None:
+            save_models(options.folder, state, self._store, self._evaluator.best)
+        traffic = [self.log.traffic.flat(), *self._traffic.values()]
+        return build_result(options.folder, state, self.clock.now(), traffic)
+
+
+PERFORM: dict[type, Callable[..., None]] = {
+    UploadData: MasterProcess._upload,
+    StoreFirst: MasterProcess._store_first,
+    Evaluate: MasterProcess._evaluate,
+    FollowLobby: MasterProcess._follow_lobby,
+    FollowWorker: MasterProcess._follow_worker,
+    ReadToEnd: MasterProcess._read_to_end,
+    Finish: MasterProcess._finish,
+}
+"""Action -> who performs it; the desk performs the others."""

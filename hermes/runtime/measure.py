@@ -1,0 +1,26 @@
+"""How long does a step of this job take here, when nothing else runs?"""
+
+from __future__ import annotations
+
+import time
+
+from hermes.chance import generator
+from hermes.job import Job
+from hermes.train import Batch, make_trainer
+
+STEPS = 200
+"""Steps measured, at most, and ..."""
+SECONDS = 0.5
+"""... for so long, at most."""
+
+
+def step_seconds(job: Job, batch: Batch) -> float:
+    """The median time of a step on this batch, in seconds. Trains a throw-away model."""
+    trainer = make_trainer(job, generator(0, "measure"))
+    end = time.monotonic() + SECONDS
+    times: list[float] = []
+    while len(times) < STEPS and (len(times) < 3 or time.monotonic() < end):
+        started = time.perf_counter()
+        trainer.step(*batch, 1.0)
+        times.append(time.perf_counter() - started)
+    return sorted(times)[len(times) // 2]

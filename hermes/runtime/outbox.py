@@ -1,0 +1,96 @@
+"""What does a worker's process leave for the next one? Its incarnation, and updates not decided.
+
+A folder, locked while a process uses it: a hello that names the incarnation of a locked outbox
+proves that the first process is gone (protocol 6).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+
+from hermes.errors import RunFailed, UsageError
+from hermes.messages import Update
+from hermes.values import Birth
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """What lies in the outbox."""
+
+    run: str = ""
+    incarnation: str = ""
+    updates: tuple[Update, ...] = ()
+
+
+class Outbox:
+    """The outbox of one worker name in one run."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        """Raises `UsageError` where another process holds it, `RunFailed` where it cannot be
+        used."""
+        self._path = folder / "outbox.msgpack"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = (folder / "lock").open("a")
+        except OSError as error:
+            raise _unusable(folder, error) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise UsageError(
+                "another worker of this name runs on this machine",
+                where=str(folder),
+                remedy="Choose another --name, or stop that one.",
+            ) from None
+        self.left = self._read()
+        if self.left.run != run:
+            self.left = Contents(run=run)
+        self._now = self.left
+
+    def begin(self, incarnation: str) -> None:
+        """This process's incarnation is the one in force here from now on."""
+        self._write(msgspec.structs.replace(self._now, incarnation=incarnation))
+
+    def keep(self, update: Update) -> None:
+        """This update is pushed and not yet decided."""
+        self._write(msgspec.structs.replace(self._now, updates=(*self._now.updates, update)))
+
+    def forget(self, birth: Birth) -> None:
+        """The ledger has decided this update."""
+        left = tuple(update for update in self._now.updates if update.birth != birth)
+        if len(left) != len(self._now.updates):
+            self._write(msgspec.structs.replace(self._now, updates=left))
+
+    def close(self) -> None:
+        """Let the next process have it."""
+        self._lock.close()
+
+    def _read(self) -> Contents:
+        try:
+            return msgspec.msgpack.decode(self._path.read_bytes(), type=Contents)
+        except (OSError, msgspec.DecodeError):
+            return Contents()
+
+    def _write(self, contents: Contents) -> None:
+        spare = self._path.with_suffix(".new")
+        try:
+            with spare.open("wb") as file:
+                file.write(msgspec.msgpack.encode(contents))
+                file.flush()
+                os.fsync(file.fileno())
+            spare.replace(self._path)
+        except OSError as error:
+            raise _unusable(self._path, error) from None
+        self._now = contents
+
+
+def _unusable(path: Path, error: OSError) -> RunFailed:
+    return RunFailed(
+        f"the worker's outbox cannot be used: {error.strerror or error}",
+        where=str(path),
+        remedy="Make room there or make it writable, or choose another place with --state DIR.",
+    )

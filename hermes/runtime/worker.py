@@ -1,0 +1,436 @@
+"""What does a worker's process do? Its machine's bidding.
+
+This thread decides, sends and beats; one thread follows the ledger, one trains and pushes, one
+fetches blocks ahead. All that happens comes as an event through one queue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from hermes.chance import generator
+from hermes.codec import decode, encode, proof_of
+from hermes.data.cache import BlockCache
+from hermes.errors import BrokerError, BrokerUnreachable, DecodeError, Unverified
+from hermes.job import Job, build
+from hermes.machine import worker as machine
+from hermes.machine.events import (
+    BeatDue,
+    Began,
+    BlocksFetched,
+    DropGrant,
+    Event,
+    FetchBlocks,
+    Forget,
+    ForgetUpdate,
+    Interrupted,
+    KnockDue,
+    Leave,
+    LedgerSeen,
+    LoadVersion,
+    RoundFinished,
+    Send,
+    SendAgain,
+    SendBeat,
+    SendHello,
+    SendResent,
+    StoreUpdate,
+    Train,
+    UpdateStored,
+    VersionLoaded,
+)
+from hermes.machine.worker import WorkerState
+from hermes.messages import (
+    Bye,
+    Envelope,
+    Heartbeat,
+    Hello,
+    LedgerRecord,
+    Resent,
+    Round,
+    WorkerAdmitted,
+    WorkerBody,
+)
+from hermes.perform.bench import WorkerBench, push
+from hermes.perform.blocks import Blocks, read_upload
+from hermes.perform.store import Store
+from hermes.perform.upload import Signer
+from hermes.policy.presets import from_tree
+from hermes.runtime.hands import Failed, Hand
+from hermes.runtime.join import check_key, wait_for_run
+from hermes.runtime.logs import LineSender
+from hermes.runtime.measure import step_seconds
+from hermes.runtime.outbox import Outbox
+from hermes.runtime.pace import Pacer
+from hermes.runtime.software import software
+from hermes.train import make_trainer
+from hermes.transport import names
+from hermes.transport.counting import CountingLog
+from hermes.transport.log import Log, Reader
+
+KNOCK_AGAIN = 5.0
+"""Seconds between two hellos."""
+
+LEAVING = 2.0
+"""Seconds that a step under way may take when the process leaves."""
+
+
+class WorkerOptions(NamedTuple):
+    """What a worker is started with."""
+
+    run: str | None
+    name: str
+    key: bytes
+    state: Path
+    """Folder of the outbox."""
+    cache: Path
+    """Folder of the blocks."""
+    speed: float | None = None
+    """Emulated, against `step_seconds`; None: as fast as it goes."""
+    step_seconds: float | None = None
+    """Seconds of a step on a device of speed 1; None: measured before the first round."""
+    patience: float = 600.0
+    """Seconds to wait for the run."""
+
+
+class Farewell(NamedTuple):
+    """Why a worker left: "done", "refused", "fenced", "interrupted" or "again"."""
+
+    code: str
+    reason: str
+
+
+class WorkerProcess:
+    """A worker, run after run where no run is named."""
+
+    def __init__(self, log: Log, options: WorkerOptions, say: Callable[[str], None]) -> None:
+        self.log, self.options, self.say = log, options, say
+        self._over = threading.Event()
+        self._part: TakingPart | None = None
+
+    def interrupt(self, reason: str = "interrupted") -> None:
+        """Say bye and leave. May be called from a signal handler."""
+        self._over.set()
+        part = self._part
+        if part is not None:
+            part.events.put(Interrupted(reason))
+
+    def run(self) -> Farewell:
+        """Take part until the run is over (or, without a run's name, until interrupted)."""
+        options, seen = self.options, set[str]()
+        while True:
+            run = wait_for_run(self.log, options.run, seen, options.patience, self._over.wait)
+            if run is None:
+                return Farewell("interrupted", "interrupted")
+            farewell = self._take_part(run)
+            if options.run is not None or farewell.code in ("interrupted", "refused"):
+                return farewell
+            seen.add(run)
+
+    def _take_part(self, run: str) -> Farewell:
+        while True:
+            self._part = TakingPart(self.log, run, self.options, self.say, self._over)
+            try:
+                farewell = self._part.see_through()
+            finally:
+                self._part = None
+            if farewell.code != "again" or self._over.is_set():
+                return farewell
+            self.say(f"Beginning again: {farewell.reason}")
+
+
+class TakingPart:
+    """One incarnation in one run."""
+
+    def __init__(
+        self,
+        log: Log,
+        run: str,
+        options: WorkerOptions,
+        say: Callable[[str], None],
+        over: threading.Event,
+    ) -> None:
+        self.log, self.run, self.options, self.say = CountingLog(log), run, options, say
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.incarnation = secrets.token_hex(8)
+        self.state = WorkerState(options.name, self.incarnation)
+        self.kept: dict[int, WorkerBody] = {}
+        self.farewell: Farewell | None = None
+        self._over = over
+        self._topic = names.physical(run, names.from_worker(options.name))
+        self._lines = LineSender(self.log, run, options.name)
+        self._pacer = Pacer()
+        self._preparing = False
+        self._ready = threading.Event()
+        self._following = threading.Event()
+        self._bench: WorkerBench | None = None
+        self._beat_every = 1.0
+        self._next_beat = 0.0
+        self._next_knock = 0.0
+
+    # --- the whole ------------------------------------------------------------------------------
+
+    def see_through(self) -> Farewell:
+        """Knock, take part, leave. Raises `HermesError`."""
+        options = self.options
+        self.outbox = Outbox(options.state / self.run / options.name, self.run)
+        reader = self.log.reader()
+        try:
+            check_key(reader, self.run, options.key, options.patience, self._over.wait)
+            ledger = names.physical(self.run, names.LEDGER)
+            reader.follow(ledger, self.log.ends([ledger])[ledger])
+            self._store, self._bulk = Store(self.log, self.run), Store(self.log, self.run)
+            self._trains = Hand("train", self.events.put)
+            self._fetches = Hand("fetch", self.events.put)
+            follower = threading.Thread(target=self._follow, args=(reader,), daemon=True)
+            follower.start()
+            left = self.outbox.left
+            self.outbox.begin(self.incarnation)
+            self._deliver(Began(secrets.token_hex(8), left.incarnation, left.updates))
+            try:
+                return self._live()
+            finally:
+                self._following.set()
+                self._ready.set()
+                self._pacer.over.set()
+                self._trains.stop(LEAVING)
+                self._fetches.stop(LEAVING)
+                follower.join(LEAVING)
+        finally:
+            reader.close()
+            self.outbox.close()
+
+    def _live(self) -> Farewell:
+        self._next_knock = time.monotonic() + KNOCK_AGAIN
+        while self.farewell is None:
+            now = time.monotonic()
+            try:
+                event = self.events.get(timeout=max(0.0, min(self._next_beat - now, 1.0)))
+            except queue.Empty:
+                event = None
+            if isinstance(event, Failed):
+                raise event.error
+            if event is not None:
+                self._deliver(event)
+            self._keep_time(time.monotonic())
+        return self.farewell
+
+    def _keep_time(self, now: float) -> None:
+        if self.farewell is not None:
+            return
+        if self.state.phase == "knocking" and now >= self._next_knock:
+            self._next_knock = now + KNOCK_AGAIN
+            self._deliver(KnockDue(secrets.token_hex(8)))
+        if now >= self._next_beat:
+            self._next_beat = now + self._beat_every
+            self._deliver(BeatDue(self._pacer.steps))
+
+    def _deliver(self, event: Event) -> None:
+        """One event: decide, perform."""
+        if isinstance(event, LedgerSeen) and not self._preparing:
+            self._get_ready(event.record)
+        step = machine.decide(self.state, time.monotonic_ns(), event)
+        self.state = step.state
+        for action in step.actions:
+            PERFORM[type(action)](self, action)
+
+    # --- being admitted -------------------------------------------------------------------------
+
+    def _get_ready(self, record: LedgerRecord) -> None:
+        """Admitted: have the job fetched, verified and built, while this thread beats."""
+        for entry in record.entries:
+            if isinstance(entry, WorkerAdmitted) and entry.incarnation == self.incarnation:
+                self._preparing = True
+                self._trains.do(partial(self._make_bench, entry))
+
+    def _make_bench(self, admitted: WorkerAdmitted) -> None:
+        """Nothing of the job runs before its signature is verified."""
+        options, settings = self.options, from_tree(admitted.opened.settings)
+        Signer(self.run, options.key).verify(admitted.data)
+        source, manifest = read_upload(self._store, admitted.data)
+        job = build(source.text, source.name, source.args)
+        seed = admitted.opened.seed
+        trainer = make_trainer(job, generator(seed, "init"))
+        cache = BlockCache(options.cache, settings.cache.max << 20)
+        blocks = Blocks(self._store, manifest, cache)
+        self._ahead = Blocks(self._bulk, manifest, cache)
+        blocks.fetch("probe", range(blocks.count("probe")))
+        self._beat_every = settings.workers.heartbeat
+        bench = WorkerBench(options.name, seed, job, trainer, blocks)
+        self._pacer.emulate(self._step_seconds(job, blocks), options.speed)
+        bench.after_step = self._pacer.after_step
+        self._bench = bench
+        self._ready.set()
+        self._tell(f"admitted to {self.run}")
+
+    def _step_seconds(self, job: Job, blocks: Blocks) -> float | None:
+        """A step's time on this machine, where a speed is to be emulated."""
+        options = self.options
+        if options.speed is None or options.step_seconds is not None:
+            return options.step_seconds
+        x, y = blocks.read("probe", 0)
+        return step_seconds(job, (x[: job.batch], y[: job.batch]))
+
+    def _tell(self, text: str) -> None:
+        self.say(text)
+        self._lines.say(text)
+
+    # --- the ledger -----------------------------------------------------------------------------
+
+    def _follow(self, reader: Reader) -> None:
+        """Follow the ledger; the records come as events."""
+        while not self._following.is_set():
+            try:
+                records = reader.poll(0.5)
+            except BrokerError as error:
+                self.events.put(Failed(error))
+                return
+            for raw in records:
+                try:
+                    record = decode(raw.value)
+                except DecodeError:
+                    continue  # void by rule: every reader skips it
+                if isinstance(record, LedgerRecord):
+                    digest = hashlib.sha256(raw.value).digest()
+                    self.events.put(LedgerSeen(record, raw.offset, digest))
+
+    # --- sending --------------------------------------------------------------------------------
+
+    def _send_hello(self, action: SendHello) -> None:
+        options = self.options
+        knock = Hello(
+            self.run,
+            options.name,
+            self.incarnation,
+            action.nonce,
+            software(""),
+            action.previous,
+        )
+        signed = replace(knock, proof=proof_of(options.key, knock))
+        self._append(names.physical(self.run, names.LOBBY), encode(signed))
+
+    def _send(self, action: Send) -> None:
+        body = action.body
+        if isinstance(body, Bye):
+            body = Bye(body.reason, self.log.traffic.flat())
+        elif body.update is not None:
+            self.outbox.keep(body.update)
+        self._say_round(body)
+        self.kept[action.number] = body
+        self._post(action.number, body)
+
+    def _say_round(self, body: Round | Bye) -> None:
+        if isinstance(body, Round) and body.verdict != "quiet":
+            self._tell(f"round {body.round}: {body.verdict} ({body.reason.code})")
+
+    def _send_resent(self, action: SendResent) -> None:
+        self.kept[action.number] = Resent(action.update)
+        self._post(action.number, self.kept[action.number])
+
+    def _send_again(self, action: SendAgain) -> None:
+        for number in sorted(self.kept):
+            if number >= action.first:
+                self._post(number, self.kept[number])
+
+    def _send_beat(self, action: SendBeat) -> None:
+        self._post(0, Heartbeat(action.steps, action.last, self.log.traffic.flat()))
+
+    def _post(self, number: int, body: WorkerBody) -> None:
+        seen = self.state.authority
+        envelope = Envelope(self.incarnation, number, seen.offset, seen.chain, body)
+        self._append(self._topic, encode(envelope))
+
+    def _append(self, topic: str, data: bytes) -> None:
+        """Send; what does not arrive is asked for again by its number."""
+        try:
+            self.log.append(topic, data)
+        except BrokerUnreachable:
+            return
+
+    def _forget(self, action: Forget) -> None:
+        for number in [number for number in self.kept if number <= action.up_to]:
+            del self.kept[number]
+
+    def _forget_update(self, action: ForgetUpdate) -> None:
+        self.outbox.forget(action.birth)
+
+    # --- training -------------------------------------------------------------------------------
+
+    def _fetch(self, action: FetchBlocks) -> None:
+        def job() -> Event:
+            self._ready.wait()
+            bench = self._ready_bench()
+            self._ahead.fetch("train", bench.indices(action.grant))
+            bench.accept(action.grant)
+            return BlocksFetched(action.grant.number)
+
+        self._fetches.do(job)
+
+    def _drop(self, action: DropGrant) -> None:
+        self._trains.do(lambda: self._ready_bench().drop(action.grant))
+
+    def _load(self, action: LoadVersion) -> None:
+        def job() -> Event:
+            data = self._store.get(action.version.payload)
+            return VersionLoaded(self._ready_bench().load(action.version, data))
+
+        self._trains.do(job)
+
+    def _train(self, action: Train) -> None:
+        def job() -> Event:
+            bench, pacer = self._ready_bench(), self._pacer
+            started = time.monotonic_ns()
+            pacer.begin()
+            done = bench.train(action)
+            pacer.end()
+            busy = time.monotonic_ns() - started
+            return RoundFinished(
+                action.round, done.steps, done.samples, busy, done.loss, done.probe
+            )
+
+        self._trains.do(job)
+
+    def _store_update(self, _action: StoreUpdate) -> None:
+        def job() -> Event:
+            data = self._ready_bench().encoded()
+            return UpdateStored(push(self._store, self.options.name, data))
+
+        self._trains.do(job)
+
+    def _ready_bench(self) -> WorkerBench:
+        if self._bench is None:
+            raise Unverified("no job was verified", where=self.run)
+        return self._bench
+
+    def _leave(self, action: Leave) -> None:
+        self.farewell = Farewell(action.code, action.reason)
+        if action.code != "again":
+            self._tell(f"leaves: {action.reason}")
+
+
+PERFORM: dict[type, Callable[[TakingPart, Any], None]] = {
+    SendHello: TakingPart._send_hello,
+    Send: TakingPart._send,
+    SendResent: TakingPart._send_resent,
+    SendAgain: TakingPart._send_again,
+    SendBeat: TakingPart._send_beat,
+    Forget: TakingPart._forget,
+    ForgetUpdate: TakingPart._forget_update,
+    FetchBlocks: TakingPart._fetch,
+    DropGrant: TakingPart._drop,
+    LoadVersion: TakingPart._load,
+    Train: TakingPart._train,
+    StoreUpdate: TakingPart._store_update,
+    Leave: TakingPart._leave,
+}
+"""Action -> who performs it."""
