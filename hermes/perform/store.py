@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from hermes.errors import BrokerUnreachable, OutcomeUnknown
+from hermes.perform.keeper import ChunkKeeper
 from hermes.transport import names, tensors
 from hermes.transport.log import Log, Reader
 from hermes.values import Payload
@@ -19,8 +20,11 @@ PATIENCE = 60.0
 class Store:
     """The bulk side of a run's topics. Belongs to one thread; several may share a log."""
 
-    def __init__(self, log: Log, run: str, *, chunk: int = tensors.CHUNK) -> None:
-        self._log, self._run, self._chunk = log, run, chunk
+    def __init__(
+        self, log: Log, run: str, *, chunk: int = tensors.CHUNK, keeper: ChunkKeeper | None = None
+    ) -> None:
+        """`keeper`: where chunks may lie already, that came by in another reader."""
+        self._log, self._run, self._chunk, self._keeper = log, run, chunk, keeper
         self._reader: Reader | None = None
         self.sent = 0
         self.received = 0
@@ -52,6 +56,9 @@ class Store:
 
     def get(self, payload: Payload) -> bytes:
         """The bytes of a payload, verified; raises `PeerError` or `BrokerError`."""
+        kept = self._keeper.take(payload) if self._keeper is not None else None
+        if kept is not None:
+            return kept
         topic = names.physical(self._run, payload.topic, payload.generation)
         self.received += payload.length
         return bytes(tensors.fetch_payload(self._bulk(), topic, payload, patience=PATIENCE))

@@ -54,6 +54,7 @@ from hermes.messages import (
 from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.decider import Decider
 from hermes.perform.desk import Desk, Judge
+from hermes.perform.keeper import ChunkKeeper
 from hermes.perform.ledger import Ledger
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer, upload
@@ -131,6 +132,7 @@ class MasterProcess:
         self._places: dict[str, int] = {}
         self._bad: set[str] = set()
         self._finished = False
+        self._keeper = ChunkKeeper()
         self._desk: Desk | None = None
         self._judge: Judge | None = None
         self._prepared: Prepared | None = None
@@ -171,7 +173,7 @@ class MasterProcess:
         topics = [names.physical(options.run, short) for short in names.RUN_TOPICS]
         self.log.create([topics[0]], LEDGER_CONFIG)
         self.log.create(topics[1:])
-        self._store = Store(self.log, options.run)
+        self._store = Store(self.log, options.run, keeper=self._keeper)
         self._central = CentralLog(options.folder.central_log)
         self._archive = Archive(options.folder.ledger)
         self._reader: Reader = self.log.reader()
@@ -367,6 +369,7 @@ class MasterProcess:
         self._places[name.short] = record.offset + 1
         worker = names.worker_of(name.short)
         if worker is not None and tensors.is_chunk(record):
+            self._keeper.add(record)
             self._handle(ChunkSeen(worker))
             return
         try:

@@ -169,7 +169,8 @@ def test_a_child_ends_with_its_block() -> None:
 
 
 @pytest.mark.broker
-def test_a_child_dies_with_its_parent() -> None:
+def test_a_child_dies_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # nobody is left to remove its folder
     program = (
         "import os, sys; from hermes.broker.control import Child;"
         "child = Child('embedded'); print(child.pid, flush=True); os.kill(os.getpid(), 9)"

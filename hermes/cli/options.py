@@ -1,0 +1,204 @@
+"""Which flags do commands share? Each flag, its variable and its help, in one place."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_BROKER = "127.0.0.1:9092"
+
+Job = Annotated[
+    str, typer.Argument(metavar="JOB.py", show_default=False, help="The file that defines `job`.")
+]
+Args = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[-- ARGS]", show_default=False, help="For the job's `job(args)`."),
+]
+Run = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]", envvar="HERMES_RUN", show_default=False, help="Default: the newest."
+    ),
+]
+RunToStop = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]",
+        envvar="HERMES_RUN",
+        show_default=False,
+        help="Default: the one that runs; with several, say which.",
+    ),
+]
+
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        envvar="HERMES_BROKER",
+        metavar="HOST:PORT",
+        show_default=False,
+        help="A broker that runs. Default: an embedded one, for this run only.",
+    ),
+]
+BrokerOfPieces = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        envvar="HERMES_BROKER",
+        metavar="HOST:PORT",
+        show_default=DEFAULT_BROKER,
+        help="The broker of the run.",
+    ),
+]
+BrokerToAsk = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        envvar="HERMES_BROKER",
+        metavar="HOST:PORT",
+        show_default=False,
+        help="Ask this broker. Default: what run.json on this machine says.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        envvar="HERMES_WORKERS",
+        metavar="N",
+        show_default="as many as --speeds, else 4",
+        help="Worker processes.",
+    ),
+]
+Speeds = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HERMES_SPEEDS",
+        metavar="S,S,...",
+        show_default=False,
+        help="Emulated speeds, one a worker; 1 is this machine.",
+    ),
+]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HERMES_STRATEGY",
+        metavar="NAME",
+        show_default="hermes-paper",
+        help="See docs/strategies.md.",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        envvar="HERMES_SET",
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="One setting, such as stop.samples=100000; may be repeated. `off` switches one off.",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(envvar="HERMES_SEED", metavar="S", min=0, help="Of all chance in the run."),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        envvar="HERMES_OUT",
+        metavar="DIR",
+        show_default="here",
+        help="The folder that contains runs/.",
+    ),
+]
+RunId = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        envvar="HERMES_RUN",
+        metavar="ID",
+        show_default="from the job's name and the date",
+        help="The run's id: 1 to 40 of a-z, 0-9 and -.",
+    ),
+]
+Expect = Annotated[
+    int,
+    typer.Option(
+        envvar="HERMES_EXPECT",
+        metavar="N",
+        help="Training starts when so many workers are there; later ones join.",
+    ),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="HERMES_KEY_FILE",
+        metavar="FILE",
+        show_default="~/.config/hermes/cluster.key, made at first use",
+        help="The cluster key.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        envvar="HERMES_THREADS",
+        metavar="N",
+        min=1,
+        show_default="1",
+        help="Threads that a process computes with.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        envvar="HERMES_DEVICE", metavar="NAME", help="auto or cpu: NumPy computes on the CPU."
+    ),
+]
+Patience = Annotated[
+    float | None,
+    typer.Option(
+        envvar="HERMES_PATIENCE",
+        metavar="SECONDS",
+        min=0,
+        show_default="5 before the first connection, 600 after",
+        help="How long to wait for a broker (and a worker for its run).",
+    ),
+]
+Ask = Annotated[
+    bool,
+    typer.Option("--ask", envvar="HERMES_ASK", help="Wait for a y before model and data are sent."),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", envvar="HERMES_JSON", help="One JSON object on stdout, nothing else."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="HERMES_QUIET", help="No progress.")]
+
+
+def limit_threads(threads: int | None) -> None:
+    """Tell the numeric libraries, which read this when they are loaded: call it before NumPy is.
+
+    Without --threads, what the user has set for a library stays.
+    """
+    if "numpy" in sys.modules:
+        return
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        if threads is not None:
+            os.environ[name] = str(threads)
+        else:
+            os.environ.setdefault(name, "1")
+
+
+def checked_device(device: str) -> None:
+    """Raise `UsageError` for a device that cannot be had."""
+    from hermes.errors import UsageError
+
+    if device not in ("auto", "cpu"):
+        raise UsageError(
+            f"the device {device!r} cannot be had",
+            where="--device",
+            remedy="Jobs compute with NumPy, on the CPU: leave it out, or --device cpu.",
+        )

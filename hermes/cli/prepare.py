@@ -1,0 +1,122 @@
+"""What do a user's words mean? A job, settings, a key and a folder; checked before anything is
+started."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hermes.cli.trouble import note, warn
+from hermes.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from hermes.policy.presets import Settings
+    from hermes.runtime.master import MasterOptions
+
+ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+"""Of a run id's random part: without characters that are mistaken for one another."""
+
+
+class Wishes(NamedTuple):
+    """What was typed for a run."""
+
+    job: str
+    args: tuple[str, ...]
+    strategy: str | None
+    set_: tuple[str, ...]
+    seed: int
+    out: Path
+    run: str | None
+    key_file: Path | None
+    ask: bool
+
+
+def master_options(wishes: Wishes, expect: int) -> MasterOptions:
+    """The options of a master. Raises `JobError`, `SettingError`, `UsageError`, `RunError`."""
+    from hermes.broker.places import cache_folder
+    from hermes.job import build, load_source
+    from hermes.messages import JobSource
+    from hermes.runtime.folder import RunFolder
+    from hermes.runtime.keys import cluster_key
+    from hermes.runtime.master import MasterOptions
+    from hermes.transport.names import checked_run
+
+    if expect < 1:
+        raise UsageError(f"{expect} workers expected", where="--expect", remedy="At least 1.")
+    source = load_source(wishes.job)
+    job = build(source.text, source.name, wishes.args)
+    settings = settings_of(wishes, job.settings())
+    run = checked_run(wishes.run) if wishes.run else new_run_id(wishes.job)
+    folder = RunFolder(wishes.out, run)
+    if folder.path.exists():
+        raise RunError(
+            f"there is a run {run!r} already",
+            where=str(folder.path),
+            remedy="Choose another id with --run, or another folder with --out.",
+        )
+    return MasterOptions(
+        run=run,
+        source=JobSource(source.name, source.text, wishes.args),
+        job=job,
+        settings=settings,
+        seed=wishes.seed,
+        expect=expect,
+        key=cluster_key(wishes.key_file),
+        folder=folder,
+        cache=cache_folder() / "blocks",
+        ask=confirm if wishes.ask else None,
+    )
+
+
+def settings_of(wishes: Wishes, job: dict[str, Any]) -> Settings:
+    """The settings in force: default, job, environment, flag. Warnings go to stderr."""
+    from hermes.policy.presets import DEFAULT_STRATEGY, check, parse_assignment, resolve
+
+    environment = os.environ.get("HERMES_SET", "").split()
+    layers = [dict(map(parse_assignment, texts)) for texts in (environment, wishes.set_)]
+    settings = resolve(wishes.strategy or DEFAULT_STRATEGY, [job, *layers])
+    for text in check(settings):
+        warn(text)
+    if all(value is None for value in _values(settings.stop)):
+        warn("no stopping rule is set: the run goes on until it is stopped (hermes stop)")
+    return settings
+
+
+def _values(struct: object) -> list[object]:
+    return [getattr(struct, name) for name in getattr(struct, "__struct_fields__", ())]
+
+
+def new_run_id(job: str) -> str:
+    """A run id: the job's name, the date and time here, four random characters."""
+    stem = re.sub(r"[^a-z0-9]+", "-", Path(job).stem.lower()).strip("-")[:24] or "run"
+    now = datetime.now(timezone.utc).astimezone()
+    return f"{stem}-{now:%m%d-%H%M}-{''.join(secrets.choice(ALPHABET) for _ in range(4))}"
+
+
+def parse_speeds(text: str | None) -> tuple[float, ...] | None:
+    """`1,1,0.5,0.1` as numbers. Raises `UsageError`."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{text!r} are not speeds",
+            where="--speeds",
+            remedy="Numbers with commas between: --speeds 1,1,0.5,0.1",
+        ) from None
+
+
+def confirm() -> bool:
+    """Ask at the terminal; only a y is a yes."""
+    sys.stderr.write("Send model and data to the broker? [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer:
+        note("")
+    return answer.strip().lower() in ("y", "yes")

@@ -1,0 +1,92 @@
+"""What does a user see when something goes wrong? One message, and the exit code of its class."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import typer
+
+from hermes.errors import Defect, HermesError
+
+INTERRUPTED = 130
+DEFECT = 1
+USAGE = 2
+"""Exit codes that no class of ours carries."""
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Tell the user, and return the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, HermesError) and not isinstance(error, Defect):
+        tell(error)
+        return error.exit_code
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # of the option parser
+        return _tell_usage(error)
+    if type(error).__name__ == "Abort":  # the parser's, for Ctrl-C or the end of input at a prompt
+        return INTERRUPTED
+    _tell_defect(error)
+    return DEFECT
+
+
+def tell(error: HermesError) -> None:
+    """`error: WHERE: WHAT`, and the remedy below it."""
+    say_error(str(error))
+
+
+def say_error(text: str) -> None:
+    """One message on stderr."""
+    typer.echo(typer.style("error: ", fg="red", bold=True) + text, err=True)
+
+
+def warn(text: str) -> None:
+    """A warning on stderr."""
+    typer.echo(typer.style("warning: ", fg="yellow", bold=True) + text, err=True)
+
+
+def note(text: str) -> None:
+    """Something that a person should know, on stderr."""
+    typer.echo(text, err=True)
+
+
+def _tell_usage(error: BaseException) -> int:
+    message = getattr(error, "format_message", lambda: "")()
+    context = getattr(error, "ctx", None)
+    if not message.strip() or type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(context.get_help() if context is not None else "See: hermes --help", err=True)
+        return USAGE
+    command = context.command_path if context is not None else "hermes"
+    message = message.strip().rstrip(".")
+    say_error(f"{message[:1].lower()}{message[1:]}\n  See: {command} --help")
+    return USAGE
+
+
+def _tell_defect(error: BaseException) -> None:
+    text = " ".join(str(error).split())[:300]
+    kind = "" if isinstance(error, HermesError) else f"{type(error).__name__}: "
+    say_error(
+        f"a defect of ours: {kind}{text}\n"
+        f"  Please report it with this file: {_write_traceback(error)}"
+    )
+
+
+def _write_traceback(error: BaseException) -> str:
+    from hermes.broker.places import state_folder
+
+    story = "".join(traceback.format_exception(error))
+    text = f"{' '.join(sys.argv)}\npython {sys.version}\n\n{story}"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    for folder in (state_folder() / "defects", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / (name if folder.name == "defects" else f"hermes-{name}")
+            path.write_text(text, "utf-8")
+        except OSError:
+            continue
+        return str(path)
+    return f"(none could be written)\n{story}"

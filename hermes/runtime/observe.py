@@ -1,0 +1,232 @@
+"""How does somebody who is not the master look at a run, or ask it to stop?
+
+Live, by the run's topics; saved, by its folder. Nothing here ever writes to a ledger.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from hermes.codec import decode, encode, proof_of
+from hermes.errors import BrokerError, DecodeError, RunError, UsageError
+from hermes.machine.state import MasterState
+from hermes.messages import LedgerRecord, LogLine, MasterBeat, StopRequested
+from hermes.perform.ledger import Ledger
+from hermes.runtime.archive import fold_archive, read_archive
+from hermes.runtime.folder import RunFolder, RunNote
+from hermes.runtime.join import runs_at
+from hermes.transport import names
+from hermes.transport.log import Log, Record
+from hermes.transport.probe import probe
+
+Take = Callable[[LedgerRecord], None]
+"""Told of each record that counts, in order."""
+
+BEATS = 3.0
+"""Seconds in which a master that lives is heard: it beats every 2 s."""
+
+LOOK = 0.25
+"""Seconds between two looks at what has no news to wait for."""
+
+
+class View(NamedTuple):
+    """What is known of a run."""
+
+    run: str
+    state: MasterState
+    place: str
+    """Where it was read: HOST:PORT, or a path."""
+    live: bool
+
+
+# --- looking ------------------------------------------------------------------------------------
+
+
+def saved(folder: RunFolder, take: Take | None = None) -> View:
+    """A run as its folder tells it. Raises `RunError` where its records are gone."""
+    if not folder.ledger.exists():
+        raise RunError(
+            f"the run {folder.run!r} has no records here",
+            where=str(folder.log),
+            remedy="It ended before it was opened; central.log may say why.",
+        )
+    ledger = fold_archive(folder.ledger)
+    if take is not None:
+        void = {offset for offset, _ in ledger.voids}
+        for raw in read_archive(folder.ledger, names.LEDGER):
+            message = decode(raw.value) if raw.offset not in void else None
+            if isinstance(message, LedgerRecord):
+                take(message)
+    return View(folder.run, ledger.state, str(folder.path), live=False)
+
+
+class LiveRun:
+    """A run at a broker; folds on with each look."""
+
+    def __init__(self, log: Log, broker: str, run: str, take: Take | None = None) -> None:
+        """Raises `RunError` if the broker has no such run, `UsageError` for a bad run id."""
+        topic = names.physical(run, names.LEDGER)
+        if not log.topics(topic):
+            known = ", ".join(runs_at(log)[:5]) or "none"
+            raise RunError(
+                f"there is no run {run!r}",
+                where=broker,
+                remedy=f"Runs at this broker: {known}.",
+            )
+        self.run, self.broker = run, broker
+        self._ledger = Ledger(log, topic, watcher=self._watch)
+        self._take = take
+
+    def look(self) -> View:
+        """The state up to the present end of the ledger."""
+        self._ledger.fold()
+        return View(self.run, self._ledger.state, self.broker, live=True)
+
+    def _watch(self, _raw: Record, record: LedgerRecord, _state: MasterState) -> None:
+        if self._take is not None:
+            self._take(record)
+
+
+def newest_at(log: Log, broker: str) -> str:
+    """The run at this broker that was opened last. Raises `RunError` if there is none."""
+    opened = {}
+    for run in runs_at(log):
+        state = LiveRun(log, broker, run).look().state
+        opened[run] = state.opened.opened if state.opened else ""
+    if not opened:
+        raise RunError(
+            "there is no run here", where=broker, remedy="Start one: hermes master JOB.py"
+        )
+    return max(opened, key=lambda run: opened[run])
+
+
+def answers(broker: str) -> bool:
+    """Whether a broker that this machine noted is there; asks briefly."""
+    try:
+        probe(broker, timeout=1.0)
+    except (BrokerError, UsageError):
+        return False
+    return True
+
+
+def is_running(note: RunNote | None) -> bool:
+    """Whether the master that this machine noted is a process of this machine still."""
+    if note is None:
+        return False
+    try:
+        os.kill(note.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def beating(log: Log, runs: Iterable[str], seconds: float = BEATS) -> set[str]:
+    """Those of the runs whose master is heard within `seconds`; ends early if all are."""
+    topics = [names.physical(run, names.LOGS) for run in runs]
+    reader = log.reader()
+    heard: set[str] = set()
+    try:
+        for topic, end in log.ends(topics).items():
+            reader.follow(topic, end)
+        deadline = time.monotonic() + seconds
+        while len(heard) < len(topics) and (left := deadline - time.monotonic()) > 0:
+            for record in reader.poll(left):
+                if isinstance(_read(record), MasterBeat):
+                    name = names.parse(record.topic)
+                    heard |= {name.run} if name is not None else set()
+    finally:
+        reader.close()
+    return heard
+
+
+# --- stopping -----------------------------------------------------------------------------------
+
+
+def request_stop(log: Log, run: str, key: bytes, reason: str) -> None:
+    """Ask the run's master to stop, signed with the cluster key."""
+    bare = StopRequested(run, secrets.token_hex(16), reason)
+    signed = msgspec.structs.replace(bare, proof=proof_of(key, bare))
+    log.append(names.physical(run, names.LOBBY), encode(signed)).offset()
+
+
+def wait_for_stop(live: LiveRun, seconds: float) -> View | None:
+    """The run once its ledger holds a stop; None if none came in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        view = live.look()
+        if view.state.stopped is not None:
+            return view
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(LOOK)
+
+
+# --- the central log ----------------------------------------------------------------------------
+
+
+def log_lines(log: Log, live: LiveRun, *, follow: bool) -> Iterator[LogLine]:
+    """The lines in the run's `logs` topic; with `follow`, until the run has ended."""
+    topic = names.physical(live.run, names.LOGS)
+    end, place = log.ends([topic])[topic], 0
+    reader = log.reader()
+    reader.follow(topic, 0)
+    try:
+        while place < end or follow:
+            records = reader.poll(1.0)
+            for record in records:
+                place = record.offset + 1
+                message = _read(record)
+                if isinstance(message, LogLine):
+                    yield message
+            if not records and place >= end and live.look().state.scored:
+                return
+    finally:
+        reader.close()
+
+
+def file_lines(folder: RunFolder, *, follow: bool) -> Iterator[str]:
+    """The lines of `central.log`; with `follow`, until the run's master is gone."""
+    try:
+        file = folder.central_log.open(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RunError(
+            f"the central log cannot be read: {error.strerror}",
+            where=str(folder.central_log),
+            remedy="Was the run's folder moved or cleaned?",
+        ) from None
+    try:
+        while True:
+            lives = follow and is_running(folder.read_note())
+            while line := file.readline():
+                yield line.rstrip("\n")
+            if _rotated(folder, file.fileno()):
+                file.close()
+                file = folder.central_log.open(encoding="utf-8", errors="replace")
+            elif not lives:
+                return
+            else:
+                time.sleep(LOOK)
+    finally:
+        file.close()
+
+
+def _rotated(folder: RunFolder, descriptor: int) -> bool:
+    try:
+        return os.fstat(descriptor).st_ino != folder.central_log.stat().st_ino
+    except OSError:
+        return False
+
+
+def _read(record: Record) -> object:
+    try:
+        return decode(record.value)
+    except DecodeError:
+        return None
