@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable
 
 from hermes.codec import decode, encode
-from hermes.errors import DecodeError, Fenced, OutcomeUnknown, RunFailed
+from hermes.errors import BrokerUnreachable, DecodeError, Fenced, OutcomeUnknown, RunFailed
 from hermes.machine.apply import apply
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.state import MasterState, check
@@ -24,8 +24,8 @@ from hermes.transport.log import Log, Record
 Watcher = Callable[[Record, LedgerRecord, MasterState], None]
 """Told of each record that counts, raw and read, with the state after it."""
 
-TRIES = 1000
-"""Appends of the same bytes, each with its own time-out, before we give up."""
+TRIES = 10
+"""Appends of the same bytes, each with the log's own patience, before we give up."""
 
 
 class Ledger:
@@ -39,6 +39,8 @@ class Ledger:
         """Offset of the next record to fold."""
         self.voids: list[tuple[int, str]] = []
         """Offsets of records that do not count, and why."""
+        self.on_unknown: Callable[[], None] = lambda: None
+        """Called before the same bytes are appended again; may raise to give up."""
         self._log, self._topic, self._rules, self._watcher = log, topic, rules, watcher
 
     def fold(self) -> None:
@@ -93,8 +95,12 @@ class Ledger:
             try:
                 return self._log.append(self._topic, data).offset()
             except OutcomeUnknown:
-                continue
-        raise RunFailed("the ledger cannot be written", where=self._topic)
+                self.on_unknown()
+        raise BrokerUnreachable(
+            f"the ledger could not be written {TRIES} times over",
+            where=self._topic,
+            remedy="Is the broker up, and has its disk room?",
+        )
 
     def _fold_to(self, end: int) -> None:
         if self.read_to >= end:

@@ -106,6 +106,8 @@ def run_locally(options: LocalOptions, listener: Listener) -> dict[str, object]:
         cluster = LocalCluster(options, address, listener)
         master = MasterProcess(log, options.master, cluster)
         cluster.master = master
+        if child is not None:
+            master.broker_alive = child.alive
         with interruptible(master):
             try:
                 cluster.start()

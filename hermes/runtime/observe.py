@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import msgspec
 
@@ -204,10 +204,9 @@ def file_lines(folder: RunFolder, *, follow: bool) -> Iterator[str]:
         ) from None
     try:
         while True:
-            lives = follow and is_running(folder.read_note())
-            while line := file.readline():
-                yield line.rstrip("\n")
-            if _rotated(folder, file.fileno()):
+            lives, rotated = follow and is_running(folder.read_note()), _rotated(folder, file)
+            yield from _whole_lines(file)
+            if rotated:
                 file.close()
                 file = folder.central_log.open(encoding="utf-8", errors="replace")
             elif not lives:
@@ -218,9 +217,18 @@ def file_lines(folder: RunFolder, *, follow: bool) -> Iterator[str]:
         file.close()
 
 
-def _rotated(folder: RunFolder, descriptor: int) -> bool:
+def _whole_lines(file: TextIO) -> Iterator[str]:
+    """What is there; a line that is still being written is left for the next time."""
+    place = file.tell()
+    while (line := file.readline()).endswith("\n"):
+        yield line[:-1]
+        place = file.tell()
+    file.seek(place)
+
+
+def _rotated(folder: RunFolder, file: TextIO) -> bool:
     try:
-        return os.fstat(descriptor).st_ino != folder.central_log.stat().st_ino
+        return os.fstat(file.fileno()).st_ino != folder.central_log.stat().st_ino
     except OSError:
         return False
 

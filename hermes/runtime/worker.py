@@ -11,6 +11,7 @@ import queue
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from msgspec.structs import replace
 from hermes.chance import generator
 from hermes.codec import decode, encode, proof_of
 from hermes.data.cache import BlockCache
-from hermes.errors import BrokerError, BrokerUnreachable, DecodeError, Unverified
+from hermes.errors import BrokerError, BrokerUnreachable, DecodeError, OutcomeUnknown, Unverified
 from hermes.job import Job, build
 from hermes.machine import worker as machine
 from hermes.machine.events import (
@@ -76,7 +77,7 @@ from hermes.runtime.software import software
 from hermes.train import make_trainer
 from hermes.transport import names
 from hermes.transport.counting import CountingLog
-from hermes.transport.log import Log, Reader
+from hermes.transport.log import Log, Reader, Receipt
 
 KNOCK_AGAIN = 5.0
 """Seconds between two hellos."""
@@ -101,6 +102,8 @@ class WorkerOptions(NamedTuple):
     """Seconds of a step on a device of speed 1; None: measured before the first round."""
     patience: float = 600.0
     """Seconds to wait for the run."""
+    outage: float = 600.0
+    """Seconds that the broker may be away."""
 
 
 class Farewell(NamedTuple):
@@ -176,6 +179,7 @@ class TakingPart:
         self._bench: WorkerBench | None = None
         self._beat_every = 1.0
         self._next_beat = 0.0
+        self._beats: deque[tuple[float, Receipt]] = deque()
         self._next_knock = 0.0
 
     # --- the whole ------------------------------------------------------------------------------
@@ -291,7 +295,7 @@ class TakingPart:
         """Follow the ledger; the records come as events."""
         while not self._following.is_set():
             try:
-                records = reader.poll(0.5)
+                records = reader.poll(1.0)
             except BrokerError as error:
                 self.events.put(Failed(error))
                 return
@@ -344,18 +348,37 @@ class TakingPart:
 
     def _send_beat(self, action: SendBeat) -> None:
         self._post(0, Heartbeat(action.steps, action.last, self.log.traffic.flat()))
+        self._look_at_broker(time.monotonic())
+
+    def _look_at_broker(self, now: float) -> None:
+        """Heartbeats are acknowledged, or the broker is away; too long, and this process ends."""
+        while self._beats:
+            sent, receipt = self._beats[0]
+            try:
+                receipt.offset(0.0)
+            except (OutcomeUnknown, BrokerUnreachable):
+                if now - sent > self.options.outage:
+                    raise BrokerUnreachable(
+                        f"the broker has not answered for {now - sent:.0f} s",
+                        where=self.run,
+                        remedy="Start it again, then this worker; what it had pushed is kept.",
+                    ) from None
+                return
+            self._beats.popleft()
 
     def _post(self, number: int, body: WorkerBody) -> None:
         seen = self.state.authority
         envelope = Envelope(self.incarnation, number, seen.offset, seen.chain, body)
-        self._append(self._topic, encode(envelope))
+        receipt = self._append(self._topic, encode(envelope))
+        if receipt is not None and not number:
+            self._beats.append((time.monotonic(), receipt))
 
-    def _append(self, topic: str, data: bytes) -> None:
+    def _append(self, topic: str, data: bytes) -> Receipt | None:
         """Send; what does not arrive is asked for again by its number."""
         try:
-            self.log.append(topic, data)
+            return self.log.append(topic, data)
         except BrokerUnreachable:
-            return
+            return None
 
     def _forget(self, action: Forget) -> None:
         for number in [number for number in self.kept if number <= action.up_to]:
