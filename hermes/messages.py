@@ -106,7 +106,8 @@ class Heartbeat(Message, frozen=True):
     last: int
     """Number of the last message sent before it, so that a lost last message is missed too."""
     traffic: tuple[int, ...] = ()
-    """Bytes (sent, received) of this process so far, by kind: data, model, update, control, logs."""
+    """Bytes (sent, received) of this process so far, by kind: data, model, update, control,
+    logs."""
 
 
 class Bye(Message, frozen=True):

@@ -69,11 +69,12 @@ def wake(draft: Draft) -> int | None:
     if state.stopped is not None:
         return None
     limit = int(state.settings.workers.lost * SECOND)
+    alive = state.alive()
     times = [
-        soft.heard.get(name, draft.now) + limit + 1
-        for name in state.alive()
-        if name not in soft.reading
+        soft.heard.get(name, draft.now) + limit + 1 for name in alive if name not in soft.reading
     ]
+    if alive:  # or the silence of all of them would look like a sleep of our own
+        times.append(draft.now + limit // 4)
     newest = None if soft.evaluating else state.newest
     if newest is not None and newest.version > state.evaluations.last_version:
         times.append(next_evaluation(state))
@@ -175,12 +176,22 @@ def _interpolate(draft: Draft, pending: Pending, reason: Reason) -> None:
     weights = aggregate.loss_weights(scored.loss_global, scored.loss_worker)
     if isinstance(weights, Reason):
         draft.remember(scored=None)
+        if not usable(scored.loss_global):
+            # No update would ever be merged again: the run is over, for good or for bad.
+            status = "finished" if weights.code == "loss-zero" else "failed"
+            draft.add(RunStopped(status, Reason(f"global-{weights.code}", weights.facts)))
+            return
         draft.add(UpdateRejected(pending.worker, birth, weights))
         _close(draft)
         return
     facts = {"loss_global": scored.loss_global, "loss_worker": scored.loss_worker}
     why = Reason(reason.code, {**reason.facts, **facts})
     _merge(draft, [pending], [weights[1]], weights[0], why)
+
+
+def usable(loss: float) -> bool:
+    """Whether a model of this loss can be weighed at all."""
+    return not isinstance(aggregate.loss_weights(loss, 1.0), Reason)
 
 
 def _merge(
@@ -214,7 +225,12 @@ def _wants_blocks(state: MasterState, member: Member) -> bool:
     if len(member.grants) < GRANTS_AHEAD:
         return True
     steps = state.settings.round.steps
-    return steps is not None and outstanding(member) < GRANTS_AHEAD * steps * member.batch
+    if steps is None:
+        return False
+    # The first grant may be used up but for a sample: the others must hold a whole round.
+    need = steps * max(member.batch, *(grant.batch for grant in member.grants))
+    have = outstanding(member)
+    return have < GRANTS_AHEAD * need or have - member.grants[0].size < need
 
 
 def resize(draft: Draft, worker: str) -> None:

@@ -37,6 +37,8 @@ def void(authority: Authority, record: LedgerRecord) -> str:
     if starts_master(record):
         claim = record.entries[0]
         assert isinstance(claim, MasterStarted)
+        if (record.term, record.nonce, record.n) != (claim.term, claim.nonce, 0):
+            return "not-a-claim"
         return void_start(authority, claim)
     if (record.term, record.nonce) != (authority.term, authority.nonce):
         return "not-in-force"
@@ -50,6 +52,24 @@ def void(authority: Authority, record: LedgerRecord) -> str:
 def void_start(authority: Authority, claim: MasterStarted) -> str:
     """A master counts only if its term is one above the term in force at its place."""
     return "" if claim.term == authority.term + 1 else "term-not-next"
+
+
+def astray(authority: Authority, record: LedgerRecord) -> str:
+    """Why a reader that finds this record void has itself lost the way (it missed records, or
+    followed a master that was not in force), or "" if the record merely does not count.
+
+    A repeated append, a zombie's record and a claim that came too late merely do not count.
+    """
+    why = void(authority, record)
+    if not why or why == "broken-chain":
+        return why
+    if record.term > authority.term:
+        return why
+    if record.term < authority.term or starts_master(record):
+        return ""
+    if record.nonce != authority.nonce or record.n > authority.next_n:
+        return why
+    return ""
 
 
 def starts_master(record: LedgerRecord) -> bool:

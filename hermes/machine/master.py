@@ -70,6 +70,8 @@ ASK_AGAIN = 5 * SECOND
 class Decision(msgspec.Struct, frozen=True):
     """What follows from one event."""
 
+    state: MasterState
+    """As it will be once the entries are applied; until then only a draft."""
     entries: tuple[Entry, ...] = ()
     consumed: tuple[Consumed, ...] = ()
     actions: tuple[Action, ...] = ()
@@ -118,6 +120,7 @@ def decide(
     HANDLERS[type(event)](draft, event)
     duties.perform(draft)
     return Decision(
+        state=draft.state,
         entries=tuple(draft.entries),
         consumed=tuple(draft.consumed),
         actions=tuple(draft.actions),

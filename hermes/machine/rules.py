@@ -47,7 +47,7 @@ def hello(state: MasterState, knock: Hello) -> Reason | None:
     if member is None:
         limit = state.settings.workers.max
         return Reason("too-many", {"limit": limit}) if len(state.members) >= limit else None
-    if member.status == "alive" and knock.previous != member.incarnation:
+    if member.status == "alive" and knock.previous not in member.taken:
         return Reason("name-taken", {"worker": knock.worker})
     return None
 

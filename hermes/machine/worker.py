@@ -40,7 +40,7 @@ from hermes.machine.events import (
     UpdateStored,
     VersionLoaded,
 )
-from hermes.machine.ledger import Authority, advance, link
+from hermes.machine.ledger import Authority, advance, astray, link
 from hermes.machine.rounds import Plan, plan, probe_of
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.stopping import progress
@@ -204,10 +204,9 @@ def _on_ledger(hand: Hand, event: LedgerSeen) -> None:
     if hand.state.phase == "knocking":
         _look_for_answer(hand, event)
         return
-    why = hand.rules.void(hand.state.authority, record)
-    if why:
-        broken = why == "broken-chain" or record.term > hand.state.authority.term
-        if broken:
+    if hand.rules.void(hand.state.authority, record):
+        why = astray(hand.state.authority, record)
+        if why:
             _gone(hand, "again", f"the ledger does not continue ({why})")
         return
     _fold(hand, record)
@@ -217,6 +216,9 @@ def _on_ledger(hand: Hand, event: LedgerSeen) -> None:
 
 def _look_for_answer(hand: Hand, event: LedgerSeen) -> None:
     for index, entry in enumerate(event.record.entries):
+        if isinstance(entry, RunStopped):
+            _gone(hand, "done", f"the run has {entry.status}: {entry.reason.code}")
+            return
         if isinstance(entry, WorkerRefused) and entry.hello in hand.state.hellos:
             facts = ", ".join(f"{key} {value}" for key, value in entry.reason.facts.items())
             _gone(hand, "refused", f"{entry.reason.code} ({facts})" if facts else entry.reason.code)

@@ -19,6 +19,7 @@ from hermes.machine.events import Segment, Train
 from hermes.machine.rounds import HELD_OUT
 from hermes.messages import BlocksGranted, VersionPublished
 from hermes.perform.blocks import Blocks
+from hermes.perform.grants import gather
 from hermes.perform.store import Store
 from hermes.train.protocol import Batch, Trainer
 from hermes.transport import names
@@ -99,10 +100,8 @@ class WorkerBench:
             if number not in self._grants:
                 raise Defect(f"grant {number} is not at hand", where=self._name)
             grant = self._grants[number]
-            pairs = [self._blocks.read("train", index) for index in self.indices(grant)]
-            x = np.concatenate([x for x, _ in pairs])[: grant.size]
-            y = np.concatenate([y for _, y in pairs])[: grant.size]
-            self._samples[number] = (x, y)
+            pairs = (self._blocks.read("train", index) for index in self.indices(grant))
+            self._samples[number] = gather(pairs, grant.size, self.size_of(grant))
         return self._samples[number]
 
     def size_of(self, grant: BlocksGranted) -> int:

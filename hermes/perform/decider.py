@@ -6,9 +6,6 @@ then one record holds all of it. What only moves an input's position waits for t
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
-from hermes.machine.apply import apply_entries
 from hermes.machine.events import Action, Event
 from hermes.machine.master import decide
 from hermes.machine.rules import PROTOCOL_RULES, Rules
@@ -41,8 +38,7 @@ class Decider:
         self._now = max(now, self._now)
         decision = decide(self.view, self.soft, self._now, event, self._rules)
         self.soft, self.wake = decision.soft, decision.wake
-        view = replace(self.view, time=self._now)
-        self.view = apply_entries(view, decision.entries, decision.consumed)
+        self.view = decision.state
         self._entries += decision.entries
         for consumed in decision.consumed:
             self._held[consumed.position.topic] = _later(

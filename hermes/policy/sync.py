@@ -59,7 +59,9 @@ def _each(waiting: Sequence[Waiting], alive: Sequence[str], version: int) -> Clo
 
 
 def _all(waiting: Sequence[Waiting], alive: Sequence[str], version: int) -> Close | Wait:
-    have = {update.worker for update in waiting if update.base == version}
+    # An update of an older base that was accepted counts: its worker waits for it as the others do.
+    del version
+    have = {update.worker for update in waiting}
     missing = [worker for worker in alive if worker not in have]
     if not have or missing:
         facts: dict[str, float | int | str | bool | None] = {
@@ -69,7 +71,7 @@ def _all(waiting: Sequence[Waiting], alive: Sequence[str], version: int) -> Clos
         if missing:
             facts["first_missing"] = missing[0]
         return Wait(Reason("not-all-pushed", facts))
-    members = tuple(i for i, update in enumerate(waiting) if update.base == version)
+    members = tuple(range(len(waiting)))
     return Close(members, Reason("all-pushed", {"pushed": len(have)}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import importlib.util
 import math
 import os
@@ -115,7 +116,7 @@ def _mark_pushes(
 ) -> None:
     """A tick on the worker's line for each push."""
     pushed = [story.seconds(at) for at in story.pushes.get(worker, [])]
-    levels = [next(s for t, s in zip(times[::-1], sizes[::-1], strict=True) if t <= at or t == times[0]) for at in pushed]
+    levels = [sizes[max(0, bisect.bisect_right(times, at) - 1)] for at in pushed]
     axes.plot(pushed, levels, "|", color=colour, markersize=7, alpha=0.5)
 
 

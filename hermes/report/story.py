@@ -97,6 +97,4 @@ class Story:
         known = self.shards.setdefault(entry.worker, [(at, self._first_size)])
         before = known[-1][1]
         known.append((at, entry.size))
-        self.resizes.append(
-            Resize(at, entry.worker, before, entry.size, entry.batch, entry.reason)
-        )
+        self.resizes.append(Resize(at, entry.worker, before, entry.size, entry.batch, entry.reason))

@@ -17,7 +17,7 @@ from hermes.chance import generator
 from hermes.codec import decode, verified
 from hermes.data.cache import BlockCache
 from hermes.data.prepare import Prepared, prepare
-from hermes.errors import BrokerUnreachable, DecodeError, RunError, UsageError
+from hermes.errors import BrokerUnreachable, DecodeError, RunError
 from hermes.job import Job, check_fit
 from hermes.machine.events import (
     Action,
@@ -117,6 +117,10 @@ class Listener(Protocol):
         """A line of the central log."""
 
 
+class UploadBroken(Exception):
+    """Somebody wants to stop while the data is sent."""
+
+
 class MasterProcess:
     """One incarnation of a run's master. `run` returns when it is over."""
 
@@ -175,6 +179,8 @@ class MasterProcess:
         topics = [names.physical(options.run, short) for short in names.RUN_TOPICS]
         self.log.create([topics[0]], LEDGER_CONFIG)
         self.log.create(topics[1:])
+        self.log.check_topics(topics[:1], LEDGER_CONFIG)
+        self.log.check_topics(topics[1:])
         self._store = Store(self.log, options.run, keeper=self._keeper)
         self._central = CentralLog(options.folder.central_log)
         self._archive = Archive(options.folder.ledger)
@@ -298,21 +304,18 @@ class MasterProcess:
             return
         assert self._prepared is not None
         signer = Signer(options.run, options.key)
-        data = upload(
-            self._store,
-            signer,
-            options.source,
-            self._prepared,
-            options.job.batch,
-            self._uploading,
-        )
+        prepared, batch = self._prepared, options.job.batch
+        try:
+            data = upload(self._store, signer, options.source, prepared, batch, self._uploading)
+        except UploadBroken:
+            return  # the stop is decided in the next turn
         self._prepared = None  # what the user's function holds is released
         self._handle(DataStored(data))
 
     def _uploading(self, sent: int, total: int) -> None:
         self.listener.uploading(sent, total)
         if not self._stop.empty():
-            raise UsageError("interrupted before the run began")
+            raise UploadBroken
 
     def _store_first(self, _action: StoreFirst) -> None:
         options = self.options

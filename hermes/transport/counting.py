@@ -77,6 +77,10 @@ class CountingLog:
         """As on the log."""
         self._log.create(topics, config)
 
+    def check_topics(self, topics: Iterable[str], config: Mapping[str, str] | None = None) -> None:
+        """As on the log."""
+        self._log.check_topics(topics, config)
+
     def delete(self, topics: Iterable[str]) -> None:
         """As on the log."""
         self._log.delete(topics)

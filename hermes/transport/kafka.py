@@ -291,16 +291,16 @@ class KafkaLog:
         self._readers.add(reader)
         return reader
 
-    def check_topics(self, names: Iterable[str], config: Mapping[str, str] | None = None) -> None:
+    def check_topics(self, topics: Iterable[str], config: Mapping[str, str] | None = None) -> None:
         """Compare the topics' settings, as far as the broker reports any, with `TOPIC_CONFIG` and
         `config`. Raises `BrokerRefused` for the first difference, `NoSuchTopic`.
         """
         wanted = {**TOPIC_CONFIG, **(config or {})}
-        topics = list(names)
-        self._must_exist(topics, afresh=True)
-        for topic, facts in self._describe(topics).items():
+        names = list(topics)
+        self._must_exist(names, afresh=True)
+        for topic, facts in self._describe(names).items():
             _compare(topic, "partitions", str(len(facts["partitions"])), "1")
-        asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in names]
         reported = self._ask(
             "describe topics", lambda admin: admin.describe_configs(asked, config_filter="all")
         )

@@ -85,6 +85,12 @@ class Log(Protocol):
         """
         ...
 
+    def check_topics(self, topics: Iterable[str], config: Mapping[str, str] | None = None) -> None:
+        """Raise `BrokerRefused` where a topic's settings are not those that `create` asks for.
+        Only what the broker reports is compared.
+        """
+        ...
+
     @property
     def can_trim(self) -> bool:
         """Whether `trim` works here; where not, topics are rotated."""

@@ -71,6 +71,9 @@ class MemoryLog:
             for name in topics:
                 self._store.topics.setdefault(name, _Topic())
 
+    def check_topics(self, topics: Iterable[str], config: Mapping[str, str] | None = None) -> None:
+        """Memory has no settings: there is nothing to compare."""
+
     def delete(self, topics: Iterable[str]) -> None:
         """Delete topics; ones that are not there are no error."""
         with self._open().changed:

@@ -1,0 +1,53 @@
+"""Which commands are there? The program, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hermes.cli import brokers, look, train, work
+
+EPILOG = (
+    "Exit codes: 0 done, 1 a defect of ours, 2 wrong usage, configuration, job or run id, "
+    "3 broker unreachable or refusing us, 4 the run ended short, 5 a check found a mismatch, "
+    "130 interrupted. Every flag has its HERMES_* variable."
+)
+
+app = typer.Typer(
+    name="hermes",
+    help="Train one model on many unequal devices; Kafka topics carry everything.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hermes {version('hermes-edge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print it and leave."),
+    ] = False,
+) -> None:
+    del version
+
+
+app.command()(train.demo)
+app.command()(train.run)
+app.command()(train.master)
+app.command()(work.worker)
+app.add_typer(brokers.app, name="broker")
+app.command()(look.runs)
+app.command()(look.status)
+app.command()(look.logs)
+app.command()(look.stop)

@@ -1,0 +1,394 @@
+"""`hermes runs`, `status`, `logs` and `stop`: look at a run, or end it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from hermes.cli import options
+from hermes.cli.connect import connected
+from hermes.cli.trouble import note
+from hermes.errors import HermesError, RunError
+
+if TYPE_CHECKING:
+    from hermes.machine.state import MasterState
+    from hermes.report.story import Story
+    from hermes.runtime.folder import RunFolder
+    from hermes.runtime.observe import View
+    from hermes.transport.kafka import KafkaLog
+
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")]
+
+STOP_PATIENCE = 10.0
+"""Seconds in which a master that lives has stopped its run."""
+
+
+# --- status -------------------------------------------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """A run, and whether its master lives (None: not known)."""
+
+    view: View
+    story: Story
+    lives: bool
+    broker: str | None
+
+
+def status(
+    run: options.Run = None,
+    out: options.Out = Path(),
+    broker: options.BrokerToAsk = None,
+    json_: options.Json = False,
+) -> None:
+    """How a run stands: its version, scores, workers, last decisions and re-sizings.
+
+    Asks the broker if it is there, else reads what the run left in its folder.
+    """
+    seen = _at_broker(run, broker) if broker else _on_this_machine(run, out)
+    if json_:
+        _print_json(_status_json(seen))
+        return
+    from rich.console import Console
+
+    from hermes.report.tables import status_view
+
+    view = seen.view
+    place = f"live at {view.place}" if view.live else f"as saved in {view.place}"
+    shown = status_view(
+        view.state, seen.story, run=view.run, place=place, condition=condition(seen)
+    )
+    Console(highlight=False, soft_wrap=True).print(shown)
+
+
+def condition(seen: Seen) -> str:
+    """In words: running, waiting, finished and why, or left alone."""
+    from hermes.report.words import short
+
+    state = seen.view.state
+    if state.stopped is not None:
+        return f"{state.status}: {short(state.stopped)}"
+    if not seen.lives:
+        return "broken off: no sign of its master"
+    if state.started is None:
+        expect = state.opened.expect if state.opened else 0
+        return f"waiting for workers: {len(state.alive())} of {expect}"
+    return f"running, {len(state.alive())} workers"
+
+
+def _status_json(seen: Seen) -> dict[str, Any]:
+    from hermes.report.tables import status_json
+
+    view = seen.view
+    return {
+        "run": view.run,
+        "source": "live" if view.live else "saved",
+        "place": view.place,
+        "broker": seen.broker,
+        "master_alive": seen.lives,
+        **status_json(view.state, seen.story),
+    }
+
+
+def _at_broker(run: str | None, broker: str) -> Seen:
+    from hermes.report.story import Story
+    from hermes.runtime.observe import LiveRun, beating, newest_at
+
+    story = Story()
+    with connected(broker) as log:
+        name = run or newest_at(log, broker)
+        view = LiveRun(log, broker, name, story.read).look()
+        lives = view.state.stopped is None and name in beating(log, [name])
+    return Seen(view, story, lives, broker)
+
+
+def _on_this_machine(run: str | None, out: Path) -> Seen:
+    """By run.json: the broker if it is there and has the run, else what is saved."""
+    from hermes.report.story import Story
+    from hermes.runtime.folder import find_run
+    from hermes.runtime.observe import LiveRun, is_running, saved
+
+    folder = find_run(out, run)
+    remembered = folder.read_note()
+    lives = is_running(remembered)
+    broker = remembered.broker if remembered else None
+    story = Story()
+    if broker is not None and lives:
+        with _live_log(broker) as log:
+            if log is not None and _has(log, folder.run):
+                view = LiveRun(log, broker, folder.run, story.read).look()
+                return Seen(view, story, lives, broker)
+    return Seen(saved(folder, story.read), story, lives, broker)
+
+
+@contextlib.contextmanager
+def _live_log(broker: str) -> Iterator[KafkaLog | None]:
+    """A connection to a broker that this machine noted; None if it is gone."""
+    from hermes.runtime.observe import answers
+
+    if not answers(broker):
+        yield None
+        return
+    with connected(broker) as log:
+        yield log
+
+
+def _has(log: KafkaLog, run: str) -> bool:
+    from hermes.runtime.join import runs_at
+
+    return run in runs_at(log)
+
+
+# --- runs ---------------------------------------------------------------------------------------
+
+
+def runs(
+    out: options.Out = Path(),
+    broker: options.BrokerToAsk = None,
+    json_: options.Json = False,
+) -> None:
+    """List runs: those in the folder, and with --broker those that it holds."""
+    rows = {row["run"]: row for row in map(_saved_row, _folders(out))}
+    if broker is not None:
+        for row in _live_rows(broker):
+            rows[row["run"]] = {**rows.get(row["run"], {}), **row}
+    if json_:
+        _print_json({"runs": list(rows.values())})
+        return
+    if not rows:
+        note(f"no run in {(out / 'runs').absolute()}")
+        return
+    from rich.console import Console
+
+    Console(highlight=False, soft_wrap=True).print(_runs_table(list(rows.values())))
+
+
+def _folders(out: Path) -> list[RunFolder]:
+    from hermes.runtime.folder import saved_runs
+
+    return saved_runs(out)
+
+
+def _saved_row(folder: RunFolder) -> dict[str, Any]:
+    from hermes.runtime.observe import is_running, saved
+
+    row: dict[str, Any] = {"run": folder.run, "folder": str(folder.path)}
+    try:
+        state = saved(folder).state
+    except HermesError:
+        return {**row, "status": "unreadable"}
+    return {**row, **_row_of(state, lives=is_running(folder.read_note()))}
+
+
+def _live_rows(broker: str) -> list[dict[str, Any]]:
+    from hermes.runtime.join import runs_at
+    from hermes.runtime.observe import LiveRun, beating
+
+    with connected(broker) as log:
+        states = {run: LiveRun(log, broker, run).look().state for run in runs_at(log)}
+        unfinished = [run for run, state in states.items() if state.stopped is None]
+        alive = beating(log, unfinished) if unfinished else set()
+        return [
+            {"run": run, "broker": broker, **_row_of(state, lives=run in alive)}
+            for run, state in states.items()
+        ]
+
+
+def _row_of(state: MasterState, *, lives: bool) -> dict[str, Any]:
+    known, newest = state.evaluations, state.newest
+    return {
+        "status": state.status if state.stopped or lives else "broken off",
+        "strategy": state.settings.strategy,
+        "opened": state.opened.opened if state.opened else None,
+        "version": newest.version if newest else None,
+        "samples": newest.samples if newest else 0,
+        "accuracy": {
+            "validation": state.scores.get("validation_accuracy", known.last_accuracy),
+            "test": state.scores.get("test_accuracy"),
+        },
+    }
+
+
+def _runs_table(rows: list[dict[str, Any]]) -> object:
+    from hermes.report.tables import plain_table
+    from hermes.report.words import count, score
+
+    table = plain_table(
+        "run",
+        "status",
+        "strategy",
+        "opened (UTC)",
+        "version",
+        "samples",
+        "validation",
+        "test",
+        left=4,
+    )
+    for row in sorted(rows, key=lambda row: row.get("opened") or "", reverse=True):
+        accuracy = row.get("accuracy", {})
+        opened = (row.get("opened") or "-")[:19].replace("T", " ")
+        version = row.get("version")
+        table.add_row(
+            row["run"],
+            row["status"],
+            row.get("strategy", "-"),
+            opened,
+            "-" if version is None else str(version),
+            count(row.get("samples")),
+            score(accuracy.get("validation")),
+            score(accuracy.get("test")),
+        )
+    return table
+
+
+# --- logs ---------------------------------------------------------------------------------------
+
+
+def logs(
+    run: options.Run = None,
+    follow: Follow = False,
+    out: options.Out = Path(),
+    broker: options.BrokerToAsk = None,
+    json_: options.Json = False,
+) -> None:
+    """Print a run's central log: the file on this machine, or with --broker the `logs` topic."""
+    lines = _topic_lines(run, broker, follow) if broker else _file_lines(run, out, follow)
+    try:
+        for line in lines:
+            sys.stdout.write((json.dumps(_line_json(line)) if json_ else line) + "\n")
+            sys.stdout.flush()
+    except BrokenPipeError:  # `hermes logs | head`
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123  (nothing is left to flush)
+
+
+def _topic_lines(run: str | None, broker: str, follow: bool) -> Iterator[str]:
+    from hermes.runtime.logs import as_text
+    from hermes.runtime.observe import LiveRun, log_lines, newest_at
+
+    with connected(broker) as log:
+        live = LiveRun(log, broker, run or newest_at(log, broker))
+        for line in log_lines(log, live, follow=follow):
+            yield as_text(line)
+
+
+def _file_lines(run: str | None, out: Path, follow: bool) -> Iterator[str]:
+    from hermes.runtime.folder import find_run
+    from hermes.runtime.observe import file_lines
+
+    return file_lines(find_run(out, run), follow=follow)
+
+
+def _line_json(line: str) -> dict[str, str]:
+    parts = line.split(None, 3)
+    if line.startswith(" ") or len(parts) < 4:
+        return {"text": line.strip()}
+    return dict(zip(("at", "source", "level", "text"), parts, strict=True))
+
+
+# --- stop ---------------------------------------------------------------------------------------
+
+
+def stop(
+    run: options.RunToStop = None,
+    out: options.Out = Path(),
+    broker: options.BrokerToAsk = None,
+    key_file: options.KeyFile = None,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Ask a run's master to stop; it writes its results. Waits until the ledger says so."""
+    from hermes.runtime.keys import cluster_key
+    from hermes.runtime.observe import LiveRun, request_stop, wait_for_stop
+
+    name, address = _which(run, out, broker)
+    key = cluster_key(key_file)
+    with connected(address) as log:
+        live = LiveRun(log, address, name)
+        view = live.look()
+        already = view.state.stopped is not None
+        if not already:
+            request_stop(log, name, key, "hermes stop")
+            stopped = wait_for_stop(live, STOP_PATIENCE)
+            if stopped is None:
+                raise RunError(
+                    f"the master of {name!r} has not answered within {STOP_PATIENCE:g} s",
+                    where=address,
+                    remedy="Does it live (hermes status)? Has it another cluster key (--key-file)?",
+                )
+            view = stopped
+    _tell_stopped(view, already=already, json_=json_, quiet=quiet)
+
+
+def _tell_stopped(view: View, *, already: bool, json_: bool, quiet: bool) -> None:
+    state = view.state
+    assert state.stopped is not None
+    if json_:
+        stopped = {"code": state.stopped.code, "facts": state.stopped.facts}
+        told = {"run": view.run, "status": state.status, "stop": stopped, "already": already}
+        _print_json(told)
+    elif not quiet:
+        version = state.newest.version if state.newest else "none"
+        before = " already, before we asked" if already else ""
+        typer.echo(f"run {view.run} has {state.status}{before}; its last version is {version}")
+
+
+def _which(run: str | None, out: Path, broker: str | None) -> tuple[str, str]:
+    """Run and broker. Never guesses between several that run."""
+    if broker is not None:
+        return (run, broker) if run else (_only(_open_at(broker), broker), broker)
+    from hermes.runtime.folder import find_run, saved_runs
+    from hermes.runtime.observe import is_running
+
+    place = str((out / "runs").absolute())
+    if run is None:
+        alive = [f.run for f in saved_runs(out) if is_running(f.read_note()) and _unfinished(f)]
+        run = _only(alive, place)
+    remembered = find_run(out, run).read_note()
+    if remembered is None:
+        raise RunError(
+            f"nothing says where the run {run!r} goes on",
+            where=place,
+            remedy="Name its broker: --broker HOST:PORT",
+        )
+    return run, remembered.broker
+
+
+def _unfinished(folder: RunFolder) -> bool:
+    from hermes.runtime.observe import saved
+
+    try:
+        return saved(folder).state.stopped is None
+    except HermesError:
+        return False
+
+
+def _open_at(broker: str) -> list[str]:
+    from hermes.runtime.join import is_open, runs_at
+    from hermes.runtime.observe import beating
+
+    with connected(broker) as log:
+        unfinished = [run for run in runs_at(log) if is_open(log, run)]
+        return sorted(beating(log, unfinished)) if unfinished else []
+
+
+def _only(alive: list[str], where: str) -> str:
+    if len(alive) == 1:
+        return alive[0]
+    if not alive:
+        raise RunError("no run is under way", where=where, remedy="See: hermes runs")
+    raise RunError(
+        f"several runs are under way: {', '.join(alive)}",
+        where=where,
+        remedy=f"Say which: hermes stop {alive[0]}",
+    )
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()

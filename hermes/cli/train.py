@@ -1,0 +1,270 @@
+"""`hermes demo`, `hermes run` and `hermes master`: a training, from its beginning to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hermes.cli import options
+from hermes.cli.connect import Token, advertised, connected, is_local, on_interrupt
+from hermes.cli.prepare import Wishes, master_options, parse_speeds
+from hermes.cli.trouble import INTERRUPTED, note, warn
+
+if TYPE_CHECKING:
+    from hermes.report.story import Story
+    from hermes.runtime.folder import RunFolder
+    from hermes.runtime.master import MasterOptions
+
+DEMO_JOB = Path(__file__).with_name("demo_job.py")
+"""In the repository a link to examples/digits.py; in an installed package a copy of it."""
+
+DEMO_SPEEDS = "1,1,0.5,0.1"
+
+WORKERS = 4
+"""By default: the size rule of the paper needs four to tell an outlier."""
+
+SHORT = 4
+"""Exit code of a run that failed."""
+
+
+def demo(
+    workers: options.Workers = None,
+    speeds: options.Speeds = DEMO_SPEEDS,
+    strategy: options.Strategy = None,
+    set_: options.Set = None,
+    seed: options.Seed = 0,
+    out: options.Out = Path(),
+    broker: options.Broker = None,
+    run: options.RunId = None,
+    key_file: options.KeyFile = None,
+    threads: options.Threads = None,
+    patience: options.Patience = None,
+    ask: options.Ask = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train digits on four emulated workers of unequal speed, with nothing to set up.
+
+    Starts an embedded broker, a master and the workers; ends with a table, a picture and where
+    things lie. Everything can be changed as for `hermes run`.
+    """
+    wishes = Wishes(str(DEMO_JOB), (), strategy, tuple(set_ or ()), seed, out, run, key_file, ask)
+    if workers is not None and speeds == DEMO_SPEEDS:
+        speeds = None  # the demo's own speeds are for the demo's own four
+    _run(wishes, workers, speeds, broker, threads, patience, json_=json_, quiet=quiet, name="demo")
+
+
+def run(
+    job: options.Job,
+    args: options.Args = None,
+    workers: options.Workers = None,
+    speeds: options.Speeds = None,
+    strategy: options.Strategy = None,
+    set_: options.Set = None,
+    seed: options.Seed = 0,
+    out: options.Out = Path(),
+    broker: options.Broker = None,
+    run: options.RunId = None,
+    key_file: options.KeyFile = None,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+    patience: options.Patience = None,
+    ask: options.Ask = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a job on this machine: broker, master and worker processes.
+
+    The first Ctrl-C stops the run and writes its results, the second leaves at once.
+    """
+    options.checked_device(device)
+    wishes = Wishes(
+        job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask
+    )
+    _run(wishes, workers, speeds, broker, threads, patience, json_=json_, quiet=quiet)
+
+
+def _run(
+    wishes: Wishes,
+    workers: int | None,
+    speeds: str | None,
+    broker: str | None,
+    threads: int | None,
+    patience: float | None,
+    *,
+    json_: bool,
+    quiet: bool,
+    name: str | None = None,
+) -> None:
+    options.limit_threads(threads)
+    from hermes.cli.display import show
+    from hermes.runtime.keys import default_key_file
+    from hermes.runtime.local import LocalOptions, check_local, run_locally
+
+    emulated = parse_speeds(speeds)
+    count = workers if workers is not None else len(emulated) if emulated else WORKERS
+    _check_count(count)
+    if name is not None and wishes.run is None:
+        from hermes.cli.prepare import new_run_id
+
+        wishes = wishes._replace(run=new_run_id(name))
+    local = LocalOptions(
+        master=master_options(wishes, count),
+        broker=broker,
+        workers=count,
+        speeds=emulated,
+        key_file=wishes.key_file or default_key_file(),
+        threads=threads or 1,
+    )
+    check_local(local)
+    if broker is not None:
+        connected(broker, patience).close()
+    with show(quiet=quiet) as listener:
+        result = run_locally(local, listener)
+    _conclude(local.master.folder, result, json_=json_, quiet=quiet)
+
+
+def _check_count(count: int) -> None:
+    from hermes.errors import UsageError
+
+    if count < 1:
+        raise UsageError(f"{count} workers", where="--workers", remedy="At least 1: --workers N")
+
+
+def master(
+    job: options.Job,
+    args: options.Args = None,
+    expect: options.Expect = 1,
+    strategy: options.Strategy = None,
+    set_: options.Set = None,
+    seed: options.Seed = 0,
+    out: options.Out = Path(),
+    broker: options.BrokerOfPieces = None,
+    run: options.RunId = None,
+    key_file: options.KeyFile = None,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+    patience: options.Patience = None,
+    ask: options.Ask = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """The master of a run whose workers are started elsewhere, with `hermes worker`.
+
+    Sends model and data, waits for the expected workers, and ends with the results. The first
+    Ctrl-C stops the run and writes its results, the second leaves at once.
+    """
+    options.checked_device(device)
+    options.limit_threads(threads)
+    wishes = Wishes(
+        job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask
+    )
+    prepared = master_options(wishes, expect)
+    address = broker or options.DEFAULT_BROKER
+    result = _see_through(prepared, address, patience, quiet=quiet)
+    _conclude(prepared.folder, result, json_=json_, quiet=quiet)
+
+
+def _see_through(
+    prepared: MasterOptions, broker: str, patience: float | None, *, quiet: bool
+) -> dict[str, Any]:
+    from hermes.cli.display import show
+    from hermes.runtime.folder import RunNote
+    from hermes.runtime.logs import utc_now
+    from hermes.runtime.master import MasterProcess
+
+    with (
+        connected(broker, patience) as log,
+        show(quiet=quiet, greeting=_greeting(prepared, broker)) as listener,
+    ):
+        process = MasterProcess(log, prepared, listener)
+        with on_interrupt(process.interrupt):
+            process.prepare()
+            prepared.folder.take_note(RunNote(prepared.run, broker, os.getpid(), utc_now()))
+            return process.run()
+
+
+def _greeting(prepared: MasterOptions, broker: str) -> Callable[[], str]:
+    """The line to copy to the workers' machines, and how to look on from here."""
+    from hermes.runtime.keys import fingerprint
+    from hermes.transport.probe import parse_address
+
+    def text() -> str:
+        address = advertised(broker)
+        token = Token(address, prepared.run, fingerprint(prepared.key)).text()
+        lines = [
+            f"run {prepared.run}: waiting for {prepared.expect} workers. On each:",
+            f"hermes worker --join {token}",
+        ]
+        if is_local(parse_address(address).host):
+            lines.append(
+                "(This broker is for this machine alone; there, give each worker a --name. For "
+                "others: hermes broker start --listen 0.0.0.0 --advertise HOST:PORT)"
+            )
+        lines.append(f"central log: {prepared.folder.central_log}")
+        return "\n".join(lines)
+
+    return text
+
+
+# --- the end ------------------------------------------------------------------------------------
+
+
+def _conclude(folder: RunFolder, result: dict[str, Any], *, json_: bool, quiet: bool) -> None:
+    """Picture, table or JSON, and the exit code."""
+    story = _story(folder)
+    _draw(folder, result, story)
+    if json_:
+        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()
+    elif not quiet:
+        from rich.console import Console
+
+        from hermes.report.tables import result_view
+
+        Console(highlight=False, soft_wrap=True).print(result_view(result, story))
+    if result["reason"] == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+    if result["status"] == "failed":
+        from hermes.cli.trouble import say_error
+
+        say_error(
+            f"run {result['run']}: it ended short: {result['reason']}\n  See {folder.central_log}"
+        )
+        raise typer.Exit(SHORT)
+
+
+def _story(folder: RunFolder) -> Story:
+    from hermes.report.story import Story
+    from hermes.runtime.observe import saved
+
+    story = Story()
+    saved(folder, story.read)
+    return story
+
+
+def _draw(folder: RunFolder, result: dict[str, Any], story: Story) -> None:
+    """The picture, where matplotlib is; a run never fails for want of it."""
+    from hermes.errors import RunFailed
+    from hermes.report import picture
+    from hermes.runtime.results import rewrite
+
+    if not picture.can_draw():
+        note(picture.REMEDY)
+        return
+    title = f"{result['run']}: {result['strategy']}, test accuracy "
+    accuracy = result["accuracy"]["test"]
+    title += f"{accuracy:.3f}" if accuracy is not None else "unknown"
+    try:
+        picture.draw(story, title, folder.picture)
+    except RunFailed as error:
+        warn(str(error))
+        return
+    result["paths"]["picture"] = str(folder.picture)
+    rewrite(folder, result)

@@ -1,0 +1,196 @@
+"""`hermes worker`: one device that takes part."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hermes.cli import options
+from hermes.cli.connect import connected, on_interrupt, read_token
+from hermes.cli.trouble import INTERRUPTED, note
+from hermes.errors import Fenced, RunError, UsageError
+
+if TYPE_CHECKING:
+    from hermes.runtime.worker import Farewell
+
+Name = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HERMES_NAME",
+        metavar="NAME",
+        show_default="this host's name",
+        help="1 to 40 of a-z, 0-9 and -; each worker of a run has its own.",
+    ),
+]
+Join = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HERMES_JOIN",
+        metavar="TOKEN",
+        show_default=False,
+        help="What the master printed: its broker, its run and its key's fingerprint.",
+    ),
+]
+RunToServe = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        envvar="HERMES_RUN",
+        metavar="ID",
+        show_default="run after run",
+        help="The run to take part in.",
+    ),
+]
+Speed = Annotated[
+    float | None,
+    typer.Option(
+        envvar="HERMES_SPEED",
+        metavar="S",
+        show_default="as fast as it goes",
+        help="Emulate a device of this speed; 1 is this machine.",
+    ),
+]
+StepSeconds = Annotated[
+    float | None,
+    typer.Option(
+        envvar="HERMES_STEP_SECONDS",
+        metavar="T",
+        show_default="measured",
+        help="Seconds of a step at speed 1.",
+    ),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        show_default="$HERMES_STATE, else ~/.local/state/hermes",
+        help="What the worker's next start needs lies in DIR/workers.",
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        show_default="$HERMES_CACHE/blocks, else ~/.cache/hermes/blocks",
+        help="Blocks of data that were fetched.",
+    ),
+]
+
+PATIENCE = 600.0
+"""Seconds that a worker waits for its run."""
+
+
+def worker(
+    broker: options.BrokerOfPieces = None,
+    run: RunToServe = None,
+    name: Name = None,
+    join: Join = None,
+    key_file: options.KeyFile = None,
+    speed: Speed = None,
+    step_seconds: StepSeconds = None,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+    patience: options.Patience = None,
+    state: State = None,
+    cache: Cache = None,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """A worker: waits for its run, trains what it is granted, pushes when its gate says so.
+
+    Without --run it serves run after run until it is stopped. Ctrl-C: it says bye and leaves. Runs
+    nothing that is not signed with its cluster key.
+    """
+    options.checked_device(device)
+    options.limit_threads(threads)
+    from hermes.broker.places import cache_folder, state_folder
+    from hermes.runtime.keys import cluster_key
+    from hermes.runtime.worker import WorkerOptions, WorkerProcess
+    from hermes.transport.names import checked_run, checked_worker
+
+    name = checked_worker(name or _host_name())
+    for flag, value in (("--speed", speed), ("--step-seconds", step_seconds)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{flag} is {value:g}", where=flag, remedy="It is above 0.")
+    key = cluster_key(key_file)
+    broker, run = _where_to(join, broker, run, key)
+    wanted = WorkerOptions(
+        run=checked_run(run) if run else None,
+        name=name,
+        key=key,
+        state=(state or state_folder()) / "workers",
+        cache=cache or cache_folder() / "blocks",
+        speed=speed,
+        step_seconds=step_seconds,
+        patience=PATIENCE if patience is None else patience,
+    )
+    with connected(broker, patience) as log:
+        process = WorkerProcess(
+            log, wanted, _silent if quiet else lambda text: note(f"{name}: {text}")
+        )
+        if not quiet:
+            note(f"{name}: at {broker}, waiting for {'run ' + run if run else 'a run'}")
+        with on_interrupt(process.interrupt):
+            farewell = process.run()
+    _leave(farewell, name, run, json_=json_)
+
+
+def _silent(_text: str) -> None:
+    """Nothing is said."""
+
+
+def _host_name() -> str:
+    """This host's name, as a worker's name."""
+    host = socket.gethostname().partition(".")[0].lower()
+    return re.sub(r"[^a-z0-9]+", "-", host).strip("-")[:40] or "worker"
+
+
+def _where_to(
+    join: str | None, broker: str | None, run: str | None, key: bytes
+) -> tuple[str, str | None]:
+    """Broker and run: what was typed, else what the token says, else the default."""
+    if join is None:
+        return broker or options.DEFAULT_BROKER, run
+    from hermes.runtime.keys import default_key_file, fingerprint
+
+    token = read_token(join)
+    if token.key != fingerprint(key):
+        raise UsageError(
+            f"the master has the cluster key {token.key}, this worker {fingerprint(key)}",
+            where="--join",
+            remedy="Copy the master's key file here (mode 0600), to "
+            f"{default_key_file()}, or name it with --key-file.",
+        )
+    return broker or token.broker, run or token.run
+
+
+def _leave(farewell: Farewell, name: str, run: str | None, *, json_: bool) -> None:
+    """Say why, and leave with its exit code."""
+    if json_:
+        told = {"worker": name, "run": run, "code": farewell.code, "reason": farewell.reason}
+        sys.stdout.write(json.dumps(told) + "\n")
+    if farewell.code == "refused":
+        raise RunError(
+            f"the master refuses this worker: {farewell.reason}",
+            where=name,
+            remedy=REMEDIES.get(farewell.reason, "See the run's central log."),
+        )
+    if farewell.code == "fenced":
+        raise Fenced(f"this worker was fenced: {farewell.reason}", where=name)
+    if farewell.code == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+REMEDIES = {
+    "name-taken": "Another worker of this name is alive: choose another --name.",
+    "run-stopped": "The run is over; leave --run out to wait for the next one.",
+    "other-version": "Install the master's version of hermes-edge here.",
+    "too-many": "The run has as many workers as workers.max allows.",
+}
+"""The master's reason -> what to do."""
