@@ -52,9 +52,20 @@ def show(*, quiet: bool, greeting: Callable[[], str] | None = None) -> Show:
     return Lines(console, greeting)
 
 
-def matters(line: LogLine) -> bool:
-    """Whether a line of the central log is worth a person's attention as it comes."""
-    return line.source in ("master", "run") or line.level != "info"
+class Attention:
+    """Which lines of the central log are worth a person's attention as they come?"""
+
+    def __init__(self) -> None:
+        self._resized: set[str] = set()
+
+    def wants(self, line: LogLine) -> bool:
+        """What the master and the run say (of re-sizings each worker's first), and warnings."""
+        worker, resized, _ = line.text.partition(" is re-sized ")
+        if resized:
+            known = worker in self._resized
+            self._resized.add(worker)
+            return not known
+        return line.source in ("master", "run") or line.level != "info"
 
 
 def log_text(line: LogLine) -> Text:
@@ -95,6 +106,7 @@ class Lines(Silence):
 
     def __init__(self, console: Console, greeting: Callable[[], str] | None) -> None:
         self._console, self._greeting = console, greeting
+        self._attention = Attention()
         self._due = 0.0
         self._sent = False
 
@@ -118,7 +130,7 @@ class Lines(Silence):
 
     def line(self, line: LogLine) -> None:
         """A line that matters."""
-        if matters(line):
+        if self._attention.wants(line):
             self._console.print(log_text(line), soft_wrap=True)
 
     def _print(self, text: str) -> None:
@@ -143,6 +155,7 @@ class Screen(Silence):
 
     def __init__(self, console: Console, greeting: Callable[[], str] | None) -> None:
         self._console, self._greeting = console, greeting
+        self._attention = Attention()
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._due = 0.0
         self._losses: list[float] = []
@@ -184,7 +197,7 @@ class Screen(Silence):
 
     def line(self, line: LogLine) -> None:
         """A line that matters, above the picture."""
-        if matters(line):
+        if self._attention.wants(line):
             self._console.print(log_text(line), soft_wrap=True)
 
     def _draw(self, picture: RenderableType) -> None:

@@ -55,16 +55,14 @@ def status(
     if json_:
         _print_json(_status_json(seen))
         return
-    from rich.console import Console
-
-    from hermes.report.tables import status_view
+    from hermes.report.tables import output, status_view
 
     view = seen.view
     place = f"live at {view.place}" if view.live else f"as saved in {view.place}"
     shown = status_view(
         view.state, seen.story, run=view.run, place=place, condition=condition(seen)
     )
-    Console(highlight=False, soft_wrap=True).print(shown)
+    output().print(shown, soft_wrap=True)
 
 
 def condition(seen: Seen) -> str:
@@ -164,9 +162,9 @@ def runs(
     if not rows:
         note(f"no run in {(out / 'runs').absolute()}")
         return
-    from rich.console import Console
+    from hermes.report.tables import output
 
-    Console(highlight=False, soft_wrap=True).print(_runs_table(list(rows.values())))
+    output().print(_runs_table(list(rows.values())), soft_wrap=True)
 
 
 def _folders(out: Path) -> list[RunFolder]:

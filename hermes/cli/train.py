@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from hermes.runtime.folder import RunFolder
     from hermes.runtime.master import MasterOptions
 
-DEMO_JOB = Path(__file__).with_name("demo_job.py")
-"""In the repository a link to examples/digits.py; in an installed package a copy of it."""
+DEMO_JOB = Path(__file__).with_name("demo.job.py")
+"""In the repository a link to examples/digits.py, in an installed package a copy of it. (The dot in
+its name: it is a job, no module of ours.)"""
 
 DEMO_SPEEDS = "1,1,0.5,0.1"
 
@@ -224,11 +225,9 @@ def _conclude(folder: RunFolder, result: dict[str, Any], *, json_: bool, quiet: 
         sys.stdout.write(json.dumps(result) + "\n")
         sys.stdout.flush()
     elif not quiet:
-        from rich.console import Console
+        from hermes.report.tables import output, result_view
 
-        from hermes.report.tables import result_view
-
-        Console(highlight=False, soft_wrap=True).print(result_view(result, story))
+        output().print(result_view(result, story), soft_wrap=True)
     if result["reason"] == "interrupted":
         raise typer.Exit(INTERRUPTED)
     if result["status"] == "failed":

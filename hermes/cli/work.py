@@ -118,6 +118,11 @@ def worker(
     for flag, value in (("--speed", speed), ("--step-seconds", step_seconds)):
         if value is not None and not value > 0:
             raise UsageError(f"{flag} is {value:g}", where=flag, remedy="It is above 0.")
+
+    def say(text: str) -> None:
+        if not quiet:
+            note(f"{name}: {text}")
+
     key = cluster_key(key_file)
     broker, run = _where_to(join, broker, run, key)
     wanted = WorkerOptions(
@@ -131,18 +136,11 @@ def worker(
         patience=PATIENCE if patience is None else patience,
     )
     with connected(broker, patience) as log:
-        process = WorkerProcess(
-            log, wanted, _silent if quiet else lambda text: note(f"{name}: {text}")
-        )
-        if not quiet:
-            note(f"{name}: at {broker}, waiting for {'run ' + run if run else 'a run'}")
+        process = WorkerProcess(log, wanted, say)
+        say(f"at {broker}, waiting for {f'run {run}' if run else 'a run'}")
         with on_interrupt(process.interrupt):
             farewell = process.run()
     _leave(farewell, name, run, json_=json_)
-
-
-def _silent(_text: str) -> None:
-    """Nothing is said."""
 
 
 def _host_name() -> str:

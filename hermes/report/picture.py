@@ -83,11 +83,11 @@ def _curve(axes: Any, story: Story, name: str, colour: str) -> None:
         color=colour,
     )
     if name == "loss" and min(values) > 0 and max(values) > 20 * min(values):
-        axes.set_yscale("log")
+        _logarithmic(axes)
 
 
 def _shards(axes: Any, story: Story) -> None:
-    _dress(axes, "shard, samples")
+    _dress(axes, "shard in samples (each tick is a push)")
     end = story.stopped or story.end
     every = [size for known in story.shards.values() for _, size in known]
     for index, (worker, known) in enumerate(sorted(story.shards.items())):
@@ -97,7 +97,7 @@ def _shards(axes: Any, story: Story) -> None:
         axes.step(times, sizes, where="post", color=colour, linewidth=1.8, label=worker)
         _mark_pushes(axes, story, worker, times, sizes, colour)
     if every and min(every) > 0 and max(every) > 8 * min(every):
-        axes.set_yscale("log")
+        _logarithmic(axes)
     elif every:
         axes.set_ylim(bottom=0)
     if story.shards:
@@ -118,6 +118,16 @@ def _mark_pushes(
     pushed = [story.seconds(at) for at in story.pushes.get(worker, [])]
     levels = [sizes[max(0, bisect.bisect_right(times, at) - 1)] for at in pushed]
     axes.plot(pushed, levels, "|", color=colour, markersize=7, alpha=0.5)
+
+
+def _logarithmic(axes: Any) -> None:
+    """A logarithmic axis with numbers that people read."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _dress(axes: Any, label: str) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from hermes.messages import (
     DataPublished,
     LedgerRecord,
+    RunScored,
     RunStopped,
     ShardResized,
     TrainingStarted,
@@ -78,6 +79,8 @@ class Story:
                 self._resized(record.time, entry)
             elif isinstance(entry, RunStopped):
                 self.stopped = record.time
+            elif isinstance(entry, RunScored):
+                self._scored(entry)
 
     def seconds(self, at: int) -> float:
         """Run time as seconds since training started; 0 before."""
@@ -92,6 +95,13 @@ class Story:
         samples = self._samples.get(entry.version, 0)
         point = Point(entry.started, entry.version, samples, entry.loss, entry.accuracy)
         self.points.append(point)
+
+    def _scored(self, entry: RunScored) -> None:
+        """The last version, as it was at the stop."""
+        samples = self._samples.get(entry.version, 0)
+        at = self.stopped if self.stopped is not None else self.end
+        loss, accuracy = entry.validation_loss, entry.validation_accuracy
+        self.points.append(Point(at, entry.version, samples, loss, accuracy))
 
     def _resized(self, at: int, entry: ShardResized) -> None:
         known = self.shards.setdefault(entry.worker, [(at, self._first_size)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +13,9 @@ from hermes.machine.state import MasterState, Member
 from hermes.report import words
 from hermes.report.story import Story
 from hermes.values import SECOND
+
+RESIZES = 6
+"""Re-sizings that a status shows, beside each worker's first."""
 
 STYLE = {"alive": "green", "lost": "red", "left": "dim"}
 
@@ -23,6 +26,21 @@ def plain_table(*columns: str, left: int = 1) -> Table:
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index < left else "right", no_wrap=True)
     return table
+
+
+def output() -> Console:
+    """A console for results; to a file or a pipe they are as wide as they need to be."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def fact_lines(facts: Mapping[str, str]) -> list[Text]:
+    """Names in bold and texts, one a line; never broken, so that a path can be copied."""
+    width = max(map(len, facts), default=0) + 2
+    return [
+        Text.assemble((f"{name:<{width}}", "bold"), text, no_wrap=True, overflow="ignore")
+        for name, text in facts.items()
+    ]
 
 
 # --- at the end ---------------------------------------------------------------------------------
@@ -50,10 +68,7 @@ def result_table(result: Mapping[str, Any], story: Story | None = None) -> Table
 
 def result_view(result: Mapping[str, Any], story: Story | None = None) -> RenderableType:
     """A run that is over: table, scores, bytes, and where things lie."""
-    facts = Table.grid(padding=(0, 2))
-    for name, text in _result_facts(result).items():
-        facts.add_row(Text(name, style="bold"), Text(text, overflow="fold"))
-    return Group(Text(), result_table(result, story), Text(), facts)
+    return Group(Text(), result_table(result, story), Text(), *fact_lines(_result_facts(result)))
 
 
 def _result_facts(result: Mapping[str, Any]) -> dict[str, str]:
@@ -115,7 +130,6 @@ def status_view(
     """What `hermes status` shows."""
     known = state.evaluations
     opened, newest = state.opened, state.newest
-    facts = Table.grid(padding=(0, 2))
     lines = {
         "run": f"{run} ({place})",
         "strategy": f"{state.settings.strategy}, seed {opened.seed}" if opened else "-",
@@ -134,13 +148,22 @@ def status_view(
             f"loss {words.score(scores.get('test_loss'))}, "
             f"accuracy {words.score(scores.get('test_accuracy'))}"
         )
-    for name, text in lines.items():
-        facts.add_row(Text(name, style="bold"), Text(text, overflow="fold"))
-    parts: list[RenderableType] = [facts, Text(), worker_rows(state)]
-    if story.resizes:
-        parts += [Text(), Text("re-sized", style="bold")]
-        parts += [Text(words.resize_line(resize), overflow="fold") for resize in story.resizes]
-    return Group(*parts)
+    return Group(*fact_lines(lines), Text(), worker_rows(state), *_resize_lines(story))
+
+
+def _resize_lines(story: Story) -> list[Text]:
+    """Each worker's first re-sizing, and the last few of all."""
+    first = {resize.worker: resize for resize in reversed(story.resizes)}
+    shown = [
+        r
+        for i, r in enumerate(story.resizes)
+        if r is first[r.worker] or i >= len(story.resizes) - RESIZES
+    ]
+    left = len(story.resizes) - len(shown)
+    lines = [Text(words.resize_line(resize)) for resize in shown]
+    if left:
+        lines.append(Text(f"(and {left} between; --json has all of them)", style="dim"))
+    return [Text(), Text("re-sized", style="bold"), *lines] if lines else []
 
 
 def _samples(state: MasterState) -> str:

@@ -19,7 +19,7 @@ from hermes.messages import LogLine
 from hermes.runtime.folder import RunNote
 from hermes.runtime.logs import utc_now
 from hermes.runtime.master import Listener, MasterOptions, MasterProcess
-from hermes.runtime.measure import step_seconds
+from hermes.runtime.measure import emulated_step, step_seconds
 from hermes.transport.kafka import KafkaLog
 from hermes.transport.probe import Address
 from hermes.transport.settings import Connection
@@ -52,14 +52,18 @@ class Speeds(NamedTuple):
 
     asked: tuple[float, ...]
     emulated: tuple[float, ...]
+    measured: float
+    """Seconds of a step, alone."""
     step_seconds: float
+    """Seconds that a step lasts at speed 1."""
 
     def __str__(self) -> str:
-        text = f"A step takes {self.step_seconds * 1e3:.3g} ms alone; speeds "
+        text = f"A step takes {self.measured * 1e3:.2g} ms here, alone; at speed 1 it lasts "
+        text += f"{self.step_seconds * 1e3:.2g} ms. Speeds: "
         text += ", ".join(f"{speed:g}" for speed in self.asked)
         if self.asked != self.emulated:
             share = self.emulated[0] / self.asked[0]
-            text += f", all scaled by {share:.2f}: their sum is above the cores of this machine"
+            text += f", all scaled by {share:.2f}: together they ask for more than this machine has"
         return text
 
 
@@ -68,11 +72,19 @@ def worker_names(count: int) -> list[str]:
     return [f"worker-{index + 1}" for index in range(count)]
 
 
-def fitting_speeds(asked: Sequence[float], cores: int) -> tuple[float, ...]:
-    """The speeds, scaled down together where their sum is above what the cores can give."""
+def fitting_speeds(asked: Sequence[float], measured: float, cores: int) -> Speeds:
+    """The speeds, scaled down together where they ask for more than the cores can give."""
+    lasts = emulated_step(measured)
     room = max(cores - SPARE_CORES, cores * SPARE_CORES)
-    share = min(1.0, room / sum(asked))
-    return tuple(speed * share for speed in asked)
+    share = min(1.0, room / (sum(asked) * measured / lasts))
+    return Speeds(tuple(asked), tuple(speed * share for speed in asked), measured, lasts)
+
+
+def cores_here() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check_local(options: LocalOptions) -> None:
@@ -157,9 +169,8 @@ class LocalCluster:
         batch = master.prepare()
         speeds: Speeds | None = None
         if options.speeds is not None:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-            emulated = fitting_speeds(options.speeds, cores or os.cpu_count() or 1)
-            speeds = Speeds(options.speeds, emulated, step_seconds(options.master.job, batch))
+            measured = step_seconds(options.master.job, batch)
+            speeds = fitting_speeds(options.speeds, measured, cores_here())
             self.listener.line(LogLine("run", "info", utc_now(), str(speeds)))
         for index, name in enumerate(worker_names(options.workers)):
             self.processes[name] = self._start_worker(name, index, speeds)

@@ -14,6 +14,16 @@ SECONDS = 0.5
 """... for so long, at most."""
 
 
+EMULATED = 0.002
+"""Seconds of an emulated step at speed 1, at least: below that the scheduler's own noise drowns
+what a speed is to show."""
+
+
+def emulated_step(measured: float) -> float:
+    """How long a step of this measured time is made to last on a device of speed 1, in seconds."""
+    return max(measured, EMULATED)
+
+
 def step_seconds(job: Job, batch: Batch) -> float:
     """The median time of a step on this batch, in seconds. Trains a throw-away model."""
     trainer = make_trainer(job, generator(0, "measure"))

@@ -70,7 +70,7 @@ from hermes.policy.presets import from_tree
 from hermes.runtime.hands import Failed, Hand
 from hermes.runtime.join import check_key, wait_for_run
 from hermes.runtime.logs import LineSender
-from hermes.runtime.measure import step_seconds
+from hermes.runtime.measure import emulated_step, step_seconds
 from hermes.runtime.outbox import Outbox
 from hermes.runtime.pace import Pacer
 from hermes.runtime.software import software
@@ -283,7 +283,7 @@ class TakingPart:
         if options.speed is None or options.step_seconds is not None:
             return options.step_seconds
         x, y = blocks.read("probe", 0)
-        return step_seconds(job, (x[: job.batch], y[: job.batch]))
+        return emulated_step(step_seconds(job, (x[: job.batch], y[: job.batch])))
 
     def _tell(self, text: str) -> None:
         self.say(text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -107,7 +107,9 @@ class Driver:
         self.sent = 0
         self.arrivals: list[tuple[int, str, str]] = []
         """(time, worker, incarnation) of each small message that reached the broker."""
-        self._told = 0
+        self.clones: list[SimulatedWorker] = []
+        """Processes that took a name that was in use."""
+        self._sights: list[LedgerSeen] = []
         self.master = self._new_master()
         self._plan()
 
@@ -169,6 +171,11 @@ class Driver:
         if fault.kind == "cut":
             worker.cut_until = back
             return
+        if fault.kind == "clone":
+            incarnation = f"{fault.worker}-clone-{len(self.clones) + 1}"
+            self.clones.append(SimulatedWorker(self, fault.worker, incarnation, None))
+            self.clones[-1].start()
+            return
         if fault.kind == "kill":
             worker.alive = False
         else:
@@ -179,11 +186,13 @@ class Driver:
 
     def tell_workers(self) -> None:
         """Ledger records that are new go out to every worker."""
-        for record in records_of(self.log, self.topic, self._told):
-            self._told = record.offset + 1
+        for record in records_of(self.log, self.topic, len(self._sights)):
             seen = sight(record)
+            self._sights.append(seen)
             for name in sorted(self.workers):
                 self.workers[name].will_see(seen)
+            for clone in self.clones:
+                clone.will_see(seen)
 
     def look(self, short: str) -> None:
         """Every master alive sees that something is new in this topic."""
@@ -196,7 +205,8 @@ class Driver:
 
     def valid_records(self) -> list[LedgerRecord]:
         """All ledger records that count, in order."""
-        return valid_records(self.log, self.topic, self.rules)
+        self.tell_workers()
+        return _valid(self._sights, self.rules)
 
 
 def sight(raw: Record) -> LedgerSeen:
@@ -209,11 +219,14 @@ def sight(raw: Record) -> LedgerSeen:
 
 def valid_records(log: FaultyLog, topic: str, rules: Rules = PROTOCOL_RULES) -> list[LedgerRecord]:
     """The records of a ledger that count, judged as any reader judges them."""
+    return _valid([sight(raw) for raw in records_of(log, topic)], rules)
+
+
+def _valid(sights: Iterable[LedgerSeen], rules: Rules) -> list[LedgerRecord]:
     place = authority.Authority()
     found: list[LedgerRecord] = []
-    for raw in records_of(log, topic):
-        seen = sight(raw)
+    for seen in sights:
         if not rules.void(place, seen.record):
-            place = authority.advance(place, seen.record, raw.offset, seen.digest)
+            place = authority.advance(place, seen.record, seen.offset, seen.digest)
             found.append(seen.record)
     return found

@@ -108,7 +108,11 @@ class SimulatedMaster:
 
     def _ring(self) -> None:
         self._wake = None
-        self._once_awake(lambda: self.deliver(Ticked()))
+        wake = self.decider.wake
+        if wake is not None and wake <= self.driver.queue.now:
+            self._once_awake(lambda: self.deliver(Ticked()))
+        else:  # what was due has been put off since
+            self._set_alarm()
 
     # --- actions --------------------------------------------------------------------------------
 

@@ -47,10 +47,21 @@ from hermes.simulate.driver import Costs, Driver, Setup
 from hermes.simulate.faults import AppendFault, Faults, WorkerFault
 from hermes.values import SECOND, Base, Payload
 
-LOST = 3.0
+BEAT = 7 * SECOND // 10
+LOST = 1.5
 """Seconds of silence after which a worker is lost, in these schedules."""
 
-EVENTS = 6000
+STEP = {
+    "hermes-paper": SECOND // 50,
+    "bsp": 3 * SECOND // 10,
+    "fedavg": SECOND // 13,
+}
+"""What a step takes: a round of each strategy lasts a third of a second on a fast device."""
+
+SHORT = {"fedavg": {"round.steps": 4}, "hermes-paper": {"gate.alpha": -0.7}}
+"""Settings that bring more pushes into fewer events."""
+
+EVENTS = 4000
 """A schedule that takes more events than this has come to nothing."""
 
 
@@ -136,25 +147,27 @@ def draw(seed: int) -> Schedule:
     chance = random.Random(seed)  # noqa: S311
     workers = chance.randint(1, 4)
     fate = list(AppendFault)
-    appends = {chance.randint(0, 60): chance.choice(fate) for _ in range(chance.randint(0, 5))}
+    appends = {chance.randint(0, 40): chance.choice(fate) for _ in range(chance.randint(0, 5))}
     names = [f"worker-{i + 1}" for i in range(workers)]
     strikes = tuple(
         WorkerFault(
-            chance.randint(0, 12) * SECOND // 2,
+            chance.randint(1, 300) * SECOND // 100,
             chance.choice(names),
-            chance.choice(["kill", "cut", "leave"]),
-            chance.randint(1, 12) * SECOND // 2,
+            chance.choice(["kill", "kill", "cut", "cut", "leave", "clone"]),
+            chance.randint(1, 30) * SECOND // 10,
         )
         for _ in range(chance.randint(0, 3))
     )
     lags = {
-        f"from.{name}": chance.choice([SECOND // 10, SECOND, 4 * SECOND])
+        f"from.{name}": chance.choice([SECOND // 20, SECOND // 2, 2 * SECOND])
         for name in names
         if chance.random() < 0.3
     }
+    # A kill while messages are on their way: the next incarnation sends its update again.
+    lags |= {f"from.{s.worker}": SECOND // 2 for s in strikes if s.kind == "kill" and s.at % 3 == 0}
     if chance.random() < 0.2:
-        lags["lobby"] = SECOND // 2
-    sleep = ((chance.randint(1, 6) * SECOND, chance.randint(2, 9) * SECOND),)
+        lags["lobby"] = SECOND // 4
+    sleep = ((chance.randint(1, 6) * SECOND // 2, chance.randint(2, 9) * SECOND // 2),)
     return Schedule(
         seed,
         chance.choice(["hermes-paper", "bsp", "fedavg"]),
@@ -166,7 +179,7 @@ def draw(seed: int) -> Schedule:
             dropped=frozenset(chance.sample(range(40), chance.randint(0, 2))),
             workers=strikes,
             zombies=tuple(
-                chance.randint(1, 10) * SECOND // 2 for _ in range(chance.choice([0, 0, 0, 1, 2]))
+                chance.randint(1, 30) * SECOND // 10 for _ in range(chance.choice([0, 0, 0, 1, 2]))
             ),
             lags=lags,
             sleeps=sleep if chance.random() < 0.15 else (),
@@ -178,7 +191,8 @@ def setup_of(schedule: Schedule) -> Setup:
     """Who takes part in it."""
     settings = resolve(
         schedule.strategy,
-        [{"stop.versions": schedule.versions, "workers.lost": LOST, "workers.heartbeat": 1.0}],
+        [{"stop.versions": schedule.versions, "workers.lost": LOST, "workers.heartbeat": 0.7}]
+        + [SHORT.get(schedule.strategy, {})],
     )
     names = [f"worker-{i + 1}" for i in range(schedule.workers)]
     chance = random.Random(schedule.seed + 1)  # noqa: S311
@@ -195,15 +209,18 @@ def setup_of(schedule: Schedule) -> Setup:
         run,
         lambda _log: ReferenceHands(schedule.seed),
         lambda _log, name: ReferenceBench(schedule.seed * 10 + int(name[-1])),
-        {name: chance.choice([1.0, 1.0, 0.5, 0.1]) for name in names},
-        {name: chance.randint(0, 4) * SECOND for name in names if chance.random() < 0.4},
+        {name: chance.choice([1.0, 1.0, 0.5, 0.2]) for name in names},
+        {name: chance.randint(0, 4) * SECOND // 2 for name in names if chance.random() < 0.4},
     )
 
 
 def run(schedule: Schedule, rules: Rules = PROTOCOL_RULES) -> Driver:
     """Run a schedule to its end; raises `Defect` where an invariant breaks."""
     driver = Driver(
-        setup_of(schedule), costs=Costs(step=SECOND // 20), faults=schedule.faults, rules=rules
+        setup_of(schedule),
+        costs=Costs(step=STEP[schedule.strategy], beat=BEAT),
+        faults=schedule.faults,
+        rules=rules,
     )
     master = driver.run(steps=EVENTS)
     records = driver.valid_records()
