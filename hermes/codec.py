@@ -65,7 +65,7 @@ def encode_tensors(tensors: Tensors) -> bytes:
 
     Arrays are any shape, of a dtype that safetensors knows. Raises `DecodeError` for others.
     """
-    plain = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    plain = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     try:
         return bytes(safetensors.numpy.save(plain))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:

@@ -15,18 +15,22 @@ from hermes.errors import UsageError
 if TYPE_CHECKING:
     from hermes.transport.kafka import KafkaLog
 
-FIRST = 4.0
+FIRST = 3.0
 """Seconds for the first connection: with the start of Python, a cause is told within 5 s."""
 
 
-def connected(broker: str, patience: float | None = None) -> KafkaLog:
-    """A connection. Raises `UsageError` for text that is no address, `BrokerUnreachable` with the
-    cause."""
+BRIEF = 1.0
+"""Seconds for a command that only looks: a broker that is not there now is the answer."""
+
+
+def connected(broker: str, patience: float | None = None, first: float = FIRST) -> KafkaLog:
+    """A connection, made within `first` seconds; `patience`, where given, is for that and for
+    outages. Raises `UsageError` for text that is no address, `BrokerUnreachable` with the cause."""
     from hermes.transport.kafka import KafkaLog
     from hermes.transport.settings import Connection
 
     if patience is None:
-        return KafkaLog(broker, patience=FIRST).connect()
+        return KafkaLog(broker, patience=first).connect()
     return KafkaLog(broker, patience=patience, settings=Connection(outage=patience)).connect()
 
 

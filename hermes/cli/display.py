@@ -156,7 +156,14 @@ class Screen(Silence):
     def __init__(self, console: Console, greeting: Callable[[], str] | None) -> None:
         self._console, self._greeting = console, greeting
         self._attention = Attention()
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        # Started at the first picture: --ask has the terminal to itself before.
+        self._live = Live(
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._due = 0.0
         self._losses: list[float] = []
         self._accuracies: list[float] = []
@@ -165,7 +172,6 @@ class Screen(Silence):
         """By worker: rounds, and the run time at which that number was first seen."""
 
     def __enter__(self) -> Screen:
-        self._live.start()
         return self
 
     def __exit__(
@@ -201,6 +207,7 @@ class Screen(Silence):
             self._console.print(log_text(line), soft_wrap=True)
 
     def _draw(self, picture: RenderableType) -> None:
+        self._live.start()
         self._live.update(picture, refresh=True)
 
     def _notice(self, state: MasterState, now: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from hermes.cli import options
-from hermes.cli.connect import connected
+from hermes.cli.connect import BRIEF, connected
 from hermes.cli.trouble import note
 from hermes.errors import HermesError, RunError
 
@@ -99,7 +99,7 @@ def _at_broker(run: str | None, broker: str) -> Seen:
     from hermes.runtime.observe import LiveRun, beating, newest_at
 
     story = Story()
-    with connected(broker) as log:
+    with connected(broker, first=BRIEF) as log:
         name = run or newest_at(log, broker)
         view = LiveRun(log, broker, name, story.read).look()
         lives = view.state.stopped is None and name in beating(log, [name])
@@ -133,7 +133,7 @@ def _live_log(broker: str) -> Iterator[KafkaLog | None]:
     if not answers(broker):
         yield None
         return
-    with connected(broker) as log:
+    with connected(broker, first=BRIEF) as log:
         yield log
 
 
@@ -188,7 +188,7 @@ def _live_rows(broker: str) -> list[dict[str, Any]]:
     from hermes.runtime.join import runs_at
     from hermes.runtime.observe import LiveRun, beating
 
-    with connected(broker) as log:
+    with connected(broker, first=BRIEF) as log:
         states = {run: LiveRun(log, broker, run).look().state for run in runs_at(log)}
         unfinished = [run for run, state in states.items() if state.stopped is None]
         alive = beating(log, unfinished) if unfinished else set()
@@ -269,7 +269,7 @@ def _topic_lines(run: str | None, broker: str, follow: bool) -> Iterator[str]:
     from hermes.runtime.logs import as_text
     from hermes.runtime.observe import LiveRun, log_lines, newest_at
 
-    with connected(broker) as log:
+    with connected(broker, first=BRIEF) as log:
         live = LiveRun(log, broker, run or newest_at(log, broker))
         for line in log_lines(log, live, follow=follow):
             yield as_text(line)
@@ -306,7 +306,7 @@ def stop(
 
     name, address = _which(run, out, broker)
     key = cluster_key(key_file)
-    with connected(address) as log:
+    with connected(address, first=BRIEF) as log:
         live = LiveRun(log, address, name)
         view = live.look()
         already = view.state.stopped is not None
@@ -370,7 +370,7 @@ def _open_at(broker: str) -> list[str]:
     from hermes.runtime.join import is_open, runs_at
     from hermes.runtime.observe import beating
 
-    with connected(broker) as log:
+    with connected(broker, first=BRIEF) as log:
         unfinished = [run for run in runs_at(log) if is_open(log, run)]
         return sorted(beating(log, unfinished)) if unfinished else []
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,9 +128,27 @@ def _run(
     check_local(local)
     if broker is not None:
         connected(broker, patience).close()
-    with show(quiet=quiet) as listener:
+    with _unopened_forgotten(local.master.folder), show(quiet=quiet) as listener:
         result = run_locally(local, listener)
     _conclude(local.master.folder, result, json_=json_, quiet=quiet)
+
+
+@contextlib.contextmanager
+def _unopened_forgotten(folder: RunFolder) -> Iterator[None]:
+    """A job that does not fit leaves no run behind: its folder goes, `latest` is what it was."""
+    from hermes.errors import UsageError
+    from hermes.runtime.folder import saved_runs
+
+    try:
+        yield
+    except UsageError:
+        if not folder.ledger.exists() and folder.path.exists():
+            shutil.rmtree(folder.path, ignore_errors=True)
+            latest = folder.runs / "latest"
+            latest.unlink(missing_ok=True)
+            for older in saved_runs(folder.runs.parent)[:1]:
+                latest.symlink_to(older.run)
+        raise
 
 
 def _check_count(count: int) -> None:
@@ -185,7 +205,7 @@ def _see_through(
         show(quiet=quiet, greeting=_greeting(prepared, broker)) as listener,
     ):
         process = MasterProcess(log, prepared, listener)
-        with on_interrupt(process.interrupt):
+        with _unopened_forgotten(prepared.folder), on_interrupt(process.interrupt):
             process.prepare()
             prepared.folder.take_note(RunNote(prepared.run, broker, os.getpid(), utc_now()))
             return process.run()
@@ -249,11 +269,13 @@ def _story(folder: RunFolder) -> Story:
 
 
 def _draw(folder: RunFolder, result: dict[str, Any], story: Story) -> None:
-    """The picture, where matplotlib is; a run never fails for want of it."""
+    """The picture, where there is something to see; a run never fails for want of matplotlib."""
     from hermes.errors import RunFailed
     from hermes.report import picture
     from hermes.runtime.results import rewrite
 
+    if not story.points:
+        return
     if not picture.can_draw():
         note(picture.REMEDY)
         return

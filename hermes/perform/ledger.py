@@ -39,8 +39,8 @@ class Ledger:
         """Offset of the next record to fold."""
         self.voids: list[tuple[int, str]] = []
         """Offsets of records that do not count, and why."""
-        self.on_unknown: Callable[[], None] = lambda: None
-        """Called before the same bytes are appended again; may raise to give up."""
+        self._nonce = ""
+        """Ours, once we have claimed the run."""
         self._log, self._topic, self._rules, self._watcher = log, topic, rules, watcher
 
     def fold(self) -> None:
@@ -51,6 +51,7 @@ class Ledger:
         """Claim the run: fold all there is, append `MasterStarted`, and again with the next term
         until ours counts (protocol 3). `time` is the run time now, nanoseconds."""
         self.fold()
+        self._nonce = nonce
         while self.state.authority.nonce != nonce:
             term = self.state.authority.term + 1
             now = max(time, self.state.time)
@@ -64,6 +65,8 @@ class Ledger:
     ) -> LedgerRecord:
         """Append one decision and apply it. Raises `Fenced` if another master is in force."""
         authority = self.state.authority
+        if authority.nonce != self._nonce:  # else we would write in another master's name
+            raise self._fenced()
         record = LedgerRecord(
             authority.term,
             authority.nonce,
@@ -81,21 +84,24 @@ class Ledger:
             self._fold_to(offset + 1)
         after = self.state.authority
         if (after.term, after.nonce) != (authority.term, authority.nonce):
-            raise Fenced(
-                f"another master (term {after.term}) has taken over this run",
-                where=self._topic,
-                remedy="This one stops; do not start it again.",
-            )
+            raise self._fenced()
         if after.next_n != authority.next_n + 1:
             raise RunFailed("our own record does not count where it lies", where=self._topic)
         return record
+
+    def _fenced(self) -> Fenced:
+        return Fenced(
+            f"another master (term {self.state.authority.term}) has taken over this run",
+            where=self._topic,
+            remedy="This one stops; do not start it again.",
+        )
 
     def _append(self, data: bytes) -> int:
         for _ in range(TRIES):
             try:
                 return self._log.append(self._topic, data).offset()
             except OutcomeUnknown:
-                self.on_unknown()
+                continue
         raise BrokerUnreachable(
             f"the ledger could not be written {TRIES} times over",
             where=self._topic,

@@ -7,7 +7,8 @@ setting is declared beside the code that it governs; here they are composed, onc
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -113,9 +114,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 DEFAULT_STRATEGY = "hermes-paper"
 
 
-def known_keys() -> list[str]:
+@functools.cache
+def known_keys() -> tuple[str, ...]:
     """Every setting's dotted key, in order."""
-    return sorted(_flatten(msgspec.to_builtins(Settings())))
+    return tuple(sorted(_flatten(msgspec.to_builtins(Settings()))))
 
 
 def resolve(strategy: str, layers: list[Mapping[str, Any]]) -> Settings:
@@ -225,7 +227,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
-def _suggest(word: str, words: list[str]) -> str:
+def _suggest(word: str, words: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, words, n=1)
     return f" Did you mean {near[0]}?" if near else ""
 

@@ -75,18 +75,19 @@ def _result_facts(result: Mapping[str, Any]) -> dict[str, str]:
     accuracy, loss = result["accuracy"], result["loss"]
     moved = {kind: both["sent"] + both["received"] for kind, both in result["bytes"].items()}
     paths = result["paths"]
+    version = "none" if result["version"] is None else result["version"]
     return {
         "run": f"{result['run']} ({result['strategy']}, seed {result['seed']}): "
         f"{result['status']}, {result['reason']}",
         "test": f"accuracy {words.score(accuracy['test'])}, loss {words.score(loss['test'])}",
         "validation": f"accuracy {words.score(accuracy['validation'])}, "
         f"loss {words.score(loss['validation'])}",
-        "model": f"version {result['version']}, {words.count(result['samples'])} samples in "
+        "model": f"version {version}, {words.count(result['samples'])} samples in "
         f"{words.duration(result['seconds'])}, {result['reallocations']} re-sizings",
         "moved": ", ".join(f"{kind} {words.size(number)}" for kind, number in moved.items()),
         "folder": str(paths.get("folder")),
-        "weights": str(paths.get("model")),
-        "picture": str(paths.get("picture") or "none (pip install 'hermes-edge[plots]')"),
+        "weights": str(paths.get("model") or "none"),
+        "picture": str(paths.get("picture") or "none"),
     }
 
 
@@ -119,7 +120,7 @@ def worker_rows(state: MasterState, *, ages: Mapping[str, float] | None = None) 
             words.short(member.last),
         ]
         if ages is not None:
-            row.append(words.duration(ages.get(name, 0.0)))
+            row.append(f"{ages.get(name, 0.0):.1f} s")
         table.add_row(*row)
     return table
 

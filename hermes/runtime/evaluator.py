@@ -14,6 +14,10 @@ from hermes.perform.desk import Judge, evaluation
 from hermes.runtime.clock import RunClock
 
 
+STOPPING = 10.0
+"""Seconds that the evaluation under way may take at the end."""
+
+
 class Best:
     """The best version so far: its loss and bytes."""
 
@@ -49,10 +53,10 @@ class Evaluator:
         self._asked.put(version)
 
     def stop(self) -> None:
-        """Finish what is under way, then end."""
+        """Finish what is under way, then end; a broker that is away is not waited for."""
         self._asked.put(None)
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOPPING)
 
     def _serve(self, judge: Judge) -> None:
         while (version := self._asked.get()) is not None:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +24,6 @@ from hermes.runtime.master import Listener, MasterOptions, MasterProcess
 from hermes.runtime.measure import emulated_step, step_seconds
 from hermes.transport.kafka import KafkaLog
 from hermes.transport.probe import Address
-from hermes.transport.settings import Connection
 
 SPARE_CORES = 0.5
 """Cores left to master and broker when emulated speeds share this machine."""
@@ -30,8 +31,8 @@ SPARE_CORES = 0.5
 LEAVING = 5.0
 """Seconds that workers are given to leave before they are ended."""
 
-OWN_BROKER_OUTAGE = 5.0
-"""Seconds of outage of a broker that is our own child: it does not come back."""
+LOOK = 0.2
+"""Seconds between two looks at a broker of our own."""
 
 
 class LocalOptions(NamedTuple):
@@ -112,14 +113,13 @@ def run_locally(options: LocalOptions, listener: Listener) -> dict[str, object]:
         child = stack.enter_context(Child("embedded")) if options.broker is None else None
         address = child.address if child else options.broker
         assert address is not None
-        outage = OWN_BROKER_OUTAGE if child else Connection().outage
-        log = KafkaLog(address, settings=Connection(outage=outage)).connect()
+        log = KafkaLog(address).connect()
         stack.callback(log.close)
+        if child is not None:
+            stack.enter_context(mourning(child, log))
         cluster = LocalCluster(options, address, listener)
         master = MasterProcess(log, options.master, cluster)
         cluster.master = master
-        if child is not None:
-            master.broker_alive = child.alive
         with interruptible(master):
             try:
                 cluster.start()
@@ -134,7 +134,28 @@ def run_locally(options: LocalOptions, listener: Listener) -> dict[str, object]:
                     ) from error
                 raise
             finally:
-                cluster.stop()
+                # Without a broker nobody hears the stop, and nobody can say bye.
+                cluster.stop(LEAVING if child is None or child.alive() else 0.0)
+
+
+@contextlib.contextmanager
+def mourning(child: Child, log: KafkaLog) -> Iterator[None]:
+    """A broker that is our own child does not come back: once it dies, nobody waits for it."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK):
+            if not child.alive():
+                log.abandon()
+                return
+
+    watch = threading.Thread(target=look, name="broker-watch", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
 
 
 @contextlib.contextmanager
@@ -178,11 +199,12 @@ class LocalCluster:
         pids = {name: process.pid for name, process in self.processes.items()}
         folder.take_note(RunNote(folder.run, self.broker, os.getpid(), utc_now(), pids))
 
-    def stop(self) -> None:
-        """Nobody is left behind: who does not leave is ended."""
+    def stop(self, patience: float = LEAVING) -> None:
+        """Nobody is left behind: who does not leave within `patience` seconds is ended."""
+        end = time.monotonic() + patience
         for process in self.processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(LEAVING)
+                process.wait(max(0.0, end - time.monotonic()))
         for process in self.processes.values():
             if process.poll() is None:
                 process.terminate()

@@ -17,7 +17,7 @@ from hermes.chance import generator
 from hermes.codec import decode, verified
 from hermes.data.cache import BlockCache
 from hermes.data.prepare import Prepared, prepare
-from hermes.errors import BrokerUnreachable, DecodeError, RunError
+from hermes.errors import DecodeError, RunError
 from hermes.job import Job, check_fit
 from hermes.machine.events import (
     Action,
@@ -128,8 +128,6 @@ class MasterProcess:
         self.options, self.listener = options, listener
         self.log = CountingLog(log)
         self.clock = RunClock()
-        self.broker_alive: Callable[[], bool] = lambda: True
-        """Whether the broker can come back at all: False for one that was our child, and died."""
         self._say = LineSender(self.log, options.run, "master")
         self._stop: queue.SimpleQueue[StopAsked] = queue.SimpleQueue()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -187,7 +185,6 @@ class MasterProcess:
         self._reader: Reader = self.log.reader()
         self._reader.follow(topics[names.RUN_TOPICS.index(names.LOGS)], 0)
         self._ledger = Ledger(self.log, topics[0], watcher=self._keep)
-        self._ledger.on_unknown = self._look_at_broker
         self._evaluator = Evaluator(self._events.put, self.clock)
         nonce = secrets.token_hex(16)
         self._ledger.start(nonce, self.clock.now())
@@ -214,7 +211,6 @@ class MasterProcess:
     def _turn(self) -> None:
         """One turn: what one poll brought is decided, committed and performed."""
         now = self.clock.now()
-        self._look_at_broker()
         for record in self._reader.poll(self._patience(now)):
             self._receive(record)
         while not self._events.empty():
@@ -248,10 +244,6 @@ class MasterProcess:
                 self._perform(action)
             if record is None and not actions:
                 return
-
-    def _look_at_broker(self) -> None:
-        if not self.broker_alive():
-            raise BrokerUnreachable("the broker of this run has died", where=self.options.run)
 
     def _note(self, text: str) -> None:
         self._say.say(text)

@@ -50,6 +50,7 @@ class SimulatedMaster:
         self.ledger = Ledger(driver.log, driver.topic, rules=driver.rules)
         self.decider = Decider(self.ledger, driver.rules)
         self._cursor: dict[str, int] = {}
+        self._topics: dict[str, str] = {}
         self._wake: int | None = None
 
     @property
@@ -141,10 +142,7 @@ class SimulatedMaster:
         due, outcome = driver.memory[key]
 
         def arrive() -> None:
-            if not self.dead:
-                self.deliver(outcome)
-            if not self.dead:
-                driver.memory.pop(key, None)
+            self.deliver(outcome)
 
         driver.queue.at(due, lambda: self._once_awake(arrive))
 
@@ -159,6 +157,7 @@ class SimulatedMaster:
     def _follow(self, short: str, after: Position | None) -> None:
         """Read on from a place: what lies there already is read at once."""
         self._cursor[short] = after.offset + 1 if after else 0
+        self._topics[short] = names.physical(self.driver.setup.run.run, short)
         self.driver.queue.at(self.driver.queue.now, lambda: self._read(short))
 
     def look(self, short: str) -> None:
@@ -169,8 +168,7 @@ class SimulatedMaster:
     def _read(self, short: str) -> None:
         if self.dead or short not in self._cursor:
             return
-        topic = names.physical(self.driver.setup.run.run, short)
-        for record in records_of(self.driver.log, topic, self._cursor[short]):
+        for record in records_of(self.driver.log, self._topics[short], self._cursor[short]):
             if record.offset >= self._cursor[short]:
                 self._cursor[short] = record.offset + 1
                 self._receive(short, record)

@@ -7,7 +7,7 @@ milliseconds. After each record the live state is compared with the fold of the 
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hermes.codec import digest_of
 from hermes.errors import Defect
@@ -58,7 +58,7 @@ STEP = {
 }
 """What a step takes: a round of each strategy lasts a third of a second on a fast device."""
 
-SHORT = {"fedavg": {"round.steps": 4}, "hermes-paper": {"gate.alpha": -0.7}}
+SHORT: dict[str, dict[str, Any]] = {"fedavg": {"round.steps": 4}, "hermes-paper": {"gate.alpha": -0.7}}
 """Settings that bring more pushes into fewer events."""
 
 EVENTS = 4000
@@ -76,7 +76,11 @@ class ReferenceHands:
     """The master's performer, with references for tensors."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311  (a schedule, not a secret)
+        self._seed = seed
+
+    def _loss(self, *of: object) -> float:
+        """Chance that is keyed by what it is for: who asks again is told the same."""
+        return 0.1 + 2 * random.Random(f"{self._seed} {of}").random()  # noqa: S311  (no secret)
 
     def perform(self, action: Action, now: int) -> Event:
         """The outcome of an action, at once."""
@@ -91,14 +95,13 @@ class ReferenceHands:
         if isinstance(action, StoreFirst):
             return VersionStored(0, reference("model", 0))
         if isinstance(action, Score):
-            return UpdateScored(
-                action.update.birth, action.version.version, 1.0, self._random.uniform(0.5, 2.0)
-            )
+            birth, version = action.update.birth, action.version.version
+            return UpdateScored(birth, version, 1.0, self._loss(birth, version))
         if isinstance(action, Merge):
             return VersionStored(action.version, reference("model", action.version))
         if isinstance(action, Evaluate):
-            loss = self._random.uniform(0.1, 1.0)
-            return EvaluationFinished(action.version.version, loss, 0.5, now, SECOND // 50)
+            version = action.version.version
+            return EvaluationFinished(version, self._loss(version), 0.5, now, SECOND // 50)
         if isinstance(action, ScoreLast):
             return FinalScored(action.version.version, 0.5, 0.5, 0.5, 0.5)
         raise Defect(f"nobody performs {type(action).__name__}")
@@ -191,8 +194,10 @@ def setup_of(schedule: Schedule) -> Setup:
     """Who takes part in it."""
     settings = resolve(
         schedule.strategy,
-        [{"stop.versions": schedule.versions, "workers.lost": LOST, "workers.heartbeat": 0.7}]
-        + [SHORT.get(schedule.strategy, {})],
+        [
+            {"stop.versions": schedule.versions, "workers.lost": LOST, "workers.heartbeat": 0.7},
+            SHORT.get(schedule.strategy, {}),
+        ],
     )
     names = [f"worker-{i + 1}" for i in range(schedule.workers)]
     chance = random.Random(schedule.seed + 1)  # noqa: S311

@@ -73,6 +73,7 @@ class SimulatedWorker:
         self.bench = driver.setup.bench(driver.log, name)
         self._previous = old.incarnation if old else ""
         self._short = names.from_worker(name)
+        self._topic = names.physical(driver.setup.run.run, self._short)
         self._seen = driver.ledger_end()
         self._beats = 0
         self._steps = 0
@@ -81,7 +82,7 @@ class SimulatedWorker:
 
     def start(self) -> None:
         """Begin, with what the outbox remembers."""
-        self.driver.log.create([self._topic()])
+        self.driver.log.create([self._topic])
         self.deliver(Began(self._nonce(), self._previous, tuple(self.updates.values())))
         self._beat()
 
@@ -99,9 +100,6 @@ class SimulatedWorker:
         machine.check(self.state)
         for action in step.actions:
             ACTIONS[type(action)](self, action)
-
-    def _topic(self) -> str:
-        return names.physical(self.driver.setup.run.run, self._short)
 
     def _nonce(self) -> str:
         return f"{self.incarnation}/{self._beats}"
@@ -167,10 +165,10 @@ class SimulatedWorker:
             driver.fired["dropped"] += 1
             return
         data = encode(envelope)
-        self._transmit(self._topic(), self._short, data, number)
+        self._transmit(self._topic, self._short, data, number)
         if order in driver.faults.duplicated:
             driver.fired["duplicated"] += 1
-            self._transmit(self._topic(), self._short, data, number)
+            self._transmit(self._topic, self._short, data, number)
 
     def _transmit(self, topic: str, short: str, data: bytes, number: int) -> None:
         """Over the link to the broker, then to the master after the topic's reading lag."""

@@ -155,6 +155,7 @@ class KafkaLog:
         self._greeting: Greeting | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._gone = threading.Event()
         self._budget = Budget(self._settings.in_flight)
         self._known: set[str] = set()
         self._readers: weakref.WeakSet[KafkaReader] = weakref.WeakSet()
@@ -318,12 +319,23 @@ class KafkaLog:
             reader.close()
         with self._lock:
             if self._producer is not None:
-                _close_producer(self._producer, orderly=self._budget.idle(5.0))
+                patience = 0.0 if self._gone.is_set() else 5.0
+                _close_producer(self._producer, orderly=self._budget.idle(patience))
             if self._admin is not None:
                 self._admin.close()
         with self._scouting:
             if self._scout is not None:
                 self._scout.close(autocommit=False, timeout_ms=1000)
+
+    def abandon(self) -> None:
+        """The broker does not come back: whoever waits for it, now or later, gets
+        `BrokerUnreachable` within a second. From any thread."""
+        self._gone.set()
+
+    def refuse_if_gone(self) -> None:
+        """Raise `BrokerUnreachable` once the broker was given up."""
+        if self._gone.is_set():
+            raise BrokerUnreachable("the broker has died", where=self.broker)
 
     def __enter__(self) -> KafkaLog:
         return self.connect()
@@ -429,6 +441,7 @@ class KafkaLog:
             raise Defect("this log is closed, or not connected yet", where=what)
         deadline = time.monotonic() + (self._settings.outage if patient else 0.0)
         while True:
+            self.refuse_if_gone()
             try:
                 return question(admin)
             except trouble.KafkaError as error:
@@ -502,16 +515,20 @@ class KafkaReceipt:
         May be called again after `OutcomeUnknown`: the client goes on trying for as long as the
         log's `outage`. Raises `OutcomeUnknown`, `BrokerRefused`, `NoSuchTopic`.
         """
-        deadline = time.monotonic() + timeout
-        glance = 1.0  # the library asks a topic that is gone again and again: look ourselves
+        now = time.monotonic()
+        deadline, look, pause = now + timeout, now + 1.0, 1.0
         while not self._future.is_done:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            self._log.refuse_if_gone()
+            now = time.monotonic()
+            if now >= deadline:
                 raise OutcomeUnknown(f"no acknowledgement in {timeout:g} s", where=self._topic)
-            if self._settled(min(left, glance)):
+            if self._settled(min(deadline - now, 0.5)):
                 break
-            self._raise_if_gone()
-            glance = min(2 * glance, 8.0)
+            if time.monotonic() >= look:
+                # The library asks a topic that is gone again and again: look ourselves.
+                self._raise_if_gone()
+                pause = min(2 * pause, 8.0)
+                look = time.monotonic() + pause
         if self._future.failed():
             raise translate(self._future.exception, self._topic, sent=True)
         if self._future.value.offset < 0:  # a repeated attempt, known by its number only
@@ -577,9 +594,11 @@ class KafkaReader:
         if self._closed:
             raise Defect("this reader is closed")
         deadline = time.monotonic() + timeout
+        self._log.refuse_if_gone()
         if not self._settle(timeout):
             return []
         while True:
+            self._log.refuse_if_gone()
             left = deadline - time.monotonic()
             if not self._followed:
                 threading.Event().wait(max(0.0, left))

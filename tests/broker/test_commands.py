@@ -1,0 +1,234 @@
+"""Do the commands train, end to end, as processes of their own, and leave nothing behind?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import safetensors.numpy
+
+from hermes.broker.control import Child
+
+pytestmark = pytest.mark.broker
+
+DIGITS = str(Path(__file__).parents[2] / "examples" / "digits.py")
+ENDLESS = ("--set", "stop.samples=off", "--set", "stop.patience=off")
+
+
+class Shell:
+    """Runs `hermes` in a folder, in an environment that marks all that comes of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mark = f"HERMES_TEST_MARK={uuid4()}"
+        name, _, value = self.mark.partition("=")
+        plain = {key: text for key, text in os.environ.items() if not key.startswith("HERMES_")}
+        places = {
+            f"HERMES_{key}": str(folder / key.lower()) for key in ("CONFIG", "STATE", "CACHE")
+        }
+        self.environment = {**plain, **places, name: value}
+        self.started: list[subprocess.Popen[str]] = []
+
+    def __call__(self, *args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "hermes", *args],
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            env=self.environment,
+            timeout=60,
+        )
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hermes", *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env=self.environment,
+        )
+        self.started.append(process)
+        return process
+
+    def json(self, *args: str) -> dict[str, Any]:
+        done = self(*args, "--json")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert done.stdout.count("\n") == 1
+        assert isinstance(found, dict)
+        return found
+
+    def left_behind(self) -> list[str]:
+        """Command lines of processes that carry our mark (Linux)."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                marked = self.mark.encode() in (process / "environ").read_bytes().split(b"\0")
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if marked and command:
+                found.append(command)
+        return found
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    made = Shell(tmp_path)
+    yield made
+    for process in made.started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def wait_for(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    """The first line on its stderr in which the pattern is found (pytest's time-out bounds it)."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if match := re.search(pattern, line):
+            return match
+    raise AssertionError(f"{pattern!r} is not in: {''.join(seen)}")
+
+
+def test_run_on_the_embedded_broker(shell: Shell) -> None:
+    result = shell.json("run", DIGITS, "--workers", "2", "--set", "stop.samples=20000")
+    assert (result["status"], result["reason"]) == ("finished", "samples")
+    assert result["samples"] >= 20_000
+    assert result["samples"] == sum(w["samples"] for w in result["workers"].values())
+    assert sorted(result["workers"]) == ["worker-1", "worker-2"]
+    updates = result["updates"]
+    decided = updates["applied"] + updates["rejected"] + updates["undecided"]
+    assert updates["pushed"] == decided
+    assert result["accuracy"]["test"] > 0.5
+    assert result["bytes"]["data"]["received"] > 100_000
+    assert set(result["bytes"]) == {"data", "model", "update", "control", "logs"}
+
+    paths = result["paths"]
+    for name in ("folder", "log", "central_log", "result", "model", "best", "picture"):
+        assert Path(paths[name]).is_absolute()
+        assert Path(paths[name]).exists()
+    model = Path(paths["model"]).read_bytes()
+    assert hashlib.sha256(model).hexdigest() == result["digest"]
+    assert safetensors.numpy.load(model)
+    assert json.loads(Path(paths["result"]).read_text()) == result
+    assert (shell.folder / "runs" / "latest").resolve() == Path(paths["folder"])
+    assert shell.left_behind() == []
+
+    status = shell.json("status")
+    assert (status["source"], status["status"]) == ("saved", "finished")
+    assert status["samples"] == result["samples"]
+    assert "Master has been successfully initialized!" in shell("logs").stdout
+
+
+def test_the_demo(shell: Shell) -> None:
+    done = shell("demo")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"worker-4 +[\d ]+", done.stdout)
+    test = re.search(r"test +accuracy ([\d.]+)", done.stdout)
+    assert test
+    assert float(test[1]) >= 0.93
+    assert (shell.folder / "runs" / "latest" / "curves.png").exists()
+    assert shell.left_behind() == []
+
+
+def test_the_pieces(shell: Shell, embedded: Child) -> None:
+    run = f"pieces-{uuid4().hex[:8]}"
+    at = ("--broker", embedded.address)
+    master = shell.start("master", DIGITS, *at, "--run", run, "--expect", "2", "--json", *ENDLESS)
+    token = wait_for(master, r"hermes worker --join (\S+)")[1]
+    wait_for(master, r"Master has been successfully initialized!")
+    assert "waiting for workers: 0 of 2" in shell("status", run).stdout
+
+    join = ("worker", "--join", token, "--name")
+    workers = [shell.start(*join, name, "--json") for name in ("left", "right")]
+    wait_for(master, r"version [1-9]")
+    live = shell.json("status", run)
+    assert (live["source"], live["training"], live["master_alive"]) == ("live", True, True)
+    assert sorted(live["workers"]) == ["left", "right"]
+    assert shell.json("status", run, *at)["broker"] == embedded.address
+    rows = {row["run"]: row for row in shell.json("runs", *at)["runs"]}
+    assert rows[run]["status"] == "running"
+    twice = shell("master", DIGITS, *at, "--run", run, "--out", "elsewhere")
+    assert twice.returncode == 2
+    assert "exists already" in twice.stderr
+    unknown = shell("status", "unknown", *at)
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "there is no run 'unknown'" in unknown.stderr
+
+    follower = shell.start("logs", run, "-f", *at, "--json")
+    stopped = shell.json("stop")
+    assert (stopped["run"], stopped["status"], stopped["already"]) == (run, "stopped", False)
+    out, _ = master.communicate()
+    result = json.loads(out)
+    assert master.returncode == 0
+    assert (result["status"], result["reason"]) == ("stopped", "requested")
+    for worker in workers:
+        said, _ = worker.communicate()
+        assert (worker.returncode, json.loads(said)["code"]) == (0, "done")
+    lines = [json.loads(line) for line in follower.communicate()[0].splitlines()]
+    assert {line["source"] for line in lines} == {"master", "left", "right"}
+    assert shell.json("stop", run)["already"]
+
+
+def test_ctrl_c_stops_a_run_and_writes_its_results(shell: Shell) -> None:
+    process = shell.start("run", DIGITS, "--workers", "1", "--json", *ENDLESS)
+    wait_for(process, r"version [1-9]")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate()
+    assert process.returncode == 130
+    result = json.loads(out)
+    assert (result["status"], result["reason"]) == ("stopped", "interrupted")
+    assert Path(result["paths"]["model"]).exists()
+    assert shell.left_behind() == []
+
+
+def test_a_worker_says_bye(shell: Shell, embedded: Child) -> None:
+    run = f"bye-{uuid4().hex[:8]}"
+    at = ("--broker", embedded.address, "--run", run)
+    master = shell.start("master", DIGITS, *at, *ENDLESS)
+    worker = shell.start("worker", *at, "--name", "one", "--speed", "0.5")
+    wait_for(worker, r"one: admitted")
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate()
+    assert worker.returncode == 130
+    wait_for(master, r"one says bye")
+    master.send_signal(signal.SIGINT)
+    master.communicate()
+    assert master.returncode == 130
+
+
+def test_model_and_data_that_do_not_fit_leave_no_run(shell: Shell) -> None:
+    job = Path(DIGITS).read_text().replace("Linear(64, 128)", "Linear(60, 128)")
+    (shell.folder / "misfit.py").write_text(job)
+    done = shell("run", "misfit.py", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(r"misfit.py:\d+: Linear\(60, 128\) takes inputs of shape", done.stderr)
+    assert done.stderr.count("error: ") == 1
+    assert "Traceback" not in done.stderr
+    assert not any((shell.folder / "runs").iterdir())
+    assert shell.left_behind() == []
+
+
+def test_broker_start_status_stop(shell: Shell) -> None:
+    started = shell.json("broker", "start", "--port", "0")
+    assert shell.json("broker", "status") == {"brokers": [started]}
+    assert shell.json("runs", "--broker", started["address"]) == {"runs": []}
+    empty = shell("status", "--broker", started["address"])
+    assert (empty.returncode, "there is no run here" in empty.stderr) == (2, True)
+    assert shell.json("broker", "stop") == started
+    assert shell.json("broker", "status") == {"brokers": []}
+    assert shell.left_behind() == []
