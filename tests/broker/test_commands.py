@@ -170,6 +170,7 @@ def test_the_pieces(shell: Shell, embedded: Child) -> None:
     assert "there is no run 'unknown'" in unknown.stderr
 
     follower = shell.start("logs", run, "-f", *at, "--json")
+    of_the_file = shell.start("logs", "-f")
     stopped = shell.json("stop")
     assert (stopped["run"], stopped["status"], stopped["already"]) == (run, "stopped", False)
     out, _ = master.communicate()
@@ -181,6 +182,7 @@ def test_the_pieces(shell: Shell, embedded: Child) -> None:
         assert (worker.returncode, json.loads(said)["code"]) == (0, "done")
     lines = [json.loads(line) for line in follower.communicate()[0].splitlines()]
     assert {line["source"] for line in lines} == {"master", "left", "right"}
+    assert "The run has stopped: requested" in of_the_file.communicate()[0]
     assert shell.json("stop", run)["already"]
 
 
