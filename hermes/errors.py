@@ -4,7 +4,8 @@ HermesError                      1
 ├── UsageError                   2   what the user typed, or wrote in a file
 │   ├── SettingError             2   an unknown or ill-typed setting
 │   ├── JobError                 2   the user's job file
-│   └── RunError                 2   a run that is unknown, ambiguous, or not in a fit state
+│   ├── RunError                 2   a run that is unknown, ambiguous, or not in a fit state
+│   └── Unverified               2   a signature that does not hold: another cluster key
 ├── BrokerError                  3   the broker, or the way to it
 │   ├── BrokerUnreachable        3   nothing answers, or what answers is not Kafka
 │   ├── BrokerRefused            3   it answers and says no
@@ -16,8 +17,7 @@ HermesError                      1
 ├── CheckFailed                  5   a check found a mismatch
 ├── PeerError                    1   bytes or claims of a peer that we do not accept
 │   ├── DecodeError              1   bytes that are not a message of ours
-│   ├── DigestMismatch           1   a transfer whose bytes are not those announced
-│   └── Unverified               1   a signature that does not hold
+│   └── DigestMismatch           1   a transfer whose bytes are not those announced
 └── Defect                       1   ours: an invariant is broken
 """
 
@@ -56,6 +56,10 @@ class JobError(UsageError):
 
 class RunError(UsageError):
     """A run that is unknown, ambiguous or not in a fit state for the command."""
+
+
+class Unverified(UsageError):
+    """A signature that does not hold: this machine has another cluster key, or it was forged."""
 
 
 class BrokerError(HermesError):
@@ -114,10 +118,6 @@ class DecodeError(PeerError):
 
 class DigestMismatch(PeerError):
     """A transfer whose bytes are not those announced."""
-
-
-class Unverified(PeerError):
-    """A signature that does not hold."""
 
 
 class Defect(HermesError):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,27 +125,9 @@ def _run(
     check_local(local)
     if broker is not None:
         connected(broker, patience).close()
-    with _unopened_forgotten(local.master.folder), show(quiet=quiet) as listener:
+    with show(quiet=quiet) as listener:
         result = run_locally(local, listener)
     _conclude(local.master.folder, result, json_=json_, quiet=quiet)
-
-
-@contextlib.contextmanager
-def _unopened_forgotten(folder: RunFolder) -> Iterator[None]:
-    """A job that does not fit leaves no run behind: its folder goes, `latest` is what it was."""
-    from hermes.errors import UsageError
-    from hermes.runtime.folder import saved_runs
-
-    try:
-        yield
-    except UsageError:
-        if not folder.ledger.exists() and folder.path.exists():
-            shutil.rmtree(folder.path, ignore_errors=True)
-            latest = folder.runs / "latest"
-            latest.unlink(missing_ok=True)
-            for older in saved_runs(folder.runs.parent)[:1]:
-                latest.symlink_to(older.run)
-        raise
 
 
 def _check_count(count: int) -> None:
@@ -196,8 +175,7 @@ def _see_through(
     prepared: MasterOptions, broker: str, patience: float | None, *, quiet: bool
 ) -> dict[str, Any]:
     from hermes.cli.display import show
-    from hermes.runtime.folder import RunNote
-    from hermes.runtime.logs import utc_now
+    from hermes.runtime.folder import note_of
     from hermes.runtime.master import MasterProcess
 
     with (
@@ -205,9 +183,9 @@ def _see_through(
         show(quiet=quiet, greeting=_greeting(prepared, broker)) as listener,
     ):
         process = MasterProcess(log, prepared, listener)
-        with _unopened_forgotten(prepared.folder), on_interrupt(process.interrupt):
+        with on_interrupt(process.interrupt):
             process.prepare()
-            prepared.folder.take_note(RunNote(prepared.run, broker, os.getpid(), utc_now()))
+            prepared.folder.take_note(note_of(prepared.run, broker))
             return process.run()
 
 

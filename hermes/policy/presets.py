@@ -34,14 +34,15 @@ class StopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """When the run is finished: the first rule that holds. "off" switches one off."""
 
     accuracy: float | None = None
-    """On validation, 0 .. 1."""
+    """On validation, 0 .. 1: this or above."""
     loss: float | None = None
-    """On validation."""
+    """On validation: this or below."""
     patience: int | None = None
     """Points of the evaluation grid without a new best validation loss."""
     samples: int | None = None
     """Sample passes merged into the last version."""
     versions: int | None = None
+    """Number of the last version."""
     seconds: float | None = None
     """Run time since training started."""
 

@@ -13,7 +13,6 @@ from hermes.messages import VersionPublished
 from hermes.perform.desk import Judge, evaluation
 from hermes.runtime.clock import RunClock
 
-
 STOPPING = 10.0
 """Seconds that the evaluation under way may take at the end."""
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from hermes.broker.process import identity
 from hermes.errors import RunError, RunFailed
+from hermes.runtime.logs import utc_now
 
 
 class RunNote(msgspec.Struct, frozen=True):
@@ -17,10 +19,18 @@ class RunNote(msgspec.Struct, frozen=True):
     broker: str
     pid: int
     """Of the master."""
+    born: str
+    """What tells its process from a later one of the same number."""
     started: str
     """ISO 8601, UTC."""
     workers: dict[str, int] = {}
     """Pids of the workers that this process started."""
+
+
+def note_of(run: str, broker: str, workers: dict[str, int] | None = None) -> RunNote:
+    """What `run.json` says of a master that is this process."""
+    pid = os.getpid()
+    return RunNote(run, broker, pid, identity(pid) or "", utc_now(), workers or {})
 
 
 class RunFolder:
@@ -95,6 +105,13 @@ class RunFolder:
             "picture": self.picture,
         }
         return {name: str(path) if path.exists() else None for name, path in files.items()}
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder above that is there: for files without a name, which leave nothing."""
+    while not path.is_dir():
+        path = path.parent
+    return path
 
 
 def saved_runs(out: Path) -> list[RunFolder]:

@@ -28,14 +28,23 @@ def wait_for_run(
     """The run to take part in: `run`, or one that is open and not in `seen`.
 
     Waits `patience` seconds; `over` waits and says whether to give up (then None). Raises
-    `RunError` where none comes.
+    `RunError` where none comes, or where the run that is named has stopped already.
     """
     end = time.monotonic() + patience
     while True:
         found = [name for name in runs_at(log) if name not in seen]
-        for name in [run] if run in found else [] if run else reversed(found):
-            if name and (run or is_open(log, name)):
-                return name
+        if run in found:
+            if is_open(log, run):
+                return run
+            raise RunError(
+                f"the run {run!r} has stopped already",
+                where="the broker",
+                remedy="Name another run with --run, or leave it out to wait for the next one.",
+            )
+        if run is None:
+            for name in reversed(found):
+                if is_open(log, name):
+                    return name
         if time.monotonic() > end:
             what = f"the run {run!r} did not appear" if run else "no run appeared"
             raise RunError(

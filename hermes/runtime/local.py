@@ -18,7 +18,7 @@ from hermes.broker.process import Plan, launch
 from hermes.errors import BrokerError, BrokerUnreachable, UsageError
 from hermes.machine.state import MasterState
 from hermes.messages import LogLine
-from hermes.runtime.folder import RunNote
+from hermes.runtime.folder import note_of
 from hermes.runtime.logs import utc_now
 from hermes.runtime.master import Listener, MasterOptions, MasterProcess
 from hermes.runtime.measure import emulated_step, step_seconds
@@ -197,7 +197,7 @@ class LocalCluster:
             self.processes[name] = self._start_worker(name, index, speeds)
         folder = options.master.folder
         pids = {name: process.pid for name, process in self.processes.items()}
-        folder.take_note(RunNote(folder.run, self.broker, os.getpid(), utc_now(), pids))
+        folder.take_note(note_of(folder.run, self.broker, pids))
 
     def stop(self, patience: float = LEAVING) -> None:
         """Nobody is left behind: who does not leave within `patience` seconds is ended."""

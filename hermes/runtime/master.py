@@ -64,7 +64,7 @@ from hermes.runtime.archive import Archive
 from hermes.runtime.beat import Beater
 from hermes.runtime.clock import RunClock
 from hermes.runtime.evaluator import Evaluator
-from hermes.runtime.folder import RunFolder
+from hermes.runtime.folder import RunFolder, existing
 from hermes.runtime.logs import CentralLog, LineSender, utc_now
 from hermes.runtime.results import build_result, save_models
 from hermes.runtime.software import software
@@ -155,18 +155,18 @@ class MasterProcess:
         """
         options = self.options
         self._refuse_known_run()
-        options.folder.create()
         self._prepared = prepare(
             options.job.data,
             options.job.split,
             options.seed,
             lambda train: first_size(options.settings.size, train, options.expect),
-            options.folder.work,
+            existing(options.folder.path),
         )
         self._trainer = make_trainer(options.job, generator(options.seed, "init"))
         starting_weights(options.job, self._trainer)
         batch = self._prepared.first(options.job.batch)
         check_fit(options.job, self._trainer, batch)
+        options.folder.create()
         return batch
 
     def run(self) -> dict[str, object]:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TextIO
 
 import msgspec
 
+from hermes.broker.process import identity
 from hermes.codec import decode, encode, proof_of
 from hermes.errors import BrokerError, DecodeError, RunError, UsageError
 from hermes.machine.state import MasterState
@@ -117,15 +118,7 @@ def answers(broker: str) -> bool:
 
 def is_running(note: RunNote | None) -> bool:
     """Whether the master that this machine noted is a process of this machine still."""
-    if note is None:
-        return False
-    try:
-        os.kill(note.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return note is not None and identity(note.pid) == note.born
 
 
 def beating(log: Log, runs: Iterable[str], seconds: float = BEATS) -> set[str]:

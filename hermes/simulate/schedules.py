@@ -58,7 +58,10 @@ STEP = {
 }
 """What a step takes: a round of each strategy lasts a third of a second on a fast device."""
 
-SHORT: dict[str, dict[str, Any]] = {"fedavg": {"round.steps": 4}, "hermes-paper": {"gate.alpha": -0.7}}
+SHORT: dict[str, dict[str, Any]] = {
+    "fedavg": {"round.steps": 4},
+    "hermes-paper": {"gate.alpha": -0.7},
+}
 """Settings that bring more pushes into fewer events."""
 
 EVENTS = 4000

@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 from typer.main import get_command
 
+from hermes.broker.process import identity
 from hermes.cli.app import app
 from hermes.cli.connect import Token, read_token
 from hermes.cli.display import Lines, Screen
@@ -94,7 +95,7 @@ def save(out: Path, run: str, records: list[Record], pid: int = 0) -> RunFolder:
     central.write(LogLine("worker-4", "warning", utc_now(), "a line\nand its second half"))
     central.close()
     if pid:
-        folder.take_note(RunNote(run, NOBODY, pid, utc_now()))
+        folder.take_note(RunNote(run, NOBODY, pid, identity(pid) or "", utc_now()))
     return folder
 
 

@@ -17,12 +17,12 @@ from hermes.data.blocks import decode_block
 from hermes.data.order import epoch_order
 from hermes.data.prepare import prepare
 from hermes.messages import BlocksGranted
+from hermes.perform.store import Store
 from hermes.policy.allocate import first_size
 from hermes.policy.presets import resolve
 from hermes.simulate.driver import Driver
 from hermes.simulate.local import RUN, LocalRun
 from hermes.simulate.master import SimulatedMaster
-from hermes.perform.store import Store
 from hermes.train import make_trainer
 
 Model = dict[str, np.ndarray]
@@ -146,7 +146,9 @@ def test_one_worker_is_the_plain_loop_bit_for_bit(
     """bsp and fedavg: 40 steps over several grants and passes, every bit of every tensor."""
     made = job(momentum)
     options: dict[str, Any] = {} if steps == 1 else {"round__steps": steps}
-    found = Outcome(tmp_path, made, strategy, stop__versions=40 // steps, size__first=100, **options)
+    found = Outcome(
+        tmp_path, made, strategy, stop__versions=40 // steps, size__first=100, **options
+    )
     assert len(found.entries(BlocksGranted)) > 6
     plain = PlainLoop(tmp_path, made, first=100)
     for _, (x, y) in zip(range(40), plain.joined(), strict=False):
@@ -252,5 +254,3 @@ def test_a_run_is_a_function_of_its_seed(tmp_path: Path, strategy: str) -> None:
         return digest_of(Outcome(tmp_path, job(), strategy, size__first=100, **options).data)
 
     assert run(1) == run(1) != run(2)
-
-

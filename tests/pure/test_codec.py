@@ -207,7 +207,9 @@ def test_fields_may_be_added_at_the_end_and_left_out_there() -> None:
     old = data.replace(b"\x94\xa9Heartbeat\x01\x02\x91\x03", b"\x93\xa9Heartbeat\x01\x02")
     assert old != data
     assert decode(old) == Envelope("s", 0, 0, b"", Heartbeat(1, 2))
-    new = data.replace(b"\x94\xa9Heartbeat\x01\x02\x91\x03", b"\x95\xa9Heartbeat\x01\x02\x91\x03\x07")
+    new = data.replace(
+        b"\x94\xa9Heartbeat\x01\x02\x91\x03", b"\x95\xa9Heartbeat\x01\x02\x91\x03\x07"
+    )
     assert decode(new) == decode(data)
 
 

@@ -43,8 +43,8 @@ from hermes.messages import (
     Bye,
     Entry,
     Heartbeat,
-    Resent,
     ResendAsked,
+    Resent,
     RoundNoted,
     RunScored,
     RunStopped,
@@ -703,9 +703,7 @@ def random_step(stage: MasterStage, chance: random.Random, asked: list[Action]) 
         action = asked.pop(0)
         if isinstance(action, Score):
             loss = chance.choice([0.0, 0.5, 2.0, float("nan")])
-            return stage.put(
-                UpdateScored(action.update.birth, action.version.version, 1.0, loss)
-            )
+            return stage.put(UpdateScored(action.update.birth, action.version.version, 1.0, loss))
         if isinstance(action, Merge) and chance.random() < 0.2:
             part = chance.choice(action.parts)
             return stage.put(MergeFailed(action.version, part.update.birth, Reason("not-finite")))

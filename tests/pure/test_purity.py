@@ -16,10 +16,51 @@ ROOT = Path(hermes.__file__).parent
 PURE = ("values", "messages", "codec", "policy", "machine")
 
 WORLD = frozenset(
-    "asyncio ctypes fcntl getpass glob http importlib io kafka keras logging msvcrt "
-    "multiprocessing os pathlib platform random secrets select selectors shutil signal socket "
-    "socketserver ssl subprocess sys sysconfig tempfile threading time torch urllib uuid "
-    "webbrowser typer rich matplotlib concurrent contextvars datetime sched queue".split()
+    [
+        "asyncio",
+        "ctypes",
+        "fcntl",
+        "getpass",
+        "glob",
+        "http",
+        "importlib",
+        "io",
+        "kafka",
+        "keras",
+        "logging",
+        "msvcrt",
+        "multiprocessing",
+        "os",
+        "pathlib",
+        "platform",
+        "random",
+        "secrets",
+        "select",
+        "selectors",
+        "shutil",
+        "signal",
+        "socket",
+        "socketserver",
+        "ssl",
+        "subprocess",
+        "sys",
+        "sysconfig",
+        "tempfile",
+        "threading",
+        "time",
+        "torch",
+        "urllib",
+        "uuid",
+        "webbrowser",
+        "typer",
+        "rich",
+        "matplotlib",
+        "concurrent",
+        "contextvars",
+        "datetime",
+        "sched",
+        "queue",
+    ]
 )
 """Modules that a pure one never imports: clocks, chance, files, sockets, threads, processes."""
 
