@@ -18,13 +18,13 @@ HEAD = f"""# Settings
 
 Written by `scripts/settings-doc` from the declarations in `hermes/policy/`: edit those.
 
-A setting is given as `--set KEY=VALUE`, as often as you like, or in the job file. VALUE is read as
-JSON where it is JSON (`-1.6`, `true`), else as text; `off` switches off what may be off. Precedence:
-default, strategy, job, file, environment, flag. A key that does not exist, a value of the wrong type
-and values that cannot work together are errors that say what to do (exit code 2). All settings in
-force are in the first record of a run's ledger.
+A setting is given as `--set KEY=VALUE`, as often as you like. VALUE is read as JSON where it is
+JSON (`-1.6`, `true`), else as text; `off` switches off what may be off. Later ones win: default,
+strategy, job file, flag. A key that does not exist, a value of the wrong type and values that
+cannot work together are errors that say what to do (exit code 2). All settings in force are in the
+ledger's `RunOpened`.
 
-`--strategy NAME` stands for several of them at once (the default is `{DEFAULT_STRATEGY}`); what they
+`--strategy NAME` stands for several of them at once (default: `{DEFAULT_STRATEGY}`); what they
 mean is told in [strategies.md](strategies.md).
 """
 
@@ -58,7 +58,7 @@ def document() -> str:
             rows = rows_of(section.encode_name, section.type)
             parts.append(f"## `{section.encode_name}`: {ABOUT[section.encode_name]}\n")
             parts.append(table(("key", "type", "default", "meaning"), rows))
-    parts.append("## What a strategy stands for\n\nKeys that are not named keep their default.\n")
+    parts.append("## What a strategy stands for\n\nAll other keys keep their default.\n")
     parts.append(table(("key", *(f"`{name}`" for name in PRESETS)), strategies()))
     return "\n".join(parts)
 
@@ -101,7 +101,7 @@ def strategies() -> list[tuple[str, ...]]:
     """Each key that a strategy sets, and what each strategy sets it to."""
     keys = sorted({key for preset in PRESETS.values() for key in preset})
     return [
-        (f"`{key}`", *(f"`{shown(p[key])}`" if key in p else "" for p in PRESETS.values()))
+        (f"`{key}`", *(f"`{shown(p[key])}`" if key in p else "default" for p in PRESETS.values()))
         for key in keys
     ]
 

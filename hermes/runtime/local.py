@@ -227,7 +227,7 @@ class LocalCluster:
         if speeds is not None:
             command += ["--speed", repr(speeds.emulated[index])]
             command += ["--step-seconds", repr(speeds.step_seconds)]
-        plan = Plan(command, Address("", 0), None, end_with_parent=signal.SIGTERM)
+        plan = Plan(command, Address("", 0), None)
         return launch(plan, folder.log / f"{name}.out", child=True)
 
     # --- listening ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -71,7 +72,15 @@ class Shell:
 
     def left_behind(self) -> list[str]:
         """Command lines of processes that carry our mark (Linux)."""
-        found = []
+        return list(self.processes().values())
+
+    def one(self, text: str) -> int:
+        """The pid of the one process that carries our mark and has this in its command line."""
+        (pid,) = [pid for pid, command in self.processes().items() if text in command]
+        return pid
+
+    def processes(self) -> dict[int, str]:
+        found = {}
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 marked = self.mark.encode() in (process / "environ").read_bytes().split(b"\0")
@@ -79,7 +88,7 @@ class Shell:
             except OSError:
                 continue
             if marked and command:
-                found.append(command)
+                found[int(process.name)] = command
         return found
 
 
@@ -234,3 +243,50 @@ def test_broker_start_status_stop(shell: Shell) -> None:
     assert shell.json("broker", "stop") == started
     assert shell.json("broker", "status") == {"brokers": []}
     assert shell.left_behind() == []
+
+
+def test_a_broker_of_its_own_that_dies_ends_the_run(shell: Shell) -> None:
+    process = shell.start("run", DIGITS, "--workers", "2", *ENDLESS)
+    wait_for(process, "worker-2 is admitted")
+    os.kill(shell.one("tansu"), signal.SIGKILL)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert "the embedded broker of this run has died" in errors
+    assert "Traceback" not in errors
+    assert shell.left_behind() == []
+
+
+def test_a_killed_worker_is_said_and_lost_and_the_others_go_on(shell: Shell) -> None:
+    fast = ("--set", "workers.heartbeat=0.2", "--set", "workers.lost=1")
+    process = shell.start("run", DIGITS, "--workers", "2", *ENDLESS, *fast, "--json")
+    wait_for(process, "worker-2 is admitted")
+    os.kill(shell.one("--name worker-2"), signal.SIGKILL)
+    wait_for(process, "the process of worker-2 has ended with code -9")
+    wait_for(process, "worker-2 is lost: silent for")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    result = json.loads(out)
+    assert (result["status"], result["reason"]) == ("stopped", "interrupted")
+    assert result["workers"]["worker-2"]["status"] == "lost"
+    assert result["workers"]["worker-1"]["status"] == "left"
+    assert shell.left_behind() == []
+
+
+def test_a_killed_master_takes_its_children_with_it(shell: Shell) -> None:
+    process = shell.start("run", DIGITS, "--workers", "2", *ENDLESS)
+    wait_for(process, "worker-2 is admitted")
+    process.kill()
+    process.communicate()
+    over = Event()
+    gone = any(not shell.left_behind() or over.wait(0.1) for _ in range(100))
+    assert gone, shell.left_behind()
+
+
+def test_a_run_that_no_worker_is_left_of_fails(shell: Shell) -> None:
+    process = shell.start("run", DIGITS, "--workers", "1", *ENDLESS, "--json")
+    wait_for(process, "worker-1 is admitted")
+    os.kill(shell.one("--name worker-1"), signal.SIGKILL)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 4
+    assert json.loads(out)["reason"] == "no-worker-left"

@@ -278,6 +278,17 @@ def test_a_second_master_is_refused(cluster: Cluster) -> None:
     assert "exists already" in str(again.result)
 
 
+def test_a_finished_run_takes_no_worker(cluster: Cluster) -> None:
+    """Who names a run that has stopped is told so."""
+    cluster.start_master("bsp", 1, stop__versions=2)
+    cluster.start_worker("worker-1")
+    cluster.finish()
+    cluster.start_worker("worker-2").join(30)
+    late = cluster.farewells["worker-2"]
+    assert isinstance(late, RunError)
+    assert "has stopped already" in str(late)
+
+
 def test_nobody_appears(cluster: Cluster) -> None:
     """A worker whose run does not come says so after its patience."""
     cluster.start_worker("worker-1", patience=0.1).join(30)

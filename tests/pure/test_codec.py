@@ -202,7 +202,7 @@ def test_a_message_beyond_the_limit_is_not_looked_at() -> None:
 
 
 def test_fields_may_be_added_at_the_end_and_left_out_there() -> None:
-    """An older writer's message is read with the defaults; a newer one's extra field is passed by."""
+    """An older writer's message has the defaults; a newer one's extra field is passed by."""
     data = encode(Envelope("s", 0, 0, b"", Heartbeat(1, 2, (3,))))
     old = data.replace(b"\x94\xa9Heartbeat\x01\x02\x91\x03", b"\x93\xa9Heartbeat\x01\x02")
     assert old != data

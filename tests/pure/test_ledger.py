@@ -94,7 +94,7 @@ def test_what_does_not_continue_is_void(changes: dict[str, object], why: str) ->
 def test_a_master_counts_only_one_term_up(
     claim: MasterStarted, changes: dict[str, object], why: str
 ) -> None:
-    """Its term is one above the one in force there; the record's head says the same as the claim."""
+    """Its term is one above the one in force there; the record's head says as the claim does."""
     head = {"term": claim.term, "nonce": claim.nonce, "n": 0, "chain": b""}
     assert void(PLACE, changed(**{**head, "entries": (claim,), **changes})) == why
 

@@ -63,7 +63,7 @@ from hermes.messages import (
     WorkerRefused,
 )
 from hermes.simulate.schedules import reference
-from hermes.values import SECOND, Base, BlockRange, Position, Reason
+from hermes.values import SECOND, Base, Birth, BlockRange, Position, Reason
 
 LIMIT = 10.0
 """`workers.lost`, by default."""
@@ -180,16 +180,34 @@ def test_without_births_an_update_would_be_taken_twice() -> None:
     update = stage.update("w1")
     stage.say("w1", stage.round("w1", update))
     stage.hello("w1", "w1-2", previous="w1-1")
-    with pytest.raises(Defect, match="twice"):
+    with pytest.raises(Defect, match="twice"):  # the state's own check sees it first
         stage.say("w1", Resent(update))
-        Audit().read(stage.records)
+
+
+def test_the_audit_sees_an_update_decided_twice_or_never_taken() -> None:
+    """What no state can show, the whole story does: each of the audit's sentences can be false."""
+    stage = MasterStage("bsp")
+    stage.store(stage.push("w1"))
+    for extra in (
+        UpdateTaken("w1", one(UpdateTaken, stage.entries).update),
+        UpdateRejected("w1", one(UpdateTaken, stage.entries).update.birth, Reason("x")),
+        UpdateRejected("w1", Birth("w1-1", 9), Reason("x")),
+        one(RoundNoted, stage.entries),
+        of(BlocksGranted, stage.entries)[0],
+        one(VersionPublished, of(VersionPublished, stage.entries)[:1]),
+    ):
+        last = stage.records[-1]
+        story = [*stage.records, master.replace(last, consumed=(), entries=(extra,))]
+        with pytest.raises(Defect):
+            Audit().read(story)
+    Audit().read(stage.records)
 
 
 # --- hello [6] ----------------------------------------------------------------------------------
 
 
 def test_admission_carries_all_that_a_worker_needs() -> None:
-    """[6] The hello's nonce, settings, data, version and what was taken of it; its topic is read."""
+    """[6] The hello's nonce, settings, data, version, what was taken of it; its topic is read."""
     stage = MasterStage(workers=0)
     decision = stage.hello("w1")
     admitted = one(WorkerAdmitted, decision)
@@ -233,7 +251,7 @@ def test_a_worker_that_proves_its_outbox_takes_its_own_place() -> None:
 
 
 def test_an_incarnation_that_never_knocked_does_not_lock_the_next_one_out() -> None:
-    """[6] The outbox may name an older incarnation of this worker: it is its outbox all the same."""
+    """[6] The outbox may name an older incarnation of this worker: it is its own all the same."""
     stage = MasterStage()
     stage.hello("w1", "w1-2", previous="w1-1")
     assert of(WorkerAdmitted, stage.hello("w1", "w1-4", previous="w1-1"))

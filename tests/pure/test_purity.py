@@ -163,7 +163,7 @@ def test_the_pure_half_calls_nothing_outside(name: str) -> None:
     ],
 )
 def test_each_floor_knows_only_those_below(who: str, may_not: tuple[str, ...]) -> None:
-    """Policy knows no messages, machines no bytes, training no policy, the two ends not each other."""
+    """Policy knows no messages, machines no bytes, training no policy; the ends not each other."""
     for name in MODULES:
         if within(name, who):
             bad = [found for found in imports(name) if within(found, *may_not)]

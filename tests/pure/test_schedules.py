@@ -32,7 +32,7 @@ KINDS = {fault.value for fault in AppendFault} | {
 
 
 def test_random_schedules_keep_every_invariant() -> None:
-    """300 schedules finish; every kind of fault fired, and every kind of answer to one was given."""
+    """300 schedules finish; every kind of fault fired, every kind of answer was given."""
     fired: Counter[str] = Counter()
     answers: Counter[type] = Counter()
     for seed in range(SEEDS):
