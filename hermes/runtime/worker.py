@@ -199,7 +199,6 @@ class TakingPart:
             follower = threading.Thread(target=self._follow, args=(reader,), daemon=True)
             follower.start()
             left = self.outbox.left
-            self.outbox.begin(self.incarnation)
             self._deliver(Began(secrets.token_hex(8), left.incarnation, left.updates))
             try:
                 return self._live()
@@ -255,6 +254,7 @@ class TakingPart:
         for entry in record.entries:
             if isinstance(entry, WorkerAdmitted) and entry.incarnation == self.incarnation:
                 self._preparing = True
+                self.outbox.begin(self.incarnation)
                 self._trains.do(partial(self._make_bench, entry))
 
     def _make_bench(self, admitted: WorkerAdmitted) -> None:

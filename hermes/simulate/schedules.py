@@ -178,7 +178,7 @@ def draw(seed: int) -> Schedule:
         seed,
         chance.choice(["hermes-paper", "bsp", "fedavg"]),
         workers,
-        chance.randint(2, 6),
+        chance.randint(2, 5),
         Faults(
             appends=appends,
             duplicated=frozenset(chance.sample(range(60), chance.randint(0, 6))),

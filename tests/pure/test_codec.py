@@ -284,17 +284,17 @@ def test_signed_parts_are_joined_unambiguously() -> None:
 DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (2, 3, 4)])
-def test_tensors_come_back_bit_for_bit(dtype: str, shape: tuple[int, ...]) -> None:
+def test_tensors_come_back_bit_for_bit(shape: tuple[int, ...]) -> None:
     """Any dtype and shape; a view, a transposed and a strided array as what they show."""
     chance = np.random.default_rng(1)
-    array = chance.integers(0, 2, (*shape, 2)).astype(dtype)[..., 0]
-    for given_ in (array, array.T):
-        found = decode_tensors(encode_tensors({"a": given_, "b.c": array}))
-        assert found["a"].dtype == array.dtype
-        assert found["a"].shape == given_.shape
-        assert found["a"].tobytes() == np.ascontiguousarray(given_).tobytes()
+    for dtype in DTYPES:
+        array = chance.integers(0, 2, (*shape, 2)).astype(dtype)[..., 0]
+        for shown in (array, array.T):
+            found = decode_tensors(encode_tensors({"a": shown, "b.c": array}))
+            assert found["a"].dtype == array.dtype
+            assert found["a"].shape == shown.shape
+            assert found["a"].tobytes() == np.ascontiguousarray(shown).tobytes()
 
 
 def test_odd_floats_keep_their_bits() -> None:
