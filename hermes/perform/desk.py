@@ -37,6 +37,10 @@ class Judge:
     def __init__(self, trainer: Trainer, blocks: Blocks, store: Store) -> None:
         self._trainer, self._blocks, self._store = trainer, blocks, store
 
+    def close(self) -> None:
+        """Let go of the log's reader."""
+        self._store.close()
+
     def bytes_of(self, version: VersionPublished) -> bytes:
         """The bytes of a version, from the log."""
         return self._store.get(version.payload)

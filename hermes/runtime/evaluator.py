@@ -58,6 +58,12 @@ class Evaluator:
             self._thread.join(STOPPING)
 
     def _serve(self, judge: Judge) -> None:
+        try:
+            self._judge(judge)
+        finally:
+            judge.close()
+
+    def _judge(self, judge: Judge) -> None:
         while (version := self._asked.get()) is not None:
             started = self._clock.now()
             try:

@@ -27,8 +27,9 @@ class Failed(Event, frozen=True):
 class Hand:
     """One thread that does jobs in order."""
 
-    def __init__(self, name: str, tell: Callable[[Event], None]) -> None:
-        self._tell = tell
+    def __init__(self, name: str, tell: Callable[[Event], None], leave: Callable[[], None]) -> None:
+        """`tell` is given outcomes; `leave` is called by the thread when it ends."""
+        self._tell, self._leave = tell, leave
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -45,6 +46,12 @@ class Hand:
         self._thread.join(timeout)
 
     def _serve(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._leave()
+
+    def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             if self._over.is_set():
                 return

@@ -194,8 +194,8 @@ class TakingPart:
             ledger = names.physical(self.run, names.LEDGER)
             reader.follow(ledger, self.log.ends([ledger])[ledger])
             self._store, self._bulk = Store(self.log, self.run), Store(self.log, self.run)
-            self._trains = Hand("train", self.events.put)
-            self._fetches = Hand("fetch", self.events.put)
+            self._trains = Hand("train", self.events.put, self._store.close)
+            self._fetches = Hand("fetch", self.events.put, self._bulk.close)
             follower = threading.Thread(target=self._follow, args=(reader,), daemon=True)
             follower.start()
             left = self.outbox.left

@@ -158,6 +158,15 @@ def address(
         yield broker.address
 
 
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Whoever opened a connection closes it: no thread of the client outlives a test."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread.name for thread in threading.enumerate() if thread not in before]
+    assert left == []
+
+
 @pytest.fixture
 def cluster(address: str, tmp_path: Path, request: pytest.FixtureRequest) -> Cluster:
     """A run of its own for each test."""
