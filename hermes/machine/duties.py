@@ -6,9 +6,8 @@ memory of what it was about to do: it looks, and sees.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hermes.machine.admission import admission
+from hermes.machine.draft import Draft
 from hermes.machine.events import (
     Evaluate,
     Finish,
@@ -35,9 +34,6 @@ from hermes.messages import (
 from hermes.policy import aggregate, allocate
 from hermes.policy.sync import CLOSE, Close, Waiting
 from hermes.values import SECOND, Reason
-
-if TYPE_CHECKING:
-    from hermes.machine.master import Draft
 
 GRID = SECOND // 2
 """Least run time between two evaluations (design, part 9) ..."""

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from hermes.machine import duties
 from hermes.machine.admission import admission
-from hermes.machine.apply import apply_entries
+from hermes.machine.draft import Draft
 from hermes.machine.events import (
     Action,
     ChunkSeen,
@@ -61,7 +61,7 @@ from hermes.messages import (
     WorkerRefused,
 )
 from hermes.policy.aggregate import check_staleness
-from hermes.values import SECOND, Position, Reason
+from hermes.values import SECOND, Reason
 
 ASK_AGAIN = 5 * SECOND
 """A request to send again is repeated after this time, if the number is still missing."""
@@ -81,32 +81,6 @@ class Decision(msgspec.Struct, frozen=True):
     """Run time at which `Ticked` is wanted at the latest."""
     note: str = ""
     """A line for the central log."""
-
-
-class Draft:
-    """A decision in the making: the entries so far, and the state as it will be."""
-
-    def __init__(self, rules: Rules, state: MasterState, soft: Soft, now: int) -> None:
-        self.rules, self.state, self.soft, self.now = rules, state, soft, now
-        self.entries: list[Entry] = []
-        self.consumed: list[Consumed] = []
-        self.actions: list[Action] = []
-        self.note = ""
-
-    def add(self, *entries: Entry) -> None:
-        """Decide these entries; what follows sees the state after them."""
-        self.entries += entries
-        self.state = apply_entries(self.state, entries)
-
-    def take(self, position: Position, incarnation: str = "", number: int = 0) -> None:
-        """The input at this place is consumed."""
-        consumed = Consumed(position, incarnation, number)
-        self.consumed.append(consumed)
-        self.state = apply_entries(self.state, (), [consumed])
-
-    def remember(self, **changes: Any) -> None:
-        """Change the soft state."""
-        self.soft = replace(self.soft, **changes)
 
 
 def decide(
