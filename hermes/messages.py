@@ -7,13 +7,17 @@ reader must not follow.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 from hermes.values import Base, Birth, BlockRange, Payload, Position, Reason
 
 PROTOCOL = 1
+
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""A number that a peer claims: never negative, and exact as a float."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -62,10 +66,10 @@ class Update(Message, frozen=True):
 
     birth: Birth
     base: Base
-    samples: int
+    samples: Count
     """Sample passes trained since the base."""
-    rounds: int
-    oldest: int
+    rounds: Count
+    oldest: Count
     """The version at which the oldest step in it was computed; staleness counts from that."""
     payload: Payload
 
@@ -73,13 +77,13 @@ class Update(Message, frozen=True):
 class Round(Message, frozen=True):
     """A finished round: times, losses, the gate's decision and its inputs."""
 
-    round: int
-    base: int
-    steps: int
-    samples: int
-    busy: int
+    round: Count
+    base: Count
+    steps: Count
+    samples: Count
+    busy: Count
     """Nanoseconds of training and probing."""
-    waited: int
+    waited: Count
     """Nanoseconds since the round before, less `busy`."""
     loss: float | None
     """Mean training loss; None where it is not finite."""

@@ -35,7 +35,7 @@ from hermes.machine.events import (
     UpdateScored,
     VersionStored,
 )
-from hermes.machine.rules import PROTOCOL_RULES, Rules
+from hermes.machine.rules import PROTOCOL_RULES, Rules, malformed
 from hermes.machine.soft import Soft
 from hermes.machine.state import MasterState, Member
 from hermes.messages import (
@@ -43,7 +43,6 @@ from hermes.messages import (
     Consumed,
     Contribution,
     Entry,
-    Envelope,
     Heartbeat,
     ResendAsked,
     Resent,
@@ -61,7 +60,7 @@ from hermes.messages import (
     WorkerRefused,
 )
 from hermes.policy.aggregate import check_staleness
-from hermes.values import SECOND, Reason
+from hermes.values import SECOND, Position, Reason
 
 ASK_AGAIN = 5 * SECOND
 """A request to send again is repeated after this time, if the number is still missing."""
@@ -261,7 +260,7 @@ def _on_envelope(draft: Draft, event: EnvelopeReceived) -> None:
     elif answer == "repeat":
         draft.take(event.position)
     else:
-        BODIES[type(envelope.body)](draft, event.worker, envelope.body, envelope)
+        BODIES[type(envelope.body)](draft, event.worker, envelope.body, event.position)
         draft.take(event.position, envelope.sender, envelope.number)
 
 
@@ -282,8 +281,7 @@ def _ask_again(draft: Draft, member: Member, first: int) -> None:
     draft.add(ResendAsked(member.name, member.incarnation, first))
 
 
-def _on_round(draft: Draft, worker: str, body: Round, envelope: Envelope) -> None:
-    del envelope
+def _on_round(draft: Draft, worker: str, body: Round, at: Position) -> None:
     if draft.state.stopped is not None:
         return
     draft.add(
@@ -302,17 +300,16 @@ def _on_round(draft: Draft, worker: str, body: Round, envelope: Envelope) -> Non
         )
     )
     if body.update is not None:
-        _on_update(draft, worker, body.update)
+        _on_update(draft, worker, body.update, at)
     duties.resize(draft, worker)
 
 
-def _on_resent(draft: Draft, worker: str, body: Resent, envelope: Envelope) -> None:
-    del envelope
+def _on_resent(draft: Draft, worker: str, body: Resent, at: Position) -> None:
     if draft.state.stopped is None:
-        _on_update(draft, worker, body.update)
+        _on_update(draft, worker, body.update, at)
 
 
-def _on_update(draft: Draft, worker: str, update: Update) -> None:
+def _on_update(draft: Draft, worker: str, update: Update, at: Position) -> None:
     if not draft.rules.unborn(draft.state.members[worker], update.birth):
         return
     state = draft.state
@@ -322,17 +319,18 @@ def _on_update(draft: Draft, worker: str, update: Update) -> None:
     refusal = check_staleness(state.settings.merge, state.newest.version - update.oldest)
     if known is None or known.payload.digest != update.base.digest:
         refusal = Reason("unknown-base", {"base": update.base.version})
+    refusal = malformed(update, worker, at.offset, state.newest) or refusal
     if refusal is not None:
         draft.add(UpdateRejected(worker, update.birth, refusal))
 
 
-def _on_bye(draft: Draft, worker: str, body: Bye, envelope: Envelope) -> None:
-    del envelope
+def _on_bye(draft: Draft, worker: str, body: Bye, at: Position) -> None:
+    del at
     _dismiss(draft, draft.state.members[worker], body.reason)
     draft.note = f"{worker} says bye: {body.reason}"
 
 
-BODIES: dict[type, Callable[[Draft, str, Any, Envelope], None]] = {
+BODIES: dict[type, Callable[[Draft, str, Any, Position], None]] = {
     Round: _on_round,
     Resent: _on_resent,
     Bye: _on_bye,

@@ -5,14 +5,28 @@ The machines are given the table, so that a test can take a rule out and see an 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from hermes.machine import ledger
 from hermes.machine.ledger import Authority
 from hermes.machine.state import MasterState, Member
-from hermes.messages import PROTOCOL, BlocksReturned, Hello, LedgerRecord
+from hermes.messages import (
+    PROTOCOL,
+    BlocksReturned,
+    Hello,
+    LedgerRecord,
+    Update,
+    VersionPublished,
+)
 from hermes.values import SECOND, Birth, Reason
+
+NAME = re.compile(r"[a-z0-9-]{1,40}")
+"""What a worker may be called (protocol 1)."""
+
+SLACK = 1 << 20
+"""Bytes that an update may be longer than twice the model: headers of a tiny one."""
 
 Order = Literal["take", "repeat", "gap"]
 
@@ -36,6 +50,8 @@ def speaks_for(member: Member, sender: str) -> bool:
 
 def hello(state: MasterState, knock: Hello) -> Reason | None:
     """Rule 6: None admits; code "known" is ignored; anything else is a refusal."""
+    if not NAME.fullmatch(knock.worker):
+        return Reason("bad-name", {"rule": "1 to 40 of a-z, 0-9 and -"})
     member = state.members.get(knock.worker)
     if member is not None and knock.incarnation in member.taken:
         return Reason("known")
@@ -50,6 +66,21 @@ def hello(state: MasterState, knock: Hello) -> Reason | None:
     if member.status == "alive" and knock.previous not in member.taken:
         return Reason("name-taken", {"worker": knock.worker})
     return None
+
+
+def malformed(update: Update, worker: str, offset: int, newest: VersionPublished) -> Reason | None:
+    """Rule 5: why what an update claims cannot be; None if it can. Its chunks lie before the
+    message that names them (at `offset`), in the worker's own topic."""
+    payload = update.payload
+    claims = {
+        "topic": payload.topic == f"from.{worker}" and payload.generation == 0,
+        "offsets": 0 <= payload.first <= payload.last < offset,
+        "length": 0 < payload.length <= 2 * newest.payload.length + SLACK,
+        "samples": update.samples >= 1 and update.rounds >= 1,
+        "oldest": update.oldest <= update.base.version,
+    }
+    wrong = [claim for claim, holds in claims.items() if not holds]
+    return Reason("malformed", {"claim": wrong[0]}) if wrong else None
 
 
 def silent(heard: int, now: int, limit: float) -> bool:

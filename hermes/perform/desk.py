@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from hermes.codec import decode_tensors, encode_tensors
-from hermes.errors import Defect, PeerError
+from hermes.errors import BrokerRefused, Defect, NoSuchTopic, PeerError
 from hermes.machine.events import (
     Action,
     EvaluationFinished,
@@ -111,7 +111,7 @@ class Desk:
         local = self._update(action.update, current)
         loss = self._judge.scores(local, "validation").loss
         # The merge that follows needs the same tensors again.
-        self._models[action.update.payload.digest] = local
+        self._models = {payload.digest: current, action.update.payload.digest: local}
         return UpdateScored(
             action.update.birth, action.version.version, self._losses[payload.digest], loss
         )
@@ -158,7 +158,7 @@ class Desk:
             return known
         try:
             local = decode_tensors(self._store.get(update.payload))
-        except PeerError as error:
+        except (PeerError, NoSuchTopic, BrokerRefused) as error:
             raise Rejected(update.birth, Reason("unreadable", {"why": error.what})) from None
         refusal = aggregate.check_update(local, like)
         if refusal is not None:

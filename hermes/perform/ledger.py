@@ -24,6 +24,9 @@ from hermes.transport.log import Log, Record
 Watcher = Callable[[Record, LedgerRecord, MasterState], None]
 """Told of each record that counts, raw and read, with the state after it."""
 
+SILENCE = 60
+"""Seconds without a record that should be there."""
+
 TRIES = 10
 """Appends of the same bytes, each with the log's own patience, before we give up."""
 
@@ -114,8 +117,15 @@ class Ledger:
         reader = self._log.reader()
         try:
             reader.follow(self._topic, self.read_to)
+            silent = 0
             while self.read_to < end:
-                for record in reader.poll(1.0):
+                records = reader.poll(1.0)
+                silent = 0 if records else silent + 1
+                if silent > SILENCE:
+                    raise BrokerUnreachable(
+                        f"the ledger could not be read on for {SILENCE} s", where=self._topic
+                    )
+                for record in records:
                     if record.offset >= self.read_to:
                         self._take(record)
         finally:

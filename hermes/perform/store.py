@@ -56,10 +56,10 @@ class Store:
 
     def get(self, payload: Payload) -> bytes:
         """The bytes of a payload, verified; raises `PeerError` or `BrokerError`."""
-        kept = self._keeper.take(payload) if self._keeper is not None else None
+        topic = names.physical(self._run, payload.topic, payload.generation)
+        kept = self._keeper.take(topic, payload) if self._keeper is not None else None
         if kept is not None:
             return kept
-        topic = names.physical(self._run, payload.topic, payload.generation)
         self.received += payload.length
         return bytes(tensors.fetch_payload(self._bulk(), topic, payload, patience=PATIENCE))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hermes.codec import digest_of, encode, sign
+from hermes.codec import digest_of, encode, same, sign
 from hermes.data.prepare import Prepared
 from hermes.data.splits import SPLITS
 from hermes.errors import Unverified
@@ -35,7 +35,7 @@ class Signer:
 
     def verify(self, data: DataPublished) -> None:
         """Raise `Unverified` unless this upload was signed with our key."""
-        if data.signature != self.upload(data.source.digest, data.manifest.digest):
+        if not same(data.signature, self.upload(data.source.digest, data.manifest.digest)):
             raise Unverified(
                 "the job is not signed with this machine's cluster key; nothing of it was run",
                 where=f"run {self.run}",

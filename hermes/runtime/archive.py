@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from hermes.errors import RunError
+from hermes.errors import RunError, RunFailed
 from hermes.perform.ledger import Ledger
 from hermes.transport.log import Record
 from hermes.transport.memory import MemoryLog
@@ -22,8 +22,15 @@ class Archive:
 
     def add(self, record: Record) -> None:
         """Keep one record."""
-        self._file.write(_FRAME.pack(record.offset, len(record.value)) + record.value)
-        self._file.flush()
+        try:
+            self._file.write(_FRAME.pack(record.offset, len(record.value)) + record.value)
+            self._file.flush()
+        except OSError as error:
+            raise RunFailed(
+                f"the run's records cannot be written: {error.strerror or error}",
+                where=self._file.name,
+                remedy="Make room there, or choose another place with --out DIR.",
+            ) from None
 
     def close(self) -> None:
         """No more comes."""

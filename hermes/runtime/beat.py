@@ -7,11 +7,15 @@ import threading
 from hermes.codec import encode
 from hermes.errors import BrokerError
 from hermes.messages import MasterBeat
+from hermes.runtime.acks import Acknowledgements, away
 from hermes.transport import names
 from hermes.transport.log import Log
 
 EVERY = 2.0
 """Seconds."""
+
+OUTAGE = 600.0
+"""Seconds that the broker may be away."""
 
 
 class Beater:
@@ -20,9 +24,16 @@ class Beater:
     def __init__(self, log: Log, run: str, term: int, nonce: str) -> None:
         self._log, self._topic = log, names.physical(run, names.LOGS)
         self._term, self._nonce = term, nonce
+        self._acks = Acknowledgements()
+        self._silent = 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="master-beat", daemon=True)
         self._thread.start()
+
+    def check(self) -> None:
+        """Raise `BrokerUnreachable` if the broker has been away too long."""
+        if self._silent > OUTAGE:
+            raise away(self._silent, "the run's master")
 
     def stop(self) -> None:
         """No more beats."""
@@ -34,6 +45,8 @@ class Beater:
         while not self._over.wait(EVERY if count else 0.0):
             count += 1
             try:
-                self._log.append(self._topic, encode(MasterBeat(self._term, self._nonce, count)))
+                beat = encode(MasterBeat(self._term, self._nonce, count))
+                self._acks.add(self._log.append(self._topic, beat))
             except BrokerError:
-                continue  # an outage: the next beat tells
+                pass  # an outage: the beats before it are not acknowledged
+            self._silent = self._acks.unanswered()

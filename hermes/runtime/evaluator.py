@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable
 
 from hermes.codec import decode_tensors
-from hermes.errors import BrokerError, PeerError
+from hermes.errors import PeerError
 from hermes.machine.events import EvaluationFinished, Event
 from hermes.messages import VersionPublished
 from hermes.perform.desk import Judge, evaluation
 from hermes.runtime.clock import RunClock
+from hermes.runtime.hands import Failed, as_ours
 
 STOPPING = 10.0
 """Seconds that the evaluation under way may take at the end."""
@@ -23,12 +24,14 @@ class Best:
     def __init__(self) -> None:
         self.version = -1
         self.loss = float("inf")
+        self.accuracy: float | None = None
         self.data = b""
 
     def offer(self, outcome: EvaluationFinished, data: bytes) -> None:
         """Keep this version if it is better."""
         if outcome.loss is not None and outcome.loss < self.loss:
             self.version, self.loss, self.data = outcome.version, outcome.loss, data
+            self.accuracy = outcome.accuracy
 
 
 class Evaluator:
@@ -60,6 +63,8 @@ class Evaluator:
     def _serve(self, judge: Judge) -> None:
         try:
             self._judge(judge)
+        except BaseException as error:  # noqa: BLE001  (told, and raised by the master's thread)
+            self._tell(Failed(as_ours(error)))
         finally:
             judge.close()
 
@@ -69,8 +74,8 @@ class Evaluator:
             try:
                 data = judge.bytes_of(version)
                 scores = judge.scores(decode_tensors(data), "validation")
-            except (BrokerError, PeerError):
-                # An outage, or a version that is gone: the grid goes on with the next one.
+            except PeerError:
+                # The version is gone or damaged: the grid goes on with the next one.
                 cost = self._clock.now() - started
                 self._tell(EvaluationFinished(version.version, None, None, started, cost))
                 continue

@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from hermes.errors import HermesError
+from hermes.errors import Defect, HermesError
 from hermes.machine.events import Event
 from hermes.runtime.pace import Broken
 
@@ -22,6 +22,15 @@ class Failed(Event, frozen=True):
     """A job of a hand failed; the process ends with this error."""
 
     error: HermesError
+
+
+def as_ours(error: BaseException) -> HermesError:
+    """An error that another thread can raise: what is not ours is a defect, with its cause."""
+    if isinstance(error, HermesError):
+        return error
+    defect = Defect(f"{type(error).__name__}: {error}", where=threading.current_thread().name)
+    defect.__cause__ = error
+    return defect
 
 
 class Hand:
@@ -59,8 +68,8 @@ class Hand:
                 outcome = job()
             except Broken:
                 return
-            except HermesError as error:
-                self._tell(Failed(error))
+            except BaseException as error:  # noqa: BLE001  (told, and raised by the main thread)
+                self._tell(Failed(as_ours(error)))
                 return
             if outcome is not None:
                 self._tell(outcome)

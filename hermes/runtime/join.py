@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from hermes.codec import decode
+from hermes.codec import decode, same
 from hermes.errors import DecodeError, RunError, Unverified
-from hermes.messages import LedgerRecord, RunOpened, RunStopped
+from hermes.messages import LedgerRecord, RunOpened
+from hermes.perform.ledger import Ledger
 from hermes.perform.upload import Signer
 from hermes.transport import names
 from hermes.transport.log import Log, Reader
@@ -45,6 +46,7 @@ def wait_for_run(
             for name in reversed(found):
                 if is_open(log, name):
                     return name
+                seen.add(name)  # a run that has stopped stays so
         if time.monotonic() > end:
             what = f"the run {run!r} did not appear" if run else "no run appeared"
             raise RunError(
@@ -57,32 +59,16 @@ def wait_for_run(
 
 
 def is_open(log: Log, run: str) -> bool:
-    """Whether this run's ledger has no stop in it."""
-    reader = log.reader()
-    try:
-        topic = names.physical(run, names.LEDGER)
-        end = log.ends([topic])[topic]
-        reader.follow(topic, 0)
-        place = 0
-        while place < end:
-            for record in reader.poll(1.0):
-                place = record.offset + 1
-                try:
-                    message = decode(record.value)
-                except DecodeError:
-                    continue
-                entries = message.entries if isinstance(message, LedgerRecord) else ()
-                if any(isinstance(entry, RunStopped) for entry in entries):
-                    return False
-        return True
-    finally:
-        reader.close()
+    """Whether this run's ledger has no stop that counts."""
+    ledger = Ledger(log, names.physical(run, names.LEDGER))
+    ledger.fold()
+    return ledger.state.stopped is None
 
 
 def check_key(
     reader: Reader, run: str, key: bytes, patience: float, over: Callable[[float], bool]
-) -> None:
-    """Read the run's opening and see that it was signed with our key.
+) -> bool:
+    """Read the run's opening and see that it was signed with our key; False if it is `over`.
 
     Raises `Unverified` if it was not, `RunError` if no opening comes within `patience` seconds.
     The reader is left at the beginning of the ledger.
@@ -98,11 +84,13 @@ def check_key(
                 continue
             for entry in message.entries if isinstance(message, LedgerRecord) else ():
                 if isinstance(entry, RunOpened):
-                    if entry.key_proof != Signer(run, key).opening():
+                    if not same(entry.key_proof, Signer(run, key).opening()):
                         raise Unverified(
                             "this worker has another cluster key than the run's master",
                             where=f"run {run}",
                             remedy="Copy the master's key file here, and name it with --key-file.",
                         )
-                    return
+                    return True
+    if over(0.0):
+        return False
     raise RunError("the run was never opened", where=run, remedy="Is its master running?")

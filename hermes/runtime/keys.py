@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -30,20 +31,29 @@ def cluster_key(path: Path | None = None) -> bytes:
     if path is not None:
         return _read(path)
     path = default_key_file()
+    if not path.exists():
+        _make(path)
+    return _read(path)
+
+
+def _make(path: Path) -> None:
+    """Make a key, whole or not at all; whoever comes second takes the first one's."""
+    spare = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read(path)
+        handle = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(BYTES) + "\n")
+        with contextlib.suppress(FileExistsError):
+            os.link(spare, path)
     except OSError as error:
         raise UsageError(
             f"the cluster key cannot be made: {error.strerror}",
             where=str(path),
             remedy="Name another file with --key-file, or another folder with HERMES_CONFIG.",
         ) from None
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_hex(BYTES) + "\n")
-    return _read(path)
+    finally:
+        spare.unlink(missing_ok=True)
 
 
 def fingerprint(key: bytes) -> str:

@@ -182,6 +182,7 @@ class LocalCluster:
         self.master: MasterProcess | None = None
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._gone: set[str] = set()
+        self._given_up = False
 
     def start(self) -> None:
         """Prepare the job, measure a step while nothing else runs, start the workers."""
@@ -255,9 +256,17 @@ class LocalCluster:
                 self._gone.add(name)
                 text = f"the process of {name} has ended with code {code}: {self._last_words(name)}"
                 self.listener.line(LogLine("run", "warning", utc_now(), text))
-        if self.processes and len(self._gone) == len(self.processes) and self.master is not None:
-            self.master.interrupt("no-worker-left", "failed")
-            self.processes = {}
+        if self._gone and self.master is not None and not self._given_up:
+            if state.started is None:
+                # It is expected, and nobody starts it again: the others would wait for ever.
+                self._give_up("worker-died-before-the-start")
+            elif len(self._gone) == len(self.processes):
+                self._give_up("no-worker-left")
+
+    def _give_up(self, why: str) -> None:
+        assert self.master is not None
+        self._given_up = True
+        self.master.interrupt(why, "failed")
 
     def _last_words(self, name: str) -> str:
         path = self.options.master.folder.log / f"{name}.out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -43,7 +44,25 @@ class LineSender:
 
 def as_text(line: LogLine) -> str:
     """As it stands in `central.log`."""
-    return f"{line.at} {line.source:<10} {line.level:<7} {line.text}"
+    return f"{plain(line.at)} {plain(line.source):<10} {plain(line.level):<7} {plain(line.text)}"
+
+
+def plain(text: str) -> str:
+    """A peer's text without what would drive a terminal; a second line is indented later."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+class _Handler(logging.handlers.RotatingFileHandler):
+    """Rotates; what cannot be written is an error of ours, not a traceback beside the display."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        del record
+        error = sys.exc_info()[1]
+        raise RunFailed(
+            f"the central log cannot be written: {error}",
+            where=self.baseFilename,
+            remedy="Make room there, or choose another place with --out DIR.",
+        ) from error
 
 
 class CentralLog:
@@ -51,9 +70,7 @@ class CentralLog:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._handler = logging.handlers.RotatingFileHandler(
-                path, maxBytes=ROTATE, backupCount=KEPT, encoding="utf-8"
-            )
+            self._handler = _Handler(path, maxBytes=ROTATE, backupCount=KEPT, encoding="utf-8")
         except OSError as error:
             raise RunFailed(
                 f"the central log cannot be written: {error.strerror}",

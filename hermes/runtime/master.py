@@ -39,6 +39,7 @@ from hermes.machine.events import (
     TopicRead,
     UploadData,
 )
+from hermes.machine.rules import NAME
 from hermes.machine.state import MasterState
 from hermes.messages import (
     Bye,
@@ -65,6 +66,7 @@ from hermes.runtime.beat import Beater
 from hermes.runtime.clock import RunClock
 from hermes.runtime.evaluator import Evaluator
 from hermes.runtime.folder import RunFolder, existing
+from hermes.runtime.hands import Failed
 from hermes.runtime.logs import CentralLog, LineSender, utc_now
 from hermes.runtime.results import build_result, save_models
 from hermes.runtime.software import software
@@ -77,6 +79,12 @@ from hermes.values import SECOND, Position, Reason
 
 READY = "Master has been successfully initialized!"
 """The line that says that workers may come."""
+
+LARGEST_INPUT = 4096
+"""Bytes of a small message of a worker: a report with its update takes some hundred."""
+
+BATCH = 200
+"""Inputs decided in one record, at most: it stays below what a broker takes."""
 
 POLL = 0.2
 """Seconds that one poll waits at most: how soon Ctrl-C, and an evaluation's outcome, are seen."""
@@ -189,12 +197,12 @@ class MasterProcess:
         nonce = secrets.token_hex(16)
         self._ledger.start(nonce, self.clock.now())
         self._decider = Decider(self._ledger)
-        beater = Beater(self.log, options.run, self._ledger.state.authority.term, nonce)
+        self._beater = Beater(self.log, options.run, self._ledger.state.authority.term, nonce)
         try:
             self._see_through()
             return self._conclude()
         finally:
-            beater.stop()
+            self._beater.stop()
             self._evaluator.stop()
             self._reader.close()
             self._store.close()
@@ -211,10 +219,14 @@ class MasterProcess:
     def _turn(self) -> None:
         """One turn: what one poll brought is decided, committed and performed."""
         now = self.clock.now()
-        for record in self._reader.poll(self._patience(now)):
+        for record in self._reader.poll(self._patience(now), limit=BATCH):
             self._receive(record)
+        self._beater.check()
         while not self._events.empty():
-            self._handle(self._events.get())
+            event = self._events.get()
+            if isinstance(event, Failed):
+                raise event.error
+            self._handle(event)
         while not self._stop.empty():
             self._handle(self._stop.get())
         self._report_read()
@@ -339,9 +351,7 @@ class MasterProcess:
         self._follow(names.LOBBY, action.after)
 
     def _follow_worker(self, action: FollowWorker) -> None:
-        short = names.from_worker(action.worker)
-        self.log.create([names.physical(self.options.run, short)])
-        self._follow(short, action.after)
+        self._follow(names.from_worker(action.worker), action.after)
 
     def _follow(self, short: str, after: Position | None) -> None:
         place = max(after.offset + 1 if after else 0, self._places.get(short, 0))
@@ -376,7 +386,7 @@ class MasterProcess:
             self._handle(ChunkSeen(worker))
             return
         try:
-            message = decode(record.value)
+            message = decode(record.value, LARGEST_INPUT)
         except DecodeError as error:
             self._warn_once(name.short, record.offset, str(error))
             return
@@ -387,20 +397,25 @@ class MasterProcess:
         elif isinstance(message, (Hello, StopRequested)) and name.short == names.LOBBY:
             self._receive_knock(position, message)
         elif isinstance(message, Envelope) and worker is not None:
-            if isinstance(message.body, (Heartbeat, Bye)) and message.body.traffic:
-                self._traffic[message.sender] = message.body.traffic
+            self._note_traffic(worker, message)
             self._handle(EnvelopeReceived(worker, position, message))
+
+    def _note_traffic(self, worker: str, envelope: Envelope) -> None:
+        member = self._decider.view.members.get(worker)
+        if member is None or member.incarnation != envelope.sender:
+            return
+        if isinstance(envelope.body, (Heartbeat, Bye)) and envelope.body.traffic:
+            self._traffic[envelope.sender] = envelope.body.traffic
 
     def _receive_knock(self, position: Position, message: Hello | StopRequested) -> None:
         if message.run != self.options.run or not verified(self.options.key, message):
-            who = message.worker if isinstance(message, Hello) else "somebody"
-            self._warn_once(
-                f"{position.topic} {who}",
-                position.offset,
-                f"{who} does not hold the cluster key; it is ignored",
-            )
+            what = "somebody who does not hold the cluster key knocks; that is ignored"
+            self._warn_once(position.topic, position.offset, what)
             return
         if isinstance(message, Hello):
+            if NAME.fullmatch(message.worker):
+                # Created before anyone is told of it (protocol 1).
+                self.log.create([names.physical(self.options.run, f"from.{message.worker}")])
             self._handle(HelloReceived(position, message))
         else:
             self._handle(StopReceived(position, message))
@@ -425,10 +440,12 @@ class MasterProcess:
         self._say.say(f"The run has {state.status}: {state.stopped.code}")
         for record in self._reader.poll(POLL):
             self._receive(record)
+        self._evaluator.stop()
+        best = self._evaluator.best
         if state.newest is not None:
-            save_models(options.folder, state, self._store, self._evaluator.best)
+            save_models(options.folder, state, self._store, best)
         traffic = [self.log.traffic.flat(), *self._traffic.values()]
-        return build_result(options.folder, state, self.clock.now(), traffic)
+        return build_result(options.folder, state, self.clock.now(), traffic, best)
 
 
 PERFORM: dict[type, Callable[..., None]] = {

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from hermes.machine.state import MasterState, Member
+from hermes.perform.desk import finite
 from hermes.perform.store import Store
 from hermes.runtime.evaluator import Best
 from hermes.runtime.folder import RunFolder
@@ -24,11 +25,17 @@ def save_models(folder: RunFolder, state: MasterState, store: Store, best: Best)
     final = state.scores.get("validation_loss")
     if not best.data or (final is not None and final < best.loss):
         best.data, best.version = last, state.newest.version
+        best.loss = float("nan") if final is None else final
+        best.accuracy = state.scores.get("validation_accuracy")
     folder.write(folder.best, best.data)
 
 
 def build_result(
-    folder: RunFolder, state: MasterState, now: int, traffic: Iterable[tuple[int, ...]]
+    folder: RunFolder,
+    state: MasterState,
+    now: int,
+    traffic: Iterable[tuple[int, ...]],
+    best: Best,
 ) -> dict[str, Any]:
     """The result, written to `result.json` and returned; keys are only ever added."""
     assert state.stopped is not None
@@ -50,7 +57,11 @@ def build_result(
             "test": scores.get("test_accuracy"),
         },
         "loss": {"validation": scores.get("validation_loss"), "test": scores.get("test_loss")},
-        "best": msgspec.to_builtins(state.evaluations.best),
+        "best": {
+            "version": best.version if best.data else None,
+            "loss": finite(best.loss),
+            "accuracy": best.accuracy,
+        },
         "bytes": summed(traffic),
         "workers": {name: _worker(m, state) for name, m in sorted(state.members.items())},
         "updates": _updates(state),

@@ -11,7 +11,6 @@ import queue
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from msgspec.structs import replace
 from hermes.chance import generator
 from hermes.codec import decode, encode, proof_of
 from hermes.data.cache import BlockCache
-from hermes.errors import BrokerError, BrokerUnreachable, DecodeError, OutcomeUnknown, Unverified
+from hermes.errors import BrokerUnreachable, DecodeError, NoSuchTopic, RunError, Unverified
 from hermes.job import Job, build
 from hermes.machine import worker as machine
 from hermes.machine.events import (
@@ -50,6 +49,7 @@ from hermes.machine.events import (
     UpdateStored,
     VersionLoaded,
 )
+from hermes.machine.rules import PROTOCOL_RULES
 from hermes.machine.worker import WorkerState
 from hermes.messages import (
     Bye,
@@ -67,7 +67,8 @@ from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer
 from hermes.policy.presets import from_tree
-from hermes.runtime.hands import Failed, Hand
+from hermes.runtime.acks import Acknowledgements, away
+from hermes.runtime.hands import Failed, Hand, as_ours
 from hermes.runtime.join import check_key, wait_for_run
 from hermes.runtime.logs import LineSender
 from hermes.runtime.measure import emulated_step, step_seconds
@@ -81,6 +82,9 @@ from hermes.transport.log import Log, Reader, Receipt
 
 KNOCK_AGAIN = 5.0
 """Seconds between two hellos."""
+
+UNANSWERED = 30.0
+"""Seconds after which a worker without a named run leaves one whose master does not answer."""
 
 LEAVING = 2.0
 """Seconds that a step under way may take when the process leaves."""
@@ -107,7 +111,7 @@ class WorkerOptions(NamedTuple):
 
 
 class Farewell(NamedTuple):
-    """Why a worker left: "done", "refused", "fenced", "interrupted" or "again"."""
+    """Why a worker left: "done", "refused", "fenced", "interrupted", "unanswered", "again"."""
 
     code: str
     reason: str
@@ -136,6 +140,10 @@ class WorkerProcess:
             if run is None:
                 return Farewell("interrupted", "interrupted")
             farewell = self._take_part(run)
+            if farewell.code == "unanswered" and options.run is not None:
+                raise RunError(
+                    farewell.reason, where="the broker", remedy="Is the run's master alive?"
+                )
             if options.run is not None or farewell.code in ("interrupted", "refused"):
                 return farewell
             seen.add(run)
@@ -179,8 +187,9 @@ class TakingPart:
         self._bench: WorkerBench | None = None
         self._beat_every = 1.0
         self._next_beat = 0.0
-        self._beats: deque[tuple[float, Receipt]] = deque()
+        self._acks = Acknowledgements()
         self._next_knock = 0.0
+        self._began, self._said = 0.0, False
 
     # --- the whole ------------------------------------------------------------------------------
 
@@ -190,7 +199,8 @@ class TakingPart:
         self.outbox = Outbox(options.state / self.run / options.name, self.run)
         reader = self.log.reader()
         try:
-            check_key(reader, self.run, options.key, options.patience, self._over.wait)
+            if not check_key(reader, self.run, options.key, options.patience, self._over.wait):
+                return Farewell("interrupted", "interrupted")
             ledger = names.physical(self.run, names.LEDGER)
             reader.follow(ledger, self.log.ends([ledger])[ledger])
             self._store, self._bulk = Store(self.log, self.run), Store(self.log, self.run)
@@ -214,7 +224,8 @@ class TakingPart:
             self.outbox.close()
 
     def _live(self) -> Farewell:
-        self._next_knock = time.monotonic() + KNOCK_AGAIN
+        self._began = time.monotonic()
+        self._next_knock = self._began + KNOCK_AGAIN
         while self.farewell is None:
             now = time.monotonic()
             try:
@@ -232,11 +243,25 @@ class TakingPart:
         if self.farewell is not None:
             return
         if self.state.phase == "knocking" and now >= self._next_knock:
+            self._wait_for_answer(now)
             self._next_knock = now + KNOCK_AGAIN
             self._deliver(KnockDue(secrets.token_hex(8)))
         if now >= self._next_beat:
             self._next_beat = now + self._beat_every
             self._deliver(BeatDue(self._pacer.steps))
+
+    def _wait_for_answer(self, now: float) -> None:
+        """Say that nobody answers, once; give up after the patience."""
+        if not self._said:
+            self._said = True
+            self.say(f"no master answers in run {self.run} yet; knocking again")
+        patience = self.options.patience
+        if self.options.run is None:
+            patience = min(patience, UNANSWERED)
+        if now - self._began > patience:
+            self.farewell = Farewell(
+                "unanswered", f"no master answered in run {self.run} within {patience:g} s"
+            )
 
     def _deliver(self, event: Event) -> None:
         """One event: decide, perform."""
@@ -267,7 +292,8 @@ class TakingPart:
         trainer = make_trainer(job, generator(seed, "init"))
         cache = BlockCache(options.cache, settings.cache.max << 20)
         blocks = Blocks(self._store, manifest, cache)
-        self._ahead = Blocks(self._bulk, manifest, cache)
+        ahead = BlockCache(options.cache, settings.cache.max << 20)
+        self._ahead = Blocks(self._bulk, manifest, ahead)
         blocks.fetch("probe", range(blocks.count("probe")))
         self._beat_every = settings.workers.heartbeat
         bench = WorkerBench(options.name, seed, job, trainer, blocks)
@@ -296,8 +322,8 @@ class TakingPart:
         while not self._following.is_set():
             try:
                 records = reader.poll(1.0)
-            except BrokerError as error:
-                self.events.put(Failed(error))
+            except Exception as error:  # noqa: BLE001  (told, and raised by the main thread)
+                self.events.put(Failed(as_ours(error)))
                 return
             for raw in records:
                 try:
@@ -348,40 +374,30 @@ class TakingPart:
 
     def _send_beat(self, action: SendBeat) -> None:
         self._post(0, Heartbeat(action.steps, action.last, self.log.traffic.flat()))
-        self._look_at_broker(time.monotonic())
+        self._look_at_broker()
 
-    def _look_at_broker(self, now: float) -> None:
-        """Heartbeats are acknowledged, or the broker is away; too long, and this process ends."""
-        while self._beats:
-            sent, receipt = self._beats[0]
-            try:
-                receipt.offset(0.0)
-            except (OutcomeUnknown, BrokerUnreachable):
-                if now - sent > self.options.outage:
-                    raise BrokerUnreachable(
-                        f"the broker has not answered for {now - sent:.0f} s",
-                        where=self.run,
-                        remedy="Start it again, then this worker; what it had pushed is kept.",
-                    ) from None
-                return
-            self._beats.popleft()
+    def _look_at_broker(self) -> None:
+        silent = self._acks.unanswered()
+        if silent > self.options.outage:
+            raise away(silent, self.options.name)
 
     def _post(self, number: int, body: WorkerBody) -> None:
         seen = self.state.authority
         envelope = Envelope(self.incarnation, number, seen.offset, seen.chain, body)
         receipt = self._append(self._topic, encode(envelope))
         if receipt is not None and not number:
-            self._beats.append((time.monotonic(), receipt))
+            self._acks.add(receipt)
 
     def _append(self, topic: str, data: bytes) -> Receipt | None:
         """Send; what does not arrive is asked for again by its number."""
         try:
             return self.log.append(topic, data)
-        except BrokerUnreachable:
+        except (BrokerUnreachable, NoSuchTopic):
             return None
 
     def _forget(self, action: Forget) -> None:
-        for number in [number for number in self.kept if number <= action.up_to]:
+        passed = PROTOCOL_RULES.may_forget
+        for number in [number for number in self.kept if passed(number, action.up_to)]:
             del self.kept[number]
 
     def _forget_update(self, action: ForgetUpdate) -> None:
@@ -394,7 +410,7 @@ class TakingPart:
             self._ready.wait()
             bench = self._ready_bench()
             self._ahead.fetch("train", bench.indices(action.grant))
-            bench.accept(action.grant)
+            self._trains.do(partial(bench.accept, action.grant))
             return BlocksFetched(action.grant.number)
 
         self._fetches.do(job)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from hermes.codec import encode
 from hermes.machine import master, state, worker
 from hermes.machine.apply import apply
@@ -156,7 +158,8 @@ class MasterStage:
 
     def at(self, topic: str) -> Position:
         """The next place of an input topic."""
-        self.offset[topic] = self.offset.get(topic, -1) + 1
+        # Place 0 is a chunk's: what an update names lies before the message that names it.
+        self.offset[topic] = self.offset.get(topic, 0) + 1
         return Position(topic, 0, self.offset[topic])
 
     def hello(
@@ -199,7 +202,9 @@ class MasterStage:
         version = self.state.newest if base is None else self.state.versions[base]
         assert version is not None
         place = Base(version.version, version.payload.digest)
-        payload = reference("from", 100 * number + int(name[-1]))
+        payload = replace(
+            reference("from", 100 * number + int(name[-1])), topic=f"from.{name}", first=0, last=0
+        )
         return Update(Birth(who, number), place, 24, 1, version.version, payload)
 
     def round(

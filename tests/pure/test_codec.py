@@ -28,6 +28,7 @@ from hermes.errors import DecodeError
 from hermes.messages import (
     PROTOCOL,
     AnyMessage,
+    Count,
     Entry,
     Envelope,
     Heartbeat,
@@ -51,6 +52,8 @@ TEXTS = ("", "worker-1", "ü✓", "\x00", "x" * 70)
 def value(kind: Any, chance: random.Random) -> Any:
     """A value of a type, drawn from its annotations; small, and with odd corners."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind == Count:
+        return chance.choice([0, 1, 2**31, 2**53, chance.getrandbits(40)])
     if origin in (typing.Union, types.UnionType):
         return value(chance.choice(arguments), chance)
     if origin is tuple:
@@ -59,7 +62,7 @@ def value(kind: Any, chance: random.Random) -> Any:
         keys = [value(arguments[0], chance) for _ in range(chance.randint(0, 2))]
         return {key: value(arguments[1], chance) for key in keys}
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        hints = typing.get_type_hints(kind)
+        hints = typing.get_type_hints(kind, include_extras=True)
         return kind(*(value(hints[field], chance) for field in kind.__struct_fields__))
     return SCALARS[kind](chance)
 

@@ -111,7 +111,7 @@ def test_a_repeat_is_not_taken_again() -> None:
     stage.say("w1", body, number=1)
     decision = stage.say("w1", body, number=1)
     assert not decision.entries
-    assert stage.state.consumed["from.w1"].offset == 1
+    assert stage.state.consumed["from.w1"].offset == 2
     assert stage.state.members["w1"].rounds == 1
 
 
@@ -155,7 +155,7 @@ def test_an_earlier_incarnation_is_not_listened_to() -> None:
     decision = stage.say("w1", stage.round("w1"), number=1, sender="w1-1")
     assert not decision.entries
     assert stage.state.members["w1"].rounds == 0
-    assert stage.state.consumed["from.w1"].offset == 0
+    assert stage.state.consumed["from.w1"].offset == 1
 
 
 def test_an_update_sent_again_keeps_its_birth_and_is_taken_once() -> None:
@@ -384,7 +384,7 @@ def test_a_new_master_admits_everyone_anew() -> None:
     assert admitted["w1"].taken == {"w1-1": 1}
     assert admitted["w1"].hello == ""
     assert one(FollowWorker, [a for a in decision.actions if getattr(a, "worker", "") == "w1"]) == (
-        FollowWorker("w1", Position("from.w1", 0, 0))
+        FollowWorker("w1", Position("from.w1", 0, 1))
     )
     assert {m.term for m in stage.state.members.values() if m.status == "alive"} == {2}
 
