@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from stage import MasterStage, of, one
@@ -738,3 +738,42 @@ def test_steps_of_heartbeats_are_not_counted_as_rounds() -> None:
     before = stage.state.members["w1"]
     stage.say("w1", Heartbeat(99, 0))
     assert stage.state.members["w1"] == before
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes"),
+    [
+        ("topic", {"topic": "nonsense"}),
+        ("topic", {"topic": "from.w2"}),
+        ("topic", {"generation": -3}),
+        ("offsets", {"first": -1}),
+        ("offsets", {"last": 10**9}),
+        ("offsets", {"first": 5, "last": 4}),
+        ("length", {"length": 1 << 40}),
+        ("length", {"length": 0}),
+    ],
+)
+def test_a_payload_that_cannot_be_is_rejected(claim: str, changes: dict[str, Any]) -> None:
+    """[5] An update's chunks lie before it, in its worker's topic, and are as long as a model."""
+    stage = MasterStage("bsp")
+    update = stage.update("w1")
+    update = master.replace(update, payload=master.replace(update.payload, **changes))
+    rejected = one(UpdateRejected, stage.say("w1", stage.round("w1", update)))
+    assert (rejected.reason.code, rejected.reason.facts) == ("malformed", {"claim": claim})
+
+
+@pytest.mark.parametrize("changes", [{"samples": 0}, {"rounds": 0}, {"oldest": 7}])
+def test_counts_that_cannot_be_are_rejected(changes: dict[str, Any]) -> None:
+    """[5] An update holds samples, and its oldest step is not younger than its base."""
+    stage = MasterStage("bsp")
+    update = master.replace(stage.update("w1"), **changes)
+    rejected = one(UpdateRejected, stage.say("w1", stage.round("w1", update)))
+    assert rejected.reason.code == "malformed"
+
+
+def test_a_name_that_is_none_is_refused() -> None:
+    """[1] Worker names are 1 to 40 of a-z, 0-9 and -."""
+    stage = MasterStage(workers=0)
+    for name in ("A b", "", "x" * 41, "../w1"):
+        refused = one(WorkerRefused, stage.hello(name))
+        assert refused.reason.code == "bad-name"
