@@ -406,7 +406,7 @@ def blame(doing: str, error: BaseException, otherwise: str = "") -> HermesError:
     return JobError(
         f"{doing} raises {type(error).__name__}{': ' if text else ''}{text}",
         where=where,
-        remedy="Mend that line; `hermes check` tries the job alone.",
+        remedy="Mend that line; `hermes run JOB.py` tries the job before it starts anything.",
     )
 
 
