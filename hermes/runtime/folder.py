@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from hermes.broker.process import identity
-from hermes.errors import RunError, RunFailed
+from hermes.errors import RunError, RunFailed, UsageError
 from hermes.runtime.logs import utc_now
 
 
@@ -51,7 +51,7 @@ class RunFolder:
         self.work = self.path / "work"
 
     def create(self) -> None:
-        """Make the folder, and point `latest` at it. Raises `RunFailed` naming the path."""
+        """Make the folder, and point `latest` at it. Raises `UsageError` naming the path."""
         try:
             self.log.mkdir(parents=True, exist_ok=True)
             self.work.mkdir(exist_ok=True)
@@ -61,7 +61,7 @@ class RunFolder:
             spare.symlink_to(self.run)
             spare.replace(latest)
         except OSError as error:
-            raise RunFailed(
+            raise UsageError(
                 f"the run's folder cannot be made: {error.strerror or error}",
                 where=str(self.path),
                 remedy="Choose another place with --out DIR.",

