@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from hermes.codec import encode
 from hermes.errors import BrokerError
@@ -24,7 +25,11 @@ OUTAGE = 600.0
 class Beater:
     """A thread that beats, until it is stopped."""
 
-    def __init__(self, log: Log, run: str, term: int, nonce: str) -> None:
+    def __init__(
+        self, log: Log, run: str, term: int, nonce: str, tell: Callable[[str], None]
+    ) -> None:
+        """`tell` is called from this thread: the master's own may be waiting for the broker."""
+        self._tell = tell
         self._log, self._topic = log, names.physical(run, names.LOGS)
         self._term, self._nonce = term, nonce
         self._acks = Acknowledgements()
@@ -33,20 +38,18 @@ class Beater:
         self._thread = threading.Thread(target=self._beat, name="master-beat", daemon=True)
         self._thread.start()
 
-    def check(self) -> str:
-        """What there is to say of the broker, each time that changes: it is away, or back.
-
-        Raises `BrokerUnreachable` if it has been away too long.
-        """
+    def check(self) -> None:
+        """Raise `BrokerUnreachable` if the broker has been away too long."""
         if self._silent > OUTAGE:
             raise away(self._silent, "the run's master")
+
+    def _tell_news(self) -> None:
+        """Say it, once, when the broker is away and when it is back."""
         gone = self._silent > SAID
-        if gone == self._said:
-            return ""
-        self._said = gone
-        if gone:
-            return f"the broker does not answer; waiting for it, up to {OUTAGE:g} s"
-        return "the broker answers again"
+        if gone != self._said:
+            self._said = gone
+            waits = f"the broker does not answer; waiting for it, up to {OUTAGE:g} s"
+            self._tell(waits if gone else "the broker answers again")
 
     def stop(self) -> None:
         """No more beats."""
@@ -63,3 +66,4 @@ class Beater:
             except BrokerError:
                 pass  # an outage: the beats before it are not acknowledged
             self._silent = self._acks.unanswered()
+            self._tell_news()

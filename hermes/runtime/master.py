@@ -125,7 +125,7 @@ class Listener(Protocol):
         """The state after a turn; `now` in nanoseconds of run time."""
 
     def line(self, line: LogLine) -> None:
-        """A line of the central log."""
+        """A line of the central log; may be called from another thread."""
 
 
 class UploadBroken(Exception):
@@ -201,7 +201,8 @@ class MasterProcess:
         nonce = secrets.token_hex(16)
         self._ledger.start(nonce, self.clock.now())
         self._decider = Decider(self._ledger)
-        self._beater = Beater(self.log, options.run, self._ledger.state.authority.term, nonce)
+        term = self._ledger.state.authority.term
+        self._beater = Beater(self.log, options.run, term, nonce, self._tell_of_broker)
         try:
             self._see_through()
             return self._conclude()
@@ -225,8 +226,7 @@ class MasterProcess:
         now = self.clock.now()
         for record in self._reader.poll(self._patience(now), limit=BATCH):
             self._receive(record)
-        if news := self._beater.check():
-            self.listener.line(LogLine("master", "warning", utc_now(), news))
+        self._beater.check()
         while not self._events.empty():
             event = self._events.get()
             if isinstance(event, Failed):
@@ -261,6 +261,9 @@ class MasterProcess:
                 self._perform(action)
             if record is None and not actions:
                 return
+
+    def _tell_of_broker(self, text: str) -> None:
+        self.listener.line(LogLine("master", "warning", utc_now(), text))
 
     def _note(self, text: str) -> None:
         self._say.say(text)
