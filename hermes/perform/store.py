@@ -26,21 +26,16 @@ class Store:
         """`keeper`: where chunks may lie already, that came by in another reader."""
         self._log, self._run, self._chunk, self._keeper = log, run, chunk, keeper
         self._reader: Reader | None = None
-        self.sent = 0
-        self.received = 0
-        """Bytes of values."""
 
     def put(self, short: str, data: bytes) -> Payload:
         """Send `data` in chunks to a topic; raises `BrokerError`."""
         topic = names.physical(self._run, short)
-        self.sent += len(data)
         return tensors.send_payload(self._log, topic, short, 0, data, chunk_size=self._chunk)
 
     def append(self, short: str, data: bytes) -> Callable[[], int]:
         """Send one record; what is returned waits for its offset. While the outcome is unknown
         the record is sent again: readers go by offset, so that a second copy does no harm."""
         topic = names.physical(self._run, short)
-        self.sent += len(data)
         receipt = self._log.append(topic, data)
 
         def offset() -> int:
@@ -60,7 +55,6 @@ class Store:
         kept = self._keeper.take(topic, payload) if self._keeper is not None else None
         if kept is not None:
             return kept
-        self.received += payload.length
         return bytes(tensors.fetch_payload(self._bulk(), topic, payload, patience=PATIENCE))
 
     def records(self, short: str, offsets: Sequence[int]) -> Iterator[tuple[int, bytes]]:
@@ -84,7 +78,6 @@ class Store:
                 place = found[-1].offset + 1
                 for record in found:
                     if wanted and record.offset == wanted[0]:
-                        self.received += len(record.value)
                         yield wanted.pop(0), record.value
         finally:
             reader.drop(topic)
