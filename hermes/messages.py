@@ -120,6 +120,8 @@ class Bye(Message, frozen=True):
     reason: str
     traffic: tuple[int, ...] = ()
     """As in a heartbeat."""
+    failed: bool = False
+    """It cannot train this job; the reason says why."""
 
 
 WorkerBody: TypeAlias = Round | Resent | Heartbeat | Bye
@@ -320,6 +322,8 @@ class WorkerLeft(Message, frozen=True):
 
     worker: str
     reason: str
+    unable: bool = False
+    """It came and cannot train this job."""
 
 
 class ResendAsked(Message, frozen=True):
@@ -439,6 +443,10 @@ class MasterBeat(Message, frozen=True):
     term: int
     nonce: str
     count: int
+    used: int = 0
+    """Bytes that the run has at its broker ..."""
+    limit: int = 0
+    """... and may have; 0: no limit, or not said."""
 
 
 AnyMessage: TypeAlias = (

@@ -119,6 +119,7 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
             old,
             incarnation=entry.incarnation,
             status="alive",
+            unable=False,
             term=term,
             clock=max(old.clock, slowest(state)),
             base=entry.version.version,
@@ -182,6 +183,17 @@ def _drop_grants(state: MasterState, worker: str, numbers: tuple[int, ...]) -> M
     return _member(state, worker, grants=left)
 
 
+NOT_FINITE = ("not-finite", "loss-not-finite")
+"""Why a round is vetoed, or an update rejected, whose numbers are NaN or infinite."""
+
+
+def _unusable(state: MasterState, entry: RoundNoted) -> int:
+    """After this round: a pushed one is counted once it is decided."""
+    if entry.verdict == "push":
+        return state.unusable
+    return state.unusable + 1 if entry.reason.code in NOT_FINITE else 0
+
+
 def _round(state: MasterState, entry: RoundNoted) -> MasterState:
     member = state.members[entry.worker]
     timings = member.timings
@@ -191,7 +203,7 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
     state = _drop_grants(state, entry.worker, entry.finished)
     member = state.members[entry.worker]
     return _member(
-        state,
+        replace(state, unusable=_unusable(state, entry)),
         entry.worker,
         clock=member.clock + 1,
         base=entry.base,
@@ -220,7 +232,7 @@ def _rejected(state: MasterState, entry: UpdateRejected) -> MasterState:
     member = state.members[entry.worker]
     assert state.newest is not None
     state = _member(
-        state,
+        replace(state, unusable=state.unusable + (entry.reason.code in NOT_FINITE)),
         entry.worker,
         rejected=member.rejected + 1,
         base=state.newest.version,
@@ -246,7 +258,7 @@ def _published(state: MasterState, entry: VersionPublished) -> MasterState:
         )
     state = _decided(state, [(part.worker, part.birth) for part in entry.members])
     versions = _with(state.versions, entry.version, entry)
-    state = replace(state, versions=versions, newest=entry)
+    state = replace(state, versions=versions, newest=entry, unusable=0)
     return replace(state, versions=_kept(state))
 
 
@@ -305,7 +317,9 @@ def _back(state: MasterState, entry: WorkerBack) -> MasterState:
 
 
 def _left(state: MasterState, entry: WorkerLeft) -> MasterState:
-    return _member(state, entry.worker, status="left", last=Reason(entry.reason))
+    return _member(
+        state, entry.worker, status="left", unable=entry.unable, last=Reason(entry.reason)
+    )
 
 
 def _resend(state: MasterState, entry: ResendAsked) -> MasterState:

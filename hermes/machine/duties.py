@@ -22,8 +22,8 @@ from hermes.machine.events import (
 )
 from hermes.machine.rules import silent
 from hermes.machine.state import MasterState, Member, Pending
-from hermes.machine.stopping import stopping_rule
-from hermes.machine.walk import next_grant, outstanding
+from hermes.machine.stopping import diverged, nobody_can, stopping_rule
+from hermes.machine.walk import next_grant
 from hermes.messages import (
     RunStopped,
     ShardResized,
@@ -92,15 +92,17 @@ def _prepare(draft: Draft) -> None:
         draft.actions.append(StoreFirst())
     if state.newest is not None and not soft.lobby:
         draft.remember(lobby=True)
-        draft.actions.append(FollowLobby(state.consumed.get("lobby")))
+        draft.actions.append(FollowLobby(draft.rules.resume(state, "lobby")))
 
 
 def _start(draft: Draft) -> None:
+    """Training starts once as many as are expected have come."""
     state = draft.state
     if state.started is None and state.newest is not None and state.stopped is None:
         assert state.opened is not None
         alive = len(state.alive())
-        if alive >= state.opened.expect:
+        came = alive + sum(member.unable for member in state.members.values())
+        if alive and came >= state.opened.expect:
             draft.add(TrainingStarted(alive))
             draft.note = draft.note or f"Training starts with {alive} workers"
 
@@ -110,16 +112,23 @@ def _readmit(draft: Draft) -> None:
     if draft.state.newest is None:
         return
     for name, member in sorted(draft.state.members.items()):
-        if member.status != "left" and member.term < draft.state.authority.term:
+        if draft.rules.readmit(member, draft.state.authority.term):
             draft.add(admission(draft.state, name, member.incarnation, ""))
 
 
 def _stop(draft: Draft) -> None:
+    """The run stops where a stopping rule holds, nobody can train, or nothing usable comes."""
+    if draft.state.stopped is None and (reason := nobody_can(draft.state)) is not None:
+        draft.add(RunStopped("failed", reason))
+        draft.note = f"Stopping: {reason.code}"
     if draft.state.stopped is None and draft.state.started is not None:
         reason = stopping_rule(draft.state, draft.now)
         if reason is not None:
             draft.add(RunStopped("finished", reason))
             draft.note = f"Finished: {reason.code}"
+        elif (reason := diverged(draft.state)) is not None:
+            draft.add(RunStopped("failed", reason))
+            draft.note = f"Stopping: {reason.code}: {reason.facts['rounds']} rounds in a row"
 
 
 # --- versions -----------------------------------------------------------------------------------
@@ -139,11 +148,12 @@ def _expire(draft: Draft) -> None:
 
 
 def _close(draft: Draft) -> None:
+    """Where the close rule says so, what waits is merged: one version at a time."""
     state = draft.state
     if state.newest is None or state.stopped is not None or state.started is None:
         return
-    if draft.soft.merge is not None or draft.soft.scoring:
-        return  # merges happen one at a time, in the order of acceptance (protocol 8)
+    if not draft.rules.may_merge(draft.soft.merge is not None or draft.soft.scoring):
+        return
     waiting = [Waiting(p.worker, p.update.base.version) for p in state.pending]
     answer = CLOSE[state.settings.close.rule](waiting, state.alive(), state.newest.version)
     if isinstance(answer, Close):
@@ -209,24 +219,20 @@ def _merge(
 
 
 def _grant(draft: Draft) -> None:
+    """Everybody alive holds the blocks that it trains, and the next ones."""
     state = draft.state
     if state.started is None or state.stopped is not None:
         return
     for name in state.alive():
-        while _wants_blocks(draft.state, draft.state.members[name]):
-            draft.add(next_grant(draft.state, name))
+        while _wants_blocks(draft, draft.state.members[name]):
+            draft.add(next_grant(draft.state, name, *draft.rules.free(draft.state)))
 
 
-def _wants_blocks(state: MasterState, member: Member) -> bool:
+def _wants_blocks(draft: Draft, member: Member) -> bool:
     if len(member.grants) < GRANTS_AHEAD:
         return True
-    steps = state.settings.round.steps
-    if steps is None:
-        return False
-    # The first grant may be used up but for a sample: the others must hold a whole round.
-    need = steps * max(member.batch, *(grant.batch for grant in member.grants))
-    have = outstanding(member)
-    return have < GRANTS_AHEAD * need or have - member.grants[0].size < need
+    steps = draft.state.settings.round.steps
+    return steps is not None and not draft.rules.holds_round(member, steps)
 
 
 def resize(draft: Draft, worker: str) -> None:
@@ -304,6 +310,7 @@ def next_evaluation(state: MasterState) -> int:
 
 
 def _evaluate(draft: Draft) -> None:
+    """At each point of the evaluation grid the newest version is scored."""
     state = draft.state
     if state.newest is None or draft.soft.evaluating or state.stopped is not None:
         return

@@ -7,6 +7,8 @@ next, or whose chain does not continue, is void: every reader skips it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,26 +34,53 @@ def link(chain: bytes, digest: bytes) -> bytes:
     return hashlib.sha256(chain + digest).digest()
 
 
-def void(authority: Authority, record: LedgerRecord) -> str:
+def in_force(authority: Authority, record: LedgerRecord) -> bool:
+    """Rule 2: the record's term and nonce are those in force where it lies."""
+    return (record.term, record.nonce) == (authority.term, authority.nonce)
+
+
+def next_number(authority: Authority, record: LedgerRecord) -> bool:
+    """Rule 2: its n is the next within the nonce."""
+    return record.n == authority.next_n
+
+
+def continues(authority: Authority, record: LedgerRecord) -> bool:
+    """Rule 2: its chain covers all valid records before it."""
+    return record.chain == authority.chain
+
+
+def next_term(authority: Authority, claim: MasterStarted) -> bool:
+    """Rule 3: a master counts only if its term is one above the term in force at its place."""
+    return claim.term == authority.term + 1
+
+
+class Counting(NamedTuple):
+    """The rules that make a record count, one each; `Counting()` is the protocol."""
+
+    in_force: Callable[[Authority, LedgerRecord], bool] = in_force
+    next_number: Callable[[Authority, LedgerRecord], bool] = next_number
+    continues: Callable[[Authority, LedgerRecord], bool] = continues
+    next_term: Callable[[Authority, MasterStarted], bool] = next_term
+
+
+COUNTING = Counting()
+
+
+def void(authority: Authority, record: LedgerRecord, rules: Counting = COUNTING) -> str:
     """Why this record does not count here, or "" if it does."""
     if starts_master(record):
         claim = record.entries[0]
         assert isinstance(claim, MasterStarted)
         if (record.term, record.nonce, record.n) != (claim.term, claim.nonce, 0):
             return "not-a-claim"
-        return void_start(authority, claim)
-    if (record.term, record.nonce) != (authority.term, authority.nonce):
+        return "" if rules.next_term(authority, claim) else "term-not-next"
+    if not rules.in_force(authority, record):
         return "not-in-force"
-    if record.n != authority.next_n:
+    if not rules.next_number(authority, record):
         return "not-next"
-    if record.chain != authority.chain:
+    if not rules.continues(authority, record):
         return "broken-chain"
     return ""
-
-
-def void_start(authority: Authority, claim: MasterStarted) -> str:
-    """A master counts only if its term is one above the term in force at its place."""
-    return "" if claim.term == authority.term + 1 else "term-not-next"
 
 
 def astray(authority: Authority, record: LedgerRecord) -> str:

@@ -35,7 +35,7 @@ from hermes.machine.events import (
     UpdateScored,
     VersionStored,
 )
-from hermes.machine.rules import PROTOCOL_RULES, Rules, malformed
+from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.soft import Soft
 from hermes.machine.state import MasterState, Member
 from hermes.messages import (
@@ -62,8 +62,8 @@ from hermes.messages import (
 from hermes.policy.aggregate import check_staleness
 from hermes.values import SECOND, Position, Reason
 
-ASK_AGAIN = 5 * SECOND
-"""A request to send again is repeated after this time, if the number is still missing."""
+REFUSED = 255
+"""Refused incarnations that are remembered, beside the latest."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -89,7 +89,11 @@ def decide(
 
     The state is taken to be in time: `state.time` <= `now`.
     """
-    draft = Draft(rules, replace(state, time=now), _rested(state, soft, now), now)
+    rested = _rested(rules, state, soft, now)
+    draft = Draft(rules, replace(state, time=now), rested, now)
+    if rested is not soft and state.alive():
+        away = (now - soft.now) / SECOND
+        draft.note = f"The master itself stood still for {away:.1f} s: every deadline starts anew"
     HANDLERS[type(event)](draft, event)
     duties.perform(draft)
     return Decision(
@@ -103,10 +107,9 @@ def decide(
     )
 
 
-def _rested(state: MasterState, soft: Soft, now: int) -> Soft:
+def _rested(rules: Rules, state: MasterState, soft: Soft, now: int) -> Soft:
     """Where the master itself slept, every deadline starts anew (protocol 6)."""
-    limit = state.settings.workers.lost * SECOND / 2
-    if now - soft.now <= limit:
+    if not rules.slept(soft.now, now, state.settings.workers.lost):
         return soft
     return replace(soft, heard=dict.fromkeys(state.members, now), reading=frozenset())
 
@@ -120,7 +123,8 @@ def _on_opened(draft: Draft, event: Opened) -> None:
     draft.remember(heard=dict.fromkeys(draft.state.members, draft.now))
     for name, member in sorted(draft.state.members.items()):
         if member.status != "left":
-            draft.actions.append(FollowWorker(name, draft.state.consumed.get(f"from.{name}")))
+            place = draft.rules.resume(draft.state, f"from.{name}")
+            draft.actions.append(FollowWorker(name, place))
 
 
 def _on_data(draft: Draft, event: DataStored) -> None:
@@ -134,7 +138,7 @@ def _on_version_stored(draft: Draft, event: VersionStored) -> None:
     draft.remember(storing_first=False)
     if merge is not None and merge.version == event.version:
         draft.remember(merge=None, scored=None)
-    if draft.state.stopped is not None:
+    if not draft.rules.running(draft.state):
         return
     if event.version == 0 and draft.state.newest is None:
         draft.add(VersionPublished(0, event.payload, (), "init", 0.0, 0, Reason("first")))
@@ -182,11 +186,13 @@ def _on_hello(draft: Draft, event: HelloReceived) -> None:
     draft.take(event.position)
     knock = event.hello
     refusal = draft.rules.hello(draft.state, knock)
-    if refusal is not None and refusal.code == "known":
-        return
-    if refusal is not None or draft.state.stopped is not None:
+    known = refusal is not None and refusal.code == "known"
+    if known or knock.incarnation in draft.soft.refused:
+        return  # one that was refused has left: its second knock would admit a ghost
+    if refusal is not None or not draft.rules.running(draft.state):
         reason = refusal or Reason("run-stopped")
         draft.add(WorkerRefused(knock.worker, knock.nonce, reason))
+        draft.remember(refused=(*draft.soft.refused[-REFUSED:], knock.incarnation))
         draft.note = f"{knock.worker} is refused: {reason.code}"
         return
     old = draft.state.members.get(knock.worker)
@@ -194,17 +200,16 @@ def _on_hello(draft: Draft, event: HelloReceived) -> None:
         _dismiss(draft, old, "a newer incarnation took its place")
     draft.add(admission(draft.state, knock.worker, knock.incarnation, knock.nonce))
     draft.remember(heard={**draft.soft.heard, knock.worker: draft.now})
-    draft.actions.append(
-        FollowWorker(knock.worker, draft.state.consumed.get(f"from.{knock.worker}"))
-    )
+    place = draft.rules.resume(draft.state, f"from.{knock.worker}")
+    draft.actions.append(FollowWorker(knock.worker, place))
     draft.note = f"{knock.worker} is admitted"
 
 
-def _dismiss(draft: Draft, member: Member, why: str) -> None:
+def _dismiss(draft: Draft, member: Member, why: str, *, unable: bool = False) -> None:
     returned = draft.rules.release(member, why)
     if returned is not None:
         draft.add(returned)
-    draft.add(WorkerLeft(member.name, why))
+    draft.add(WorkerLeft(member.name, why, unable))
 
 
 def _on_chunk(draft: Draft, event: ChunkSeen) -> None:
@@ -250,7 +255,7 @@ def _on_envelope(draft: Draft, event: EnvelopeReceived) -> None:
     taken = member.taken.get(envelope.sender, 0)
     if isinstance(envelope.body, Heartbeat):
         draft.take(event.position)
-        if draft.rules.order(taken, envelope.body.last + 1) == "gap":
+        if draft.rules.overdue(taken, envelope.body.last):
             _ask_again(draft, member, taken + 1)
         return
     answer = draft.rules.order(taken, envelope.number)
@@ -268,21 +273,21 @@ def _heard(draft: Draft, worker: str) -> None:
     soft = draft.soft
     draft.remember(heard={**soft.heard, worker: draft.now}, reading=soft.reading - {worker})
     member = draft.state.members.get(worker)
-    if member is not None and member.status == "lost" and draft.state.stopped is None:
+    back = member is not None and draft.rules.comes_back(member)
+    if back and draft.state.stopped is None:
         draft.add(WorkerBack(worker))
         draft.note = f"{worker} is back"
 
 
 def _ask_again(draft: Draft, member: Member, first: int) -> None:
-    number, when = draft.soft.asked.get(member.name, (0, 0))
-    if number == first and draft.now - when < ASK_AGAIN:
+    if not draft.rules.asks(first, draft.soft.asked.get(member.name, (0, 0)), draft.now):
         return
     draft.remember(asked={**draft.soft.asked, member.name: (first, draft.now)})
     draft.add(ResendAsked(member.name, member.incarnation, first))
 
 
 def _on_round(draft: Draft, worker: str, body: Round, at: Position) -> None:
-    if draft.state.stopped is not None:
+    if not draft.rules.running(draft.state):
         return
     draft.add(
         RoundNoted(
@@ -305,7 +310,7 @@ def _on_round(draft: Draft, worker: str, body: Round, at: Position) -> None:
 
 
 def _on_resent(draft: Draft, worker: str, body: Resent, at: Position) -> None:
-    if draft.state.stopped is None:
+    if draft.rules.running(draft.state):
         _on_update(draft, worker, body.update, at)
 
 
@@ -314,20 +319,19 @@ def _on_update(draft: Draft, worker: str, update: Update, at: Position) -> None:
         return
     state = draft.state
     assert state.newest is not None
-    known = state.versions.get(update.base.version)
     draft.add(UpdateTaken(worker, update))
     refusal = check_staleness(state.settings.merge, state.newest.version - update.oldest)
-    if known is None or known.payload.digest != update.base.digest:
+    if not draft.rules.known_base(state, update):
         refusal = Reason("unknown-base", {"base": update.base.version})
-    refusal = malformed(update, worker, at.offset, state.newest) or refusal
+    refusal = draft.rules.malformed(update, worker, at.offset, state.newest) or refusal
     if refusal is not None:
         draft.add(UpdateRejected(worker, update.birth, refusal))
 
 
 def _on_bye(draft: Draft, worker: str, body: Bye, at: Position) -> None:
     del at
-    _dismiss(draft, draft.state.members[worker], body.reason)
-    draft.note = f"{worker} says bye: {body.reason}"
+    _dismiss(draft, draft.state.members[worker], body.reason, unable=body.failed)
+    draft.note = f"{worker} {'cannot train' if body.failed else 'says bye'}: {body.reason}"
 
 
 BODIES: dict[type, Callable[[Draft, str, Any, Position], None]] = {

@@ -6,12 +6,13 @@ The machines are given the table, so that a test can take a rule out and see an 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from hermes.machine import ledger
-from hermes.machine.ledger import Authority
+from hermes.machine.ledger import COUNTING, Authority, Counting
 from hermes.machine.state import MasterState, Member
+from hermes.machine.walk import outstanding
 from hermes.messages import (
     PROTOCOL,
     BlocksReturned,
@@ -20,7 +21,7 @@ from hermes.messages import (
     Update,
     VersionPublished,
 )
-from hermes.values import SECOND, Birth, Reason
+from hermes.values import SECOND, Birth, BlockRange, Position, Reason
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
 """What a worker may be called (protocol 1)."""
@@ -28,7 +29,35 @@ NAME = re.compile(r"[a-z0-9-]{1,40}")
 SLACK = 1 << 20
 """Bytes that an update may be longer than twice the model: headers of a tiny one."""
 
+ASK_AGAIN = 5 * SECOND
+"""A request to send again is repeated after this time, if the number is still missing."""
+
 Order = Literal["take", "repeat", "gap"]
+Unknown = Literal["again", "done", "failed"]
+
+
+# --- the ledger: who may write, and what was written (2, 3) -------------------------------------
+
+
+def unknown() -> Unknown:
+    """Rule 2: an append whose outcome is unknown is neither done nor failed: the same bytes are
+    appended again, and no other decision is taken meanwhile."""
+    return "again"
+
+
+def nobody_between(read_to: int, offset: int) -> bool:
+    """Rule 2: an acknowledged offset exactly one after the last folded record proves that nobody
+    wrote between; otherwise the gap is read first."""
+    return offset == read_to
+
+
+def leads(authority: Authority, nonce: str) -> bool:
+    """Rules 2 and 3: a master decides only once its own `MasterStarted` is in force, and only as
+    long as it is."""
+    return authority.nonce == nonce
+
+
+# --- inputs (5) ---------------------------------------------------------------------------------
 
 
 def order(taken: int, number: int) -> Order:
@@ -36,6 +65,30 @@ def order(taken: int, number: int) -> Order:
     if number <= taken:
         return "repeat"
     return "take" if number == taken + 1 else "gap"
+
+
+def overdue(taken: int, last: int) -> bool:
+    """Rule 5: a heartbeat names the last number sent, so that a lost last message is missed."""
+    return last > taken
+
+
+def asks(first: int, asked: tuple[int, int], now: int) -> bool:
+    """Rule 5: at a gap the missing number is asked for, and again after a while. `asked` is the
+    (number, run time) of the last request."""
+    return first != asked[0] or now - asked[1] >= ASK_AGAIN
+
+
+def resume(state: MasterState, topic: str) -> Position | None:
+    """Rule 5: a topic is read on from the position that the ledger names."""
+    return state.consumed.get(topic)
+
+
+def may_forget(number: int, taken: int) -> bool:
+    """Rule 5: a worker keeps a message until the ledger's consumed number has passed it."""
+    return number <= taken
+
+
+# --- workers (6) --------------------------------------------------------------------------------
 
 
 def unborn(member: Member, birth: Birth) -> bool:
@@ -68,6 +121,40 @@ def hello(state: MasterState, knock: Hello) -> Reason | None:
     return None
 
 
+def silent(heard: int, now: int, limit: float) -> bool:
+    """Rule 6: nothing was heard for `limit` seconds."""
+    return now - heard > limit * SECOND
+
+
+def lost_for_good(silent_now: bool, read_to_end: bool) -> bool:
+    """Rule 6: a deadline counts only once the worker's topic has been read to its end."""
+    return silent_now and read_to_end
+
+
+def slept(last: int, now: int, limit: float) -> bool:
+    """Rule 6: the master itself was away (asleep, or newly started) so long that every deadline
+    starts anew. `last` is when it was last called, `limit` the seconds of `workers.lost`."""
+    return now - last > limit * SECOND / 2
+
+
+def comes_back(member: Member) -> bool:
+    """Rule 6: whoever was lost is back with its next message."""
+    return member.status == "lost"
+
+
+def readmit(member: Member, term: int) -> bool:
+    """Rule 6: a master of a new term admits anew those that an older one admitted."""
+    return member.status != "left" and member.term < term
+
+
+def owed(birth: Birth, taken: Mapping[str, int]) -> bool:
+    """Rule 6: an update in the outbox is sent again, unless the ledger has it."""
+    return birth.number > taken.get(birth.incarnation, 0)
+
+
+# --- versions and blocks (7, 8, 9a) -------------------------------------------------------------
+
+
 def malformed(update: Update, worker: str, offset: int, newest: VersionPublished) -> Reason | None:
     """Rule 5: why what an update claims cannot be; None if it can. Its chunks lie before the
     message that names them (at `offset`), in the worker's own topic."""
@@ -83,14 +170,34 @@ def malformed(update: Update, worker: str, offset: int, newest: VersionPublished
     return Reason("malformed", {"claim": wrong[0]}) if wrong else None
 
 
-def silent(heard: int, now: int, limit: float) -> bool:
-    """Rule 6: nothing was heard for `limit` seconds."""
-    return now - heard > limit * SECOND
+def known_base(state: MasterState, update: Update) -> bool:
+    """Rule 7: a base is (version, digest). True if it is a version that was published."""
+    known = state.versions.get(update.base.version)
+    return known is not None and known.payload.digest == update.base.digest
 
 
-def lost_for_good(silent_now: bool, read_to_end: bool) -> bool:
-    """Rule 6: a deadline counts only once the worker's topic has been read to its end."""
-    return silent_now and read_to_end
+def may_merge(under_way: bool) -> bool:
+    """Rule 8: merges happen one at a time, in the order of acceptance."""
+    return not under_way
+
+
+def running(state: MasterState) -> bool:
+    """Rule 8: after `RunStopped` nothing is published, taken or admitted."""
+    return state.stopped is None
+
+
+def free(state: MasterState) -> tuple[tuple[BlockRange, ...], int]:
+    """Rule 9a: what may be granted: blocks given back first, then the walk from its next block
+    on. What somebody holds is neither."""
+    return state.returned, state.cursor
+
+
+def holds_round(member: Member, steps: int) -> bool:
+    """Rule 9a: beyond its first grant (of which a sample may be left) a worker holds a whole
+    round of `steps` batches."""
+    need = steps * max(member.batch, *(grant.batch for grant in member.grants))
+    have = outstanding(member)
+    return have >= 2 * need and have - member.grants[0].size >= need
 
 
 def release(member: Member, why: str) -> BlocksReturned | None:
@@ -99,22 +206,41 @@ def release(member: Member, why: str) -> BlocksReturned | None:
     return BlocksReturned(member.name, numbers, why) if numbers else None
 
 
-def may_forget(number: int, taken: int) -> bool:
-    """Rule 5: a worker keeps a message until the ledger's consumed number has passed it."""
-    return number <= taken
+# --- the table ----------------------------------------------------------------------------------
 
 
 class Rules(NamedTuple):
     """The table. `Rules()` is the protocol."""
 
-    void: Callable[[Authority, LedgerRecord], str] = ledger.void
+    counting: Counting = COUNTING
+    unknown: Callable[[], Unknown] = unknown
+    nobody_between: Callable[[int, int], bool] = nobody_between
+    leads: Callable[[Authority, str], bool] = leads
+    astray: Callable[[Authority, LedgerRecord], str] = ledger.astray
     order: Callable[[int, int], Order] = order
+    overdue: Callable[[int, int], bool] = overdue
+    asks: Callable[[int, tuple[int, int], int], bool] = asks
+    resume: Callable[[MasterState, str], Position | None] = resume
+    may_forget: Callable[[int, int], bool] = may_forget
     unborn: Callable[[Member, Birth], bool] = unborn
     speaks_for: Callable[[Member, str], bool] = speaks_for
     hello: Callable[[MasterState, Hello], Reason | None] = hello
     lost_for_good: Callable[[bool, bool], bool] = lost_for_good
+    slept: Callable[[int, int, float], bool] = slept
+    comes_back: Callable[[Member], bool] = comes_back
+    readmit: Callable[[Member, int], bool] = readmit
+    owed: Callable[[Birth, Mapping[str, int]], bool] = owed
+    malformed: Callable[[Update, str, int, VersionPublished], Reason | None] = malformed
+    known_base: Callable[[MasterState, Update], bool] = known_base
+    may_merge: Callable[[bool], bool] = may_merge
+    running: Callable[[MasterState], bool] = running
+    free: Callable[[MasterState], tuple[tuple[BlockRange, ...], int]] = free
+    holds_round: Callable[[Member, int], bool] = holds_round
     release: Callable[[Member, str], BlocksReturned | None] = release
-    may_forget: Callable[[int, int], bool] = may_forget
+
+    def void(self, authority: Authority, record: LedgerRecord) -> str:
+        """Why this record does not count here, or "" if it does."""
+        return ledger.void(authority, record, self.counting)
 
 
 PROTOCOL_RULES = Rules()

@@ -22,6 +22,8 @@ class Soft(msgspec.Struct, frozen=True):
     """Workers whose topic is being read to its end before they are declared lost."""
     asked: Mapping[str, tuple[int, int]] = {}
     """(number, run time) of the last request to send again, by worker."""
+    refused: tuple[str, ...] = ()
+    """Incarnations that were refused of late: their process is gone, whatever else it has sent."""
     now: int = 0
     """When the machine was last called."""
     lobby: bool = False

@@ -31,6 +31,8 @@ class Member(Struct, frozen=True):
     incarnation: str
     status: str = "alive"
     """"alive", "lost" or "left"."""
+    unable: bool = False
+    """It left since it cannot train this job; `last` says why."""
     term: int = 0
     """The term under which it was last admitted."""
     taken: Mapping[str, int] = {}
@@ -115,6 +117,8 @@ class MasterState(Struct, frozen=True):
     """The last input position taken, by topic."""
     evaluations: Evaluations = Evaluations()
     resizes: int = 0
+    unusable: int = 0
+    """Rounds and updates in a row, of all workers, whose numbers were not finite."""
     asked: Mapping[str, int] = {}
     """The number that a worker was last asked to send again from."""
     stopped: Reason | None = None

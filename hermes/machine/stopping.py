@@ -46,6 +46,33 @@ def stopping_rule(state: MasterState, now: int) -> Reason | None:
     return None
 
 
+TRIES = 5
+"""Rounds of each worker alive whose numbers are not finite, until the run counts as diverged."""
+
+
+def diverged(state: MasterState) -> Reason | None:
+    """Whether all that comes is NaN or infinite, round after round, and from everybody: no version
+    will ever be made of it."""
+    if state.unusable < TRIES * max(1, len(state.alive())):
+        return None
+    assert state.newest is not None
+    return Reason("diverged", {"rounds": state.unusable, "version": state.newest.version})
+
+
+def nobody_can(state: MasterState) -> Reason | None:
+    """Whether all who were expected came, tried the job and left: nobody is waited for.
+
+    A worker that was lost, or left for another reason, may come back.
+    """
+    unable = [member for _, member in sorted(state.members.items()) if member.unable]
+    if not unable or len(unable) < len(state.members) or state.opened is None:
+        return None
+    if state.started is None and len(unable) < state.opened.expect:
+        return None
+    facts: Facts = {"workers": len(unable), "worker": unable[0].name, "why": unable[0].last.code}
+    return Reason("no-worker-can-train", facts)
+
+
 def progress(state_samples: int, limit: int | None) -> float:
     """Samples merged so far over the samples the job will use, 0 .. 1; 0 where it sets none."""
     return min(1.0, state_samples / limit) if limit else 0.0

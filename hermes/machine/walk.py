@@ -6,6 +6,8 @@ comes first; a grant is exclusively its worker's until it is finished or returne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hermes.machine.state import MasterState, Member
 from hermes.messages import BlocksGranted, DataPublished
 from hermes.values import BlockRange
@@ -22,14 +24,16 @@ def outstanding(member: Member) -> int:
     return sum(grant.size for grant in member.grants)
 
 
-def next_grant(state: MasterState, worker: str) -> BlocksGranted:
-    """The next grant of this worker: as many blocks as hold its size."""
+def next_grant(
+    state: MasterState, worker: str, returned: Sequence[BlockRange], cursor: int
+) -> BlocksGranted:
+    """The next grant of this worker: as many blocks as hold its size, out of the returned ones
+    first, then along the walk from `cursor` on."""
     assert state.data is not None
     member = state.members[worker]
     ranges: list[BlockRange] = []
     have = 0
-    pool = list(state.returned)
-    cursor = state.cursor
+    pool = list(returned)
     while have < member.size:
         if pool:
             index = pool[0].first

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from hermes.errors import Defect
+from hermes.errors import Defect, SettingError
 from hermes.machine.events import (
     Action,
     BeatDue,
@@ -40,7 +40,7 @@ from hermes.machine.events import (
     UpdateStored,
     VersionLoaded,
 )
-from hermes.machine.ledger import Authority, advance, astray, link
+from hermes.machine.ledger import Authority, advance, link
 from hermes.machine.rounds import Plan, plan, probe_of
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.stopping import progress
@@ -80,6 +80,8 @@ class WorkerState(msgspec.Struct, frozen=True):
     phase: str = "knocking"
     hellos: tuple[str, ...] = ()
     """Nonces of the hellos sent."""
+    over: str = ""
+    """While knocking: that the run has stopped, as a record says that may or may not count."""
     previous: str = ""
     left_over: tuple[Update, ...] = ()
     """Undecided updates of incarnations before, to be sent once admitted."""
@@ -165,7 +167,11 @@ def _on_began(hand: Hand, event: Began) -> None:
 
 
 def _on_knock_due(hand: Hand, event: KnockDue) -> None:
-    if hand.state.phase == "knocking":
+    if hand.state.phase != "knocking":
+        return
+    if hand.state.over:
+        _gone(hand, "done", hand.state.over)
+    else:
         _knock(hand, event.nonce)
 
 
@@ -205,7 +211,7 @@ def _on_ledger(hand: Hand, event: LedgerSeen) -> None:
         _look_for_answer(hand, event)
         return
     if hand.rules.void(hand.state.authority, record):
-        why = astray(hand.state.authority, record)
+        why = hand.rules.astray(hand.state.authority, record)
         if why:
             _gone(hand, "again", f"the ledger does not continue ({why})")
         return
@@ -217,8 +223,9 @@ def _on_ledger(hand: Hand, event: LedgerSeen) -> None:
 def _look_for_answer(hand: Hand, event: LedgerSeen) -> None:
     for index, entry in enumerate(event.record.entries):
         if isinstance(entry, RunStopped):
-            _gone(hand, "done", f"the run has {entry.status}: {entry.reason.code}")
-            return
+            # Whoever knows no history cannot tell whether the record counts: if the run goes on,
+            # its master answers the hello before the next one is due.
+            hand.become(over=f"the run has {entry.status}: {entry.reason.code}")
         if isinstance(entry, WorkerRefused) and entry.hello in hand.state.hellos:
             facts = ", ".join(f"{key} {value}" for key, value in entry.reason.facts.items())
             _gone(hand, "refused", f"{entry.reason.code} ({facts})" if facts else entry.reason.code)
@@ -271,7 +278,11 @@ def _entry_admitted(hand: Hand, entry: WorkerAdmitted) -> None:
     if entry.incarnation != state.incarnation:
         _gone(hand, "fenced", "a newer incarnation took this worker's place")
         return
-    settings = from_tree(entry.opened.settings)
+    try:
+        settings = from_tree(entry.opened.settings)
+    except SettingError as error:  # no master of this version writes that
+        _gone(hand, "again", f"the admission cannot be read ({error.what})")
+        return
     hand.become(
         admitted=True,
         settings=settings,
@@ -289,7 +300,7 @@ def _entry_admitted(hand: Hand, entry: WorkerAdmitted) -> None:
 def _send_left_over(hand: Hand, entry: WorkerAdmitted) -> None:
     """Updates that an incarnation before pushed: those that the ledger has, it has."""
     for update in hand.state.left_over:
-        if update.birth.number <= entry.taken.get(update.birth.incarnation, 0):
+        if not hand.rules.owed(update.birth, entry.taken):
             hand.actions.append(ForgetUpdate(update.birth))
             continue
         number = hand.state.number + 1

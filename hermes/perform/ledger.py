@@ -12,9 +12,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 from hermes.codec import decode, encode
-from hermes.errors import BrokerUnreachable, DecodeError, Fenced, OutcomeUnknown, RunFailed
+from hermes.errors import (
+    BrokerUnreachable,
+    DecodeError,
+    Defect,
+    Fenced,
+    OutcomeUnknown,
+    RunFailed,
+    SettingError,
+)
 from hermes.machine.apply import apply
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.state import MasterState, check
@@ -55,20 +64,21 @@ class Ledger:
         until ours counts (protocol 3). `time` is the run time now, nanoseconds."""
         self.fold()
         self._nonce = nonce
-        while self.state.authority.nonce != nonce:
+        ours = False
+        while not ours:
             term = self.state.authority.term + 1
             now = max(time, self.state.time)
             claim = MasterStarted(term, nonce)
             record = LedgerRecord(term, nonce, 0, b"", now, (), (claim,))
-            offset = self._append(encode(record))
-            self._fold_to(offset + 1)
+            self._settle(encode(record))
+            ours = self._rules.leads(self.state.authority, nonce)
 
     def commit(
         self, entries: tuple[Entry, ...], consumed: tuple[Consumed, ...], now: int
     ) -> LedgerRecord:
         """Append one decision and apply it. Raises `Fenced` if another master is in force."""
         authority = self.state.authority
-        if authority.nonce != self._nonce:  # else we would write in another master's name
+        if not self._rules.leads(authority, self._nonce):  # else we would write in its name
             raise self._fenced()
         record = LedgerRecord(
             authority.term,
@@ -79,14 +89,9 @@ class Ledger:
             consumed,
             entries,
         )
-        data = encode(record)
-        offset = self._append(data)
-        if offset == self.read_to:
-            self._take(Record(self._topic, offset, data))
-        else:
-            self._fold_to(offset + 1)
+        self._settle(encode(record))
         after = self.state.authority
-        if (after.term, after.nonce) != (authority.term, authority.nonce):
+        if not self._rules.leads(after, self._nonce):
             raise self._fenced()
         if after.next_n != authority.next_n + 1:
             raise RunFailed("our own record does not count where it lies", where=self._topic)
@@ -99,12 +104,25 @@ class Ledger:
             remedy="This one stops; do not start it again.",
         )
 
-    def _append(self, data: bytes) -> int:
+    def _settle(self, data: bytes) -> None:
+        """Append one record and fold up to it, reading first what others wrote before it."""
+        offset = self._append(data)
+        if offset is None:
+            return
+        if self._rules.nobody_between(self.read_to, offset):
+            self._take(Record(self._topic, offset, data))
+        else:
+            self._fold_to(offset + 1)
+
+    def _append(self, data: bytes) -> int | None:
+        """The offset of these bytes; None if the append is taken to have failed."""
         for _ in range(TRIES):
             try:
                 return self._log.append(self._topic, data).offset()
             except OutcomeUnknown:
-                continue
+                then = self._rules.unknown()
+                if then != "again":
+                    return self.read_to if then == "done" else None
         raise BrokerUnreachable(
             f"the ledger could not be written {TRIES} times over",
             where=self._topic,
@@ -133,20 +151,48 @@ class Ledger:
 
     def _take(self, raw: Record) -> None:
         self.read_to = raw.offset + 1
-        try:
-            record = decode(raw.value)
-        except DecodeError as error:
-            self.voids.append((raw.offset, str(error)))
+        found = read_record(self.state, raw, self._rules)
+        if isinstance(found, Void):
+            if found.defect is not None and found.nonce == self._nonce:
+                raise found.defect  # we decided it ourselves
+            self.voids.append((raw.offset, found.why))
             return
-        if not isinstance(record, LedgerRecord):
-            self.voids.append((raw.offset, "not a ledger record"))
-            return
-        why = self._rules.void(self.state.authority, record)
-        if why:
-            self.voids.append((raw.offset, why))
-            return
-        digest = hashlib.sha256(raw.value).digest()
-        self.state = apply(self.state, record, raw.offset, digest)
-        check(self.state)
+        self.state, record = found
         if self._watcher is not None:
             self._watcher(raw, record, self.state)
+
+
+class Void(NamedTuple):
+    """A record that does not count, and why."""
+
+    why: str
+    nonce: str = ""
+    """Of the master that it says it is from."""
+    defect: Exception | None = None
+    """What breaks if it is applied, where that is why."""
+
+
+def read_record(
+    state: MasterState, raw: Record, rules: Rules = PROTOCOL_RULES
+) -> tuple[MasterState, LedgerRecord] | Void:
+    """One record of a ledger topic: the state after it and the record; or that it is void.
+
+    Whatever the bytes are, nothing is raised. A record that is in order but cannot have followed
+    from the state (it names a worker that nobody admitted, breaks an invariant) is void, too.
+    """
+    try:
+        record = decode(raw.value)
+    except DecodeError as error:
+        return Void(str(error))
+    if not isinstance(record, LedgerRecord):
+        return Void("not a ledger record")
+    why = rules.void(state.authority, record)
+    if why:
+        return Void(why, record.nonce)
+    digest = hashlib.sha256(raw.value).digest()
+    try:
+        after = apply(state, record, raw.offset, digest)
+        check(after)
+    except (Defect, SettingError, LookupError, TypeError, ValueError, AssertionError) as error:
+        return Void("does-not-fit", record.nonce, error)
+    return after, record

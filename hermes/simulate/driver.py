@@ -9,24 +9,38 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from hermes.codec import decode
+from hermes.codec import decode, encode
 from hermes.errors import Defect
-from hermes.machine import ledger as authority
 from hermes.machine.events import Action, Event, LedgerSeen, Train
 from hermes.machine.rules import PROTOCOL_RULES, Rules
-from hermes.messages import BlocksGranted, LedgerRecord, RunOpened, VersionPublished
+from hermes.messages import (
+    BlocksGranted,
+    LedgerRecord,
+    RunOpened,
+    RunStopped,
+    StopRequested,
+    VersionPublished,
+)
 from hermes.perform.bench import Trained
-from hermes.simulate.faults import Faults, FaultyLog, WorkerFault, records_of
+from hermes.simulate.faults import (
+    Disturbance,
+    Faults,
+    FaultyLog,
+    MasterFault,
+    WorkerFault,
+    records_of,
+)
 from hermes.simulate.master import SimulatedMaster
 from hermes.simulate.queue import Queue
+from hermes.simulate.watch import Genuine, Watch
 from hermes.simulate.worker import SimulatedWorker
 from hermes.transport import names
 from hermes.transport.log import Record
-from hermes.values import SECOND, Base, Payload
+from hermes.values import SECOND, Base, Payload, Reason
 
 MILLI = SECOND // 1000
 
@@ -43,6 +57,10 @@ class Costs(NamedTuple):
     evaluate: int = 20 * MILLI
     merge: int = 2 * MILLI
     beat: int = SECOND
+    slow: int = 2 * SECOND
+    """An append to a disk that takes its time."""
+    retry: int = SECOND
+    """Until what was not acknowledged is sent again."""
 
 
 class Hands(Protocol):
@@ -89,6 +107,7 @@ class Driver:
         costs: Costs | None = None,
         faults: Faults | None = None,
         rules: Rules = PROTOCOL_RULES,
+        genuine: Genuine | None = None,
     ) -> None:
         self.setup, self.rules = setup, rules
         self.costs, self.faults = costs or Costs(), faults or Faults()
@@ -96,7 +115,7 @@ class Driver:
         self.fired: Counter[str] = Counter()
         self.topic = names.physical(setup.run.run, names.LEDGER)
         self.lobby = names.physical(setup.run.run, names.LOBBY)
-        self.log = FaultyLog(self.topic, self.faults.appends, self.fired)
+        self.log = FaultyLog(self.topic, self.faults.appends, self.fired, self._before_append)
         self.log.create(names.physical(setup.run.run, short) for short in names.RUN_TOPICS)
         self.hands = setup.hands(self.log)
         self.workers: dict[str, SimulatedWorker] = {}
@@ -104,12 +123,19 @@ class Driver:
         """What a master asked for, when it is due, and what comes of it: a restart changes none."""
         self.masters = 0
         self.alive: list[SimulatedMaster] = []
+        self.asked = 0
+        """Actions that the masters asked for, each counted once."""
         self.sent = 0
-        self.arrivals: list[tuple[int, str, str]] = []
-        """(time, worker, incarnation) of each small message that reached the broker."""
+        """Small messages that workers sent."""
+        self.pushed = 0
+        """Updates that workers pushed."""
+        self.slow_until = 0
+        """Until then the broker's disk is busy with what was appended to the ledger."""
+        self.watch = Watch(rules, genuine)
         self.clones: list[SimulatedWorker] = []
         """Processes that took a name that was in use."""
         self._sights: list[LedgerSeen] = []
+        self._told = 0
         self.master = self._new_master()
         self._plan()
 
@@ -119,9 +145,14 @@ class Driver:
         """Until the run is finished, virtual time `until`, or so many events; the last master."""
         self.master.start()
         for _ in range(steps):
-            if self.master.finished or self.queue.now > until or not self.queue.step():
+            if self.finished or self.queue.now > until or not self.queue.step():
                 break
         return self.master
+
+    @property
+    def finished(self) -> bool:
+        """Whether a master has come to the end of all that is to be done."""
+        return any(master.finished for master in self.alive)
 
     def restart_master(self) -> None:
         """The master's process is gone; the next one starts at this moment."""
@@ -140,16 +171,51 @@ class Driver:
             self.queue.at(self.setup.joins.get(name, 0), lambda n=name: self.join(n))  # type: ignore[misc]
         for fault in self.faults.workers:
             self.queue.at(fault.at, lambda f=fault: self._strike(f))  # type: ignore[misc]
-        for at in self.faults.zombies:
-            self.queue.at(at, self._take_over)
+        for blow in self.faults.masters:
+            self.queue.at(blow.at, lambda b=blow: self._strike_master(b))  # type: ignore[misc]
+        for at in self.faults.stops:
+            self.queue.at(at, self._ask_to_stop)
+
+    # --- masters --------------------------------------------------------------------------------
+
+    def _strike_master(self, fault: MasterFault) -> None:
+        master = self.master
+        if master.dead:
+            return
+        self.fired[fault.kind] += 1
+        if fault.kind == "zombie":
+            self._take_over()
+        elif fault.kind == "restart":
+            master.dead = True
+            self.queue.at(self.queue.now + fault.lasts, lambda: self._replace(master))
+        else:
+            master.be_away(fault.lasts)
+            if fault.kind == "overslept":
+                self.queue.at(self.queue.now + fault.lasts // 2, self._take_over)
 
     def _take_over(self) -> None:
         """A second master starts while the first lives on, and both decide."""
-        if self.master.finished:
-            return
-        self.fired["zombie"] += 1
         self.master = self._new_master()
         self.master.start()
+
+    def _replace(self, gone: SimulatedMaster) -> None:
+        if self.master is gone:
+            self.restart_master()
+
+    def _before_append(self, what: Disturbance, data: bytes) -> None:
+        """What somebody else does just before a record is written."""
+        if what is Disturbance.RACED:
+            self._take_over()
+        elif what is Disturbance.SLOW:
+            self.slow_until = self.queue.now + self.costs.slow
+        else:
+            self.log.intrude(self.topic, encode(forged(data)))
+
+    def _ask_to_stop(self) -> None:
+        self.fired["stop"] += 1
+        request = StopRequested(self.setup.run.run, f"stop-{self.fired['stop']}", "scripted")
+        self.log.append(self.lobby, encode(request))
+        self.look(names.LOBBY)
 
     # --- workers --------------------------------------------------------------------------------
 
@@ -171,6 +237,9 @@ class Driver:
         if fault.kind == "cut":
             worker.cut_until = back
             return
+        if fault.kind == "slow-worker":
+            worker.disk_until = back
+            return
         if fault.kind == "clone":
             incarnation = f"{fault.worker}-clone-{len(self.clones) + 1}"
             self.clones.append(SimulatedWorker(self, fault.worker, incarnation, None))
@@ -184,11 +253,19 @@ class Driver:
 
     # --- the log --------------------------------------------------------------------------------
 
-    def tell_workers(self) -> None:
-        """Ledger records that are new go out to every worker."""
+    def read_ledger(self) -> None:
+        """The watch reads on; what it reads is to be told."""
         for record in records_of(self.log, self.topic, len(self._sights)):
             seen = sight(record)
             self._sights.append(seen)
+            self.watch.read(seen)
+
+    def tell_workers(self) -> None:
+        """Ledger records that are new go out to every worker."""
+        self.read_ledger()
+        fresh = self._sights[self._told :]
+        self._told = len(self._sights)
+        for seen in fresh:
             for name in sorted(self.workers):
                 self.workers[name].will_see(seen)
             for clone in self.clones:
@@ -205,8 +282,17 @@ class Driver:
 
     def valid_records(self) -> list[LedgerRecord]:
         """All ledger records that count, in order."""
-        self.tell_workers()
-        return _valid(self._sights, self.rules)
+        self.read_ledger()
+        return self.watch.records
+
+
+def forged(data: bytes) -> LedgerRecord:
+    """A record that claims what this one claims, and ends the run; it knows no chain."""
+    record = decode(data)
+    assert isinstance(record, LedgerRecord)
+    end = RunStopped("failed", Reason("forged"))
+    head = (record.term, record.nonce, record.n, b"forged", record.time)
+    return LedgerRecord(*head, (), (end,))
 
 
 def sight(raw: Record) -> LedgerSeen:
@@ -215,18 +301,3 @@ def sight(raw: Record) -> LedgerSeen:
     if not isinstance(record, LedgerRecord):
         raise Defect("not a ledger record", where=raw.topic)
     return LedgerSeen(record, raw.offset, hashlib.sha256(raw.value).digest())
-
-
-def valid_records(log: FaultyLog, topic: str, rules: Rules = PROTOCOL_RULES) -> list[LedgerRecord]:
-    """The records of a ledger that count, judged as any reader judges them."""
-    return _valid([sight(raw) for raw in records_of(log, topic)], rules)
-
-
-def _valid(sights: Iterable[LedgerSeen], rules: Rules) -> list[LedgerRecord]:
-    place = authority.Authority()
-    found: list[LedgerRecord] = []
-    for seen in sights:
-        if not rules.void(place, seen.record):
-            place = authority.advance(place, seen.record, seen.offset, seen.digest)
-            found.append(seen.record)
-    return found

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from hermes.codec import encode
 from hermes.machine import worker as machine
@@ -45,6 +48,7 @@ from hermes.messages import (
     WorkerBody,
 )
 from hermes.transport import names
+from hermes.values import Base
 
 if TYPE_CHECKING:
     from hermes.simulate.driver import Driver
@@ -63,6 +67,7 @@ class SimulatedWorker:
         self.life: int = old.life + 1 if old else 1
         self.alive = True
         self.cut_until = 0
+        self.disk_until = 0
         self.left = ""
         """Why it left, once it has."""
         self.state = WorkerState(name, incarnation)
@@ -116,6 +121,10 @@ class SimulatedWorker:
     def _at(self, delay: int, what: Callable[[], None], number: int = 0) -> None:
         self.driver.queue.at(self.driver.queue.now + delay, what, self.name, number)
 
+    def _on_disk(self, delay: int, what: Callable[[], None]) -> None:
+        """As `_at`, and no sooner than the disk gives anything."""
+        self._at(delay + max(0, self.disk_until - self.driver.queue.now), what)
+
     # --- the ledger -----------------------------------------------------------------------------
 
     def will_see(self, seen: LedgerSeen) -> None:
@@ -123,7 +132,8 @@ class SimulatedWorker:
         if not self.alive or seen.offset < self._seen:
             return
         self._seen = seen.offset + 1
-        due = max(self.driver.queue.now, self.cut_until) + self.driver.costs.latency
+        ready = max(self.driver.queue.now, self.cut_until, self.driver.slow_until)
+        due = ready + self.driver.costs.latency
         self._sees = max(due, self._sees)
         self.driver.queue.at(self._sees, lambda: self.deliver(seen), self.name)
 
@@ -134,17 +144,33 @@ class SimulatedWorker:
         software = Software("0", PROTOCOL, "3", "none")
         run = driver.setup.run.run
         knock = Hello(run, self.name, self.incarnation, action.nonce, software, action.previous)
+        driver.watch.knocked(self.incarnation, action.previous)
         self._transmit(driver.lobby, names.LOBBY, encode(knock), 0)
 
     def _send(self, action: Send) -> None:
-        self.kept[action.number] = action.body
-        if isinstance(action.body, Round) and action.body.update is not None:
-            self.updates[action.body.update.birth] = action.body.update
-        self._post(action.number, action.body)
+        body = action.body
+        if isinstance(body, Round) and body.update is not None:
+            update = self._perhaps_a_lie(body.update)
+            body = replace(body, update=update)
+            self.updates[update.birth] = update
+        self._keep(action.number, body)
 
     def _resent(self, action: SendResent) -> None:
-        self.kept[action.number] = Resent(action.update)
-        self._post(action.number, self.kept[action.number])
+        self._keep(action.number, Resent(action.update))
+
+    def _keep(self, number: int, body: WorkerBody) -> None:
+        self.kept[number] = body
+        self.driver.watch.said(self.name, self.incarnation, number, body)
+        self._post(number, body)
+
+    def _perhaps_a_lie(self, update: Update) -> Update:
+        driver = self.driver
+        which = driver.pushed
+        driver.pushed += 1
+        if which not in driver.faults.lies:
+            return update
+        driver.fired["lie"] += 1
+        return lie(update, which)
 
     def _again(self, action: SendAgain) -> None:
         for number in sorted(self.kept):
@@ -169,6 +195,10 @@ class SimulatedWorker:
         if order in driver.faults.duplicated:
             driver.fired["duplicated"] += 1
             self._transmit(self._topic, self._short, data, number)
+        if order in driver.faults.unacknowledged:
+            driver.fired["unacknowledged"] += 1
+            again = partial(self._transmit, self._topic, self._short, data, number)
+            self._at(driver.costs.retry, again)
 
     def _transmit(self, topic: str, short: str, data: bytes, number: int) -> None:
         """Over the link to the broker, then to the master after the topic's reading lag."""
@@ -179,7 +209,8 @@ class SimulatedWorker:
 
         def arrive() -> None:
             driver.log.append(topic, data)
-            driver.arrivals.append((driver.queue.now, self.name, self.incarnation))
+            if topic == self._topic:
+                driver.watch.arrived(self.name, self.incarnation, driver.queue.now)
             lag = driver.faults.lags.get(short, 0)
             if lag:
                 driver.fired["lag"] += 1
@@ -189,14 +220,16 @@ class SimulatedWorker:
 
     def _forget(self, action: Forget) -> None:
         for number in [n for n in self.kept if self.driver.rules.may_forget(n, action.up_to)]:
+            self.driver.watch.forgets(self.name, self.incarnation, number)
             del self.kept[number]
 
     def _forget_update(self, action: ForgetUpdate) -> None:
+        self.driver.watch.forgets_update(self.name, action.birth)
         self.updates.pop(action.birth, None)
 
     def _fetch(self, action: FetchBlocks) -> None:
         delay = self.bench.fetch(action.grant) * self.driver.costs.byte
-        self._at(delay, lambda: self.deliver(BlocksFetched(action.grant.number)))
+        self._on_disk(delay, lambda: self.deliver(BlocksFetched(action.grant.number)))
 
     def _drop(self, action: DropGrant) -> None:
         del action
@@ -204,7 +237,7 @@ class SimulatedWorker:
     def _load(self, action: LoadVersion) -> None:
         base = self.bench.load(action.version)
         delay = action.version.payload.length * self.driver.costs.byte
-        self._at(delay, lambda: self.deliver(VersionLoaded(base)))
+        self._on_disk(delay, lambda: self.deliver(VersionLoaded(base)))
 
     def _train(self, action: Train) -> None:
         done = self.bench.train(action)
@@ -223,13 +256,27 @@ class SimulatedWorker:
         del action
         payload = self.bench.store()
         delay = payload.length * self.driver.costs.byte
-        self._at(delay, lambda: self.deliver(UpdateStored(payload)))
+        self._on_disk(delay, lambda: self.deliver(UpdateStored(payload)))
 
     def _leave(self, action: Leave) -> None:
         self.left = action.code
         self.alive = False
         if action.code == "again":
             self._at(self.driver.costs.beat, lambda: self.driver.join(self.name))
+
+
+def lie(update: Update, which: int) -> Update:
+    """The same update, claiming what cannot be: one of six, by `which`."""
+    payload = update.payload
+    claims: list[dict[str, Any]] = [
+        {"payload": replace(payload, topic="from.somebody-else")},
+        {"payload": replace(payload, last=payload.last + 1000)},
+        {"payload": replace(payload, length=1 << 40)},
+        {"samples": 0},
+        {"oldest": update.base.version + 1},
+        {"base": Base(update.base.version, "another model")},
+    ]
+    return replace(update, **claims[which % len(claims)])
 
 
 ACTIONS: dict[type, Callable[[SimulatedWorker, Any], None]] = {

@@ -229,12 +229,14 @@ def test_a_known_hello_is_ignored() -> None:
 
 
 def test_a_second_worker_of_one_name_is_refused_while_the_first_is_heard() -> None:
-    """[6] And is admitted once the first is lost."""
+    """[6] And a new start of it is admitted once the first is lost. The refused one has left: a
+    second knock of it that lay in the lobby admits no ghost."""
     stage = MasterStage()
     assert one(WorkerRefused, stage.hello("w1", "w1-x")).reason.code == "name-taken"
     stage.beat("w1")
     lose(stage, "w1")
-    assert one(WorkerAdmitted, stage.hello("w1", "w1-x")).incarnation == "w1-x"
+    assert not stage.hello("w1", "w1-x").entries
+    assert one(WorkerAdmitted, stage.hello("w1", "w1-y")).incarnation == "w1-y"
 
 
 def test_a_worker_that_proves_its_outbox_takes_its_own_place() -> None:
@@ -260,8 +262,8 @@ def test_an_incarnation_that_never_knocked_does_not_lock_the_next_one_out() -> N
 def test_a_worker_of_another_version_is_refused() -> None:
     """[6] Of Hermes or of the protocol, with both in the facts."""
     stage = MasterStage()
-    for software in (Software("2", 1, "3", ""), Software("1", 2, "3", "")):
-        refused = one(WorkerRefused, stage.hello("w2", software=software))
+    for start, software in enumerate((Software("2", 1, "3", ""), Software("1", 2, "3", ""))):
+        refused = one(WorkerRefused, stage.hello("w2", f"w2-{start}", software=software))
         assert refused.reason.code == "other-version"
         assert refused.reason.facts == {"worker": software.hermes, "master": "1"}
 
