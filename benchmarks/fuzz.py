@@ -1,0 +1,94 @@
+"""What do damaged records do? A million of them, over every message type (see `damage`)."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+
+from benchmarks import common
+from benchmarks.damage import Sample, collect, damaged, verdict_on
+
+COUNT = 1_000_000
+SLICE = 5_000
+
+
+@cache
+def samples() -> list[Sample]:
+    """The sound records; by kind in turn, so that rare ones are damaged as often as common ones."""
+    return collect()
+
+
+@cache
+def by_kind() -> dict[tuple[str, str], list[Sample]]:
+    """The sound records by topic and type."""
+    found: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples():
+        found.setdefault((sample.where, sample.kind), []).append(sample)
+    return found
+
+
+def one_slice(first: int, count: int = SLICE) -> tuple[Counter[tuple[str, str, str]], list[str]]:
+    """The verdicts over records number first .. first + count - 1, and what crashed."""
+    verdicts: Counter[tuple[str, str, str]] = Counter()
+    crashes: list[str] = []
+    kinds = list(by_kind())
+    for number in range(first, first + count):
+        chance = random.Random(number)
+        where, kind = kinds[number % len(kinds)]
+        sample = damaged(chance, chance.choice(by_kind()[where, kind]), samples())
+        try:
+            verdicts[where, kind, verdict_on(sample).verdict] += 1
+        except Exception:  # noqa: BLE001  (whatever it is, it is a crash)
+            verdicts[where, kind, "CRASH"] += 1
+            crashes.append(f"record {number} ({where}, {kind}):\n{traceback.format_exc()}")
+    return verdicts, crashes
+
+
+def rows(verdicts: Counter[tuple[str, str, str]]) -> list[Sequence[object]]:
+    """By topic: what became of its records, most frequent first."""
+    by_topic: dict[str, Counter[str]] = {}
+    for (where, _, verdict), count in verdicts.items():
+        by_topic.setdefault(where, Counter())[verdict] += count
+    return [
+        (where, verdict, f"{count:,}".replace(",", " "))
+        for where, found in sorted(by_topic.items())
+        for verdict, count in found.most_common()
+    ]
+
+
+def main() -> None:
+    """Damage, and count."""
+    parser = common.arguments(str(__doc__))
+    parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--first", type=int, default=0, help="number of the first damaged record")
+    parser.add_argument("--show", type=int, default=5, help="so many crashes are shown in full")
+    wishes = parser.parse_args()
+    verdicts: Counter[tuple[str, str, str]] = Counter()
+    crashes: list[str] = []
+    begun = time.perf_counter()
+    starts = range(wishes.first, wishes.first + wishes.count, SLICE)
+    with ProcessPoolExecutor() as pool:
+        for done, (some, crashed) in enumerate(pool.map(one_slice, starts), 1):
+            verdicts += some
+            crashes += crashed
+            if sys.stderr.isatty():
+                print(f"\r{done * SLICE:,} of {wishes.count:,}", end="", file=sys.stderr)
+    kinds = {(where, kind) for where, kind, _ in verdicts}
+    text = common.table(("topic", "what became of it", "records"), rows(verdicts))
+    head = (
+        f"{verdicts.total():,} damaged records of {len(kinds)} types, {len(crashes)} crashes, "
+        f"{time.perf_counter() - begun:.0f} s"
+    ).replace(",", " ", 2)
+    common.report("fuzz", f"{head}\n\n{text}", update=wishes.update and not crashes)
+    if crashes:
+        raise SystemExit("\n".join(crashes[: wishes.show]))
+
+
+if __name__ == "__main__":
+    main()
