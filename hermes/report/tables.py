@@ -126,7 +126,14 @@ def worker_rows(state: MasterState, *, ages: Mapping[str, float] | None = None) 
 
 
 def status_view(
-    state: MasterState, story: Story, *, run: str, place: str, condition: str
+    state: MasterState,
+    story: Story,
+    *,
+    run: str,
+    place: str,
+    condition: str,
+    storage: str,
+    quarantined: str,
 ) -> RenderableType:
     """What `hermes status` shows."""
     known = state.evaluations
@@ -142,6 +149,8 @@ def status_view(
         f"{words.score(known.last_accuracy)} (version {known.last_version})"
         if known.count
         else "-",
+        "storage": storage,
+        "quarantined": quarantined,
     }
     if state.scored:
         scores = state.scores

@@ -1,0 +1,1 @@
+"""The picture of both machines, drawn from their tables: `scripts/machines-doc`."""
