@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from hermes.errors import DecodeError
-from hermes.messages import PROTOCOL, AnyMessage, Hello, StopRequested
+from hermes.messages import PROTOCOL, AnyMessage, Count, Hello, StopRequested
 from hermes.values import Tensors
 
 MAGIC = b"HM"
@@ -19,6 +20,9 @@ MAGIC = b"HM"
 
 MAX_MESSAGE = 1 << 20
 """Bytes of the largest small message that we look at: a stock broker's record limit."""
+
+MAX_HEADER = 100_000_000
+"""Bytes of a safetensors header, as the library has it."""
 
 _HEAD = MAGIC + bytes([PROTOCOL])
 
@@ -79,12 +83,72 @@ def encode_tensors(tensors: Tensors) -> bytes:
         raise DecodeError(f"tensors that cannot be encoded: {error}") from None
 
 
-def decode_tensors(data: bytes) -> dict[str, np.ndarray]:
-    """The tensors in `data`, by name; the arrays may be read-only views of it."""
+def decode_tensors(data: bytes | bytearray) -> dict[str, np.ndarray]:
+    """The tensors in `data`, by name: read-only views of it, which must not change any more.
+
+    The library would copy them twice, and a master has no room for three times a model; what it
+    knows and we do not (rare dtypes) is left to it.
+    """
     try:
-        return dict(safetensors.numpy.load(data))
+        specs = _specs(data)
+        if all(spec.dtype in _DTYPES for spec in specs.values()):
+            return {name: _view(data, spec) for name, spec in specs.items()}
+        return dict(safetensors.numpy.load(bytes(data)))
     except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise DecodeError(f"not safetensors: {error}") from None
+
+
+class _Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the header of a safetensors file says of one tensor."""
+
+    dtype: str
+    shape: tuple[Count, ...]
+    data_offsets: tuple[Count, Count]
+    """First and end, in bytes of the file."""
+
+
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+
+
+def _specs(data: bytes | bytearray) -> dict[str, _Spec]:
+    """The header, checked as the format asks: the tensors fill the rest of the file, in the order
+    of their offsets, without a gap. Raises `ValueError`."""
+    begin = 8 + int.from_bytes(data[:8], "little")
+    if not 10 <= begin <= min(len(data), 8 + MAX_HEADER):
+        raise ValueError("the header's length cannot be")
+    raw = msgspec.json.decode(data[8:begin], type=dict[str, msgspec.Raw])
+    raw.pop("__metadata__", None)
+    specs = {name: msgspec.json.decode(spec, type=_Spec) for name, spec in raw.items()}
+    place = begin
+    for spec in sorted(specs.values(), key=lambda spec: spec.data_offsets):
+        first, end = (begin + offset for offset in spec.data_offsets)
+        dtype = _DTYPES.get(spec.dtype)
+        if first != place or (dtype and end - first != math.prod(spec.shape) * _size_of(dtype)):
+            raise ValueError("a tensor's place cannot be")
+        place = end
+    if place != len(data):
+        raise ValueError("the tensors are not what the file holds")
+    return {
+        name: msgspec.structs.replace(
+            spec, data_offsets=(spec.data_offsets[0] + begin, spec.data_offsets[1] + begin)
+        )
+        for name, spec in specs.items()
+    }
+
+
+def _size_of(dtype: str) -> int:
+    return np.dtype(dtype).itemsize
+
+
+def _view(data: bytes | bytearray, spec: _Spec) -> np.ndarray:
+    array: np.ndarray = np.ndarray(
+        spec.shape, _DTYPES[spec.dtype], buffer=data, offset=spec.data_offsets[0]
+    )
+    array.flags.writeable = False
+    return array
 
 
 def digest_of(data: bytes | bytearray | memoryview) -> str:

@@ -23,6 +23,8 @@ HermesError                      1
 
 from __future__ import annotations
 
+import errno
+
 
 class HermesError(Exception):
     """The root. `what` happened, `where`, and the `remedy`: what to do about it."""
@@ -122,3 +124,28 @@ class DigestMismatch(PeerError):
 
 class Defect(HermesError):
     """Ours: an invariant is broken. Carries the story of what led there."""
+
+
+REFUSED = {
+    errno.ENOSPC: "Make room there.",
+    errno.EDQUOT: "Make room within your quota.",
+    errno.EROFS: "It is mounted read-only: choose another place (--out, --state, --cache, TMPDIR).",
+    errno.EACCES: "Make it writable, or choose another place (--out, --state, --cache, TMPDIR).",
+    errno.EPERM: "Make it writable, or choose another place (--out, --state, --cache, TMPDIR).",
+    errno.EMFILE: "Allow more open files: ulimit -n 4096",
+    errno.ENFILE: "Too many files are open on this machine: end some programs.",
+    errno.ENOMEM: "Free some memory: end some programs, or start fewer workers.",
+    errno.EAGAIN: "Allow more processes (ulimit -u), or start fewer workers.",
+}
+"""What a machine may refuse, and what to do: no defect of ours."""
+
+
+def of_the_machine(error: BaseException) -> RunFailed | None:
+    """A full disk and the like, where nobody nearer has words for it; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in REFUSED:
+        return None
+    return RunFailed(
+        f"this machine refuses: {error.strerror or error}",
+        where=str(error.filename) if error.filename else "",
+        remedy=REFUSED[error.errno],
+    )

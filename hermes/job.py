@@ -7,6 +7,7 @@ user's innermost line, and what to do about it.
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import io
 import linecache
 import math
@@ -125,9 +126,12 @@ class Job:
     """Python packages, as pip names them, that master and workers must have."""
     init: str | Path | None = None
     """A .safetensors file of starting weights, on the master; None: drawn from the seed."""
+    place: str = field(default="", init=False, repr=False, compare=False)
+    """FILE:LINE of the job file where it was made; "" elsewhere."""
 
     def __post_init__(self) -> None:
         # Not `replace`: a frozen value may settle its own form while it is made.
+        object.__setattr__(self, "place", _line_now())
         object.__setattr__(self, "split", _split_of(self.split))
         for name in ("include", "requires"):
             object.__setattr__(self, name, _texts_of(name, getattr(self, name)))
@@ -435,6 +439,14 @@ def _line_of(traceback: TracebackType | None) -> str:
             place = f"{frame.f_code.co_filename}:{traceback.tb_lineno}"
         traceback = traceback.tb_next
     return place
+
+
+def _line_now() -> str:
+    """FILE:LINE of the job file that is being run just now; "" if none is."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__") != MODULE:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
 
 PIP_NAMES: Mapping[str, str] = {

@@ -246,7 +246,24 @@ def _softmax(x: Array) -> Array:
     return shares
 
 
+def _refuse_rows(labels: Array) -> None:
+    """Labels of one row a sample: what they are most likely to be, and how they become numbers."""
+    if labels.shape[1] == 1:
+        raise JobError(
+            f"CrossEntropy takes labels of shape (n,); y has {labels.shape}: a column",
+            remedy="Return y[:, 0] from data(), as whole numbers.",
+        )
+    if bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
+        raise JobError(
+            f"CrossEntropy takes labels of shape (n,); y has {labels.shape} and is one-hot (a 1 "
+            "among zeros in each row)",
+            remedy="Return y.argmax(axis=1) from data().",
+        )
+
+
 def _check_labels(outputs: Array, labels: Array) -> None:
+    if labels.ndim == 2 and outputs.ndim == 2:
+        _refuse_rows(labels)
     if labels.dtype.kind not in "iu":
         raise JobError(
             f"CrossEntropy takes whole numbers as labels; y is {labels.dtype}",

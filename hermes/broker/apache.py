@@ -52,14 +52,26 @@ broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 """
 
+OUTPUT = "broker.log"
+"""Of the folder `home`: what it prints, and what it logs."""
+OUTPUT_SIZE = 10 << 20
+"""Bytes of that before it is rotated; three old ones are kept."""
+
 _LOGGING = """\
 status = error
-appender.console.type = Console
-appender.console.name = console
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = %d{ISO8601} %p %m (%c{1})%n
+appender.file.type = RollingFile
+appender.file.name = file
+appender.file.fileName = {output}
+appender.file.filePattern = {output}.%i
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{{ISO8601}} %p %m (%c{{1}})%n
+appender.file.policies.type = Policies
+appender.file.policies.size.type = SizeBasedTriggeringPolicy
+appender.file.policies.size.size = {size}
+appender.file.strategy.type = DefaultRolloverStrategy
+appender.file.strategy.max = 3
 rootLogger.level = warn
-rootLogger.appenderRef.console.ref = console
+rootLogger.appenderRef.file.ref = file
 logger.server.name = kafka.server.KafkaRaftServer
 logger.server.level = info
 """
@@ -97,7 +109,8 @@ def _java_plan(wanted: Wanted, home: Path, data: Path) -> Plan:
     properties = home / "server.properties"
     properties.write_text(_properties(wanted, data), "utf-8")
     logging = home / "log4j2.properties"
-    logging.write_text(_LOGGING, "utf-8")
+    output = home.absolute() / OUTPUT
+    logging.write_text(_LOGGING.format(output=output, size=OUTPUT_SIZE), "utf-8")
     program = [
         java,
         *HEAP,

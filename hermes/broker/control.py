@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -62,6 +63,24 @@ def start(
     the end of its output if it dies at its start.
     """
     wanted = settled(Wanted(port, listen, advertise, data))
+    with _usable(_brokers()):
+        return _start(kind, wanted)
+
+
+@contextlib.contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """A place that cannot be written is the user's to mend, or to change."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"the folder of brokers that run cannot be used: {error.strerror or error}",
+            where=str(error.filename or folder),
+            remedy="Make room there or make it writable, or choose another with HERMES_STATE=DIR.",
+        ) from None
+
+
+def _start(kind: Kind, wanted: Wanted) -> Running:
     home = _home(wanted.port)
     home.mkdir(parents=True, exist_ok=True)
     plan = _plan(kind, wanted, home)
@@ -70,22 +89,26 @@ def start(
     process = launch(plan, output, child=False)
     try:
         wait_ready(plan, process, output, _READY[kind])
-    except BaseException:
+        running = _running(kind, wanted, plan, process.pid, output)
+        _note(running)
+    except BaseException:  # nobody would find a broker that is noted nowhere
         end(process.pid, patience=_GRACE[kind], process=process)
         raise
-    running = Running(
+    process.returncode = 0  # it is not ours to wait for: no ResourceWarning for a daemon
+    return running
+
+
+def _running(kind: Kind, wanted: Wanted, plan: Plan, pid: int, output: Path) -> Running:
+    return Running(
         kind=kind,
         address=str(plan.address),
         advertised=str(wanted.advertised),
         port=wanted.port,
-        pid=process.pid,
-        born=identity(process.pid) or "",
+        pid=pid,
+        born=identity(pid) or "",
         data=str(plan.data) if plan.data else None,
         log=str(output),
     )
-    _note(running)
-    process.returncode = 0  # it is not ours to wait for: no ResourceWarning for a daemon
-    return running
 
 
 def status() -> list[Running]:
@@ -96,7 +119,8 @@ def status() -> list[Running]:
         if running is not None and running.alive():
             found.append(running)
         else:
-            note.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it says nothing that is true any more
+                note.unlink(missing_ok=True)
     return sorted(found, key=lambda running: running.port)
 
 
@@ -108,13 +132,17 @@ def stop(port: int | None = None) -> Running:
     running = [one for one in status() if port in (None, one.port)]
     if not running:
         at = f" at port {port}" if port else ""
-        raise RunError(f"no broker that Hermes started runs{at}", remedy="hermes broker status")
+        raise RunError(
+            f"no broker that Hermes started runs{at}",
+            remedy="See which do: hermes broker status; start one: hermes broker start",
+        )
     if len(running) > 1:
         ports = ", ".join(str(one.port) for one in running)
         raise RunError(f"several brokers run, at ports {ports}", remedy="Say which: --port P")
     (chosen,) = running
     _reap_or_end(chosen)
-    (_home(chosen.port) / "broker.json").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (_home(chosen.port) / "broker.json").unlink(missing_ok=True)
     return chosen
 
 

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
+from hermes.broker.ports import listener
 from hermes.errors import BrokerUnreachable, UsageError
 from hermes.transport.probe import Address, greet, parse_address
 
@@ -34,18 +35,29 @@ class Wanted(NamedTuple):
     def advertised(self) -> Address:
         """What clients are told. Raises `UsageError` for text that is no address."""
         if self.advertise is not None:
-            return parse_address(self.advertise)
+            try:
+                return parse_address(self.advertise)
+            except UsageError as error:
+                raise UsageError(
+                    error.what,
+                    where="--advertise",
+                    remedy="The address by which clients reach it, such as 192.168.0.5:9092",
+                ) from None
         if self.listen in ANY:
             return Address(socket.gethostname(), self.port)
         return Address(self.listen, self.port)
 
 
 def settled(wanted: Wanted) -> Wanted:
-    """With a port that is free just now. Raises `UsageError` if the port asked for is taken."""
-    if wanted.port:
-        _refuse_taken(wanted)
-        return wanted
-    return wanted._replace(port=free_port(wanted.listen))
+    """With a port that is free just now. Raises `UsageError` if the port asked for is taken, or
+    the address is none of this machine's."""
+    with _socket_for(wanted.listen) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((wanted.listen or "?", wanted.port))
+        except OSError as error:
+            raise _cannot_listen(wanted, error) from None
+        return wanted._replace(port=int(probe.getsockname()[1]))
 
 
 def free_port(listen: str = "127.0.0.1") -> int:
@@ -71,30 +83,34 @@ def _socket_for(listen: str) -> socket.socket:
     return socket.socket(socket.AF_INET6 if ":" in listen else socket.AF_INET)
 
 
-def _refuse_taken(wanted: Wanted) -> None:
-    with _socket_for(wanted.listen) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((wanted.listen, wanted.port))
-        except OSError as error:
-            where = f"{wanted.listen}:{wanted.port}"
-            if error.errno == errno.EADDRINUSE:
-                raise UsageError(
-                    f"port {wanted.port} is taken by {_who(wanted.local)}",
-                    where=where,
-                    remedy="Choose another one: --port P, or --port 0 for any that is free. "
-                    "What Hermes started: hermes broker status",
-                ) from None
-            raise UsageError(
-                f"cannot listen there: {error.strerror}",
-                where=where,
-                remedy="--listen takes an address of this machine, --port 1024 or more.",
-            ) from None
+def _cannot_listen(wanted: Wanted, error: OSError) -> UsageError:
+    where = str(Address(wanted.listen, wanted.port))
+    if error.errno == errno.EADDRINUSE:
+        return UsageError(
+            f"port {wanted.port} is taken by {_who(wanted.local)}",
+            where=where,
+            remedy="Choose another one: --port P, or --port 0 for any that is free. "
+            "What Hermes started: hermes broker status",
+        )
+    if error.errno == errno.EACCES:
+        return UsageError(
+            f"port {wanted.port} is for privileged programs",
+            where=where,
+            remedy="Choose one from 1024 up: --port P",
+        )
+    return UsageError(
+        f"{wanted.listen!r} is no address of this machine ({error.strerror})",
+        where="--listen",
+        remedy="--listen 127.0.0.1 for this machine alone, 0.0.0.0 for all its interfaces.",
+    )
 
 
 def _who(address: Address) -> str:
+    """What answers there, and its process where that can be known."""
     try:
         greeting = greet(address, timeout=1.0)
+        what = "an embedded broker" if greeting.embedded else "a Kafka broker"
     except BrokerUnreachable:
-        return "another program, not a Kafka broker"
-    return "an embedded broker" if greeting.embedded else "a Kafka broker"
+        what = "a program that is no Kafka broker"
+    process = listener(address.port)
+    return f"{what}: {process}" if process else what

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from hermes.errors import BrokerUnreachable
+from hermes.errors import BrokerUnreachable, RunFailed
 from hermes.transport.probe import Address, greet
 
 PAUSE = 0.02
@@ -55,16 +55,23 @@ def launch(plan: Plan, output: Path, *, child: bool) -> subprocess.Popen[bytes]:
         end = str(int(plan.end_with_parent))
         shim = [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()), end]
         command = [*shim, *command]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("ab") as log:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **plan.environment},
-            start_new_session=True,  # Ctrl-C in our terminal is ours to handle
-        )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **plan.environment},
+                start_new_session=True,  # Ctrl-C in our terminal is ours to handle
+            )
+    except OSError as error:
+        raise RunFailed(
+            f"a process cannot be started: {error.strerror or error}",
+            where=str(error.filename or command[0]),
+            remedy="Its program must be there, and its output's folder writable and not full.",
+        ) from None
 
 
 def wait_ready(plan: Plan, process: subprocess.Popen[bytes], output: Path, patience: float) -> None:

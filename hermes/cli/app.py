@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hermes.cli import brokers, look, train, work
+from hermes.cli import brokers, clean, look, train, work
 
 EPILOG = (
     "Exit codes: 0 done, 1 a defect of ours, 2 wrong usage, configuration, job or run id, "
@@ -51,3 +51,4 @@ app.command()(look.runs)
 app.command()(look.status)
 app.command()(look.logs)
 app.command()(look.stop)
+app.command()(clean.clean)

@@ -1,11 +1,10 @@
-"""How does a command reach its broker, and how does it hear Ctrl-C?"""
+"""How does a command reach its broker?"""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,33 +26,25 @@ def connected(broker: str, patience: float | None = None, first: float = FIRST) 
     """A connection, made within `first` seconds; `patience`, where given, is for that and for
     outages. Raises `UsageError` for text that is no address, `BrokerUnreachable` with the cause."""
     from hermes.transport.kafka import KafkaLog
+    from hermes.transport.probe import parse_address
     from hermes.transport.settings import Connection
 
+    with at_flag("--broker"):
+        parse_address(broker)
     if patience is None:
         return KafkaLog(broker, patience=first).connect()
     return KafkaLog(broker, patience=patience, settings=Connection(outage=patience)).connect()
 
 
 @contextlib.contextmanager
-def on_interrupt(first: Callable[[], object]) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) calls `first`; the second leaves at once."""
-
-    def handle(_number: int, _frame: object) -> None:
-        for number in old:
-            signal.signal(number, signal.default_int_handler)
-        first()
-
-    old = {
-        number: signal.getsignal(number) or signal.SIG_DFL
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    for number in old:
-        signal.signal(number, handle)
+def at_flag(flag: str) -> Iterator[None]:
+    """Names the flag in a `UsageError` about its value."""
     try:
         yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    except UsageError as error:
+        if error.where:
+            raise
+        raise type(error)(error.what, where=flag, remedy=error.remedy) from None
 
 
 class Token(msgspec.Struct, frozen=True):

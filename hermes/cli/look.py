@@ -13,6 +13,7 @@ import typer
 
 from hermes.cli import options
 from hermes.cli.connect import BRIEF, connected
+from hermes.cli.storage import Used, used_at_end, used_now
 from hermes.cli.trouble import note
 from hermes.errors import HermesError, RunError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hermes.report.story import Story
     from hermes.runtime.folder import RunFolder
     from hermes.runtime.observe import View
+    from hermes.runtime.quarantine import Quarantined
     from hermes.transport.kafka import KafkaLog
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")]
@@ -39,6 +41,9 @@ class Seen(NamedTuple):
     story: Story
     lives: bool
     broker: str | None
+    storage: Used | None = None
+    quarantined: Quarantined | None = None
+    """Where the run's folder is on this machine."""
 
 
 def status(
@@ -60,7 +65,13 @@ def status(
     view = seen.view
     place = f"live at {view.place}" if view.live else f"as saved in {view.place}"
     shown = status_view(
-        view.state, seen.story, run=view.run, place=place, condition=condition(seen)
+        view.state,
+        seen.story,
+        run=view.run,
+        place=place,
+        condition=condition(seen),
+        storage=str(seen.storage) if seen.storage else "-",
+        quarantined=str(seen.quarantined) if seen.quarantined else "-",
     )
     output().print(shown, soft_wrap=True)
 
@@ -90,8 +101,18 @@ def _status_json(seen: Seen) -> dict[str, Any]:
         "place": view.place,
         "broker": seen.broker,
         "master_alive": seen.lives,
+        "storage": seen.storage._asdict() if seen.storage else None,
+        "quarantined": _quarantine_json(seen.quarantined),
         **status_json(view.state, seen.story),
     }
+
+
+def _quarantine_json(found: Quarantined | None) -> dict[str, Any] | None:
+    import msgspec
+
+    if found is None:
+        return None
+    return {"count": found.total, "last": [msgspec.to_builtins(aside) for aside in found.last]}
 
 
 def _at_broker(run: str | None, broker: str) -> Seen:
@@ -103,7 +124,8 @@ def _at_broker(run: str | None, broker: str) -> Seen:
         name = run or newest_at(log, broker)
         view = LiveRun(log, broker, name, story.read).look()
         lives = view.state.stopped is None and name in beating(log, [name])
-    return Seen(view, story, lives, broker)
+        used = used_now(log, name)
+    return Seen(view, story, lives, broker, used)
 
 
 def _on_this_machine(run: str | None, out: Path) -> Seen:
@@ -111,8 +133,10 @@ def _on_this_machine(run: str | None, out: Path) -> Seen:
     from hermes.report.story import Story
     from hermes.runtime.folder import find_run
     from hermes.runtime.observe import LiveRun, is_running, saved
+    from hermes.runtime.quarantine import read_quarantine
 
     folder = find_run(out, run)
+    aside = read_quarantine(folder.quarantine)
     remembered = folder.read_note()
     lives = is_running(remembered)
     broker = remembered.broker if remembered else None
@@ -121,8 +145,8 @@ def _on_this_machine(run: str | None, out: Path) -> Seen:
         with _live_log(broker) as log:
             if log is not None and _has(log, folder.run):
                 view = LiveRun(log, broker, folder.run, story.read).look()
-                return Seen(view, story, lives, broker)
-    return Seen(saved(folder, story.read), story, lives, broker)
+                return Seen(view, story, lives, broker, used_now(log, folder.run), aside)
+    return Seen(saved(folder, story.read), story, lives, broker, used_at_end(folder), aside)
 
 
 @contextlib.contextmanager
@@ -302,7 +326,7 @@ def stop(
 ) -> None:
     """Ask a run's master to stop; it writes its results. Waits until the ledger says so."""
     from hermes.runtime.keys import cluster_key
-    from hermes.runtime.observe import LiveRun, request_stop, wait_for_stop
+    from hermes.runtime.observe import LiveRun, refuse_other_key, request_stop, wait_for_stop
 
     name, address = _which(run, out, broker)
     key = cluster_key(key_file)
@@ -311,6 +335,7 @@ def stop(
         view = live.look()
         already = view.state.stopped is not None
         if not already:
+            refuse_other_key(view.state, name, key)
             request_stop(log, name, key, "hermes stop")
             stopped = wait_for_stop(live, STOP_PATIENCE)
             if stopped is None:

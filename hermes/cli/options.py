@@ -11,6 +11,9 @@ import typer
 
 DEFAULT_BROKER = "127.0.0.1:9092"
 
+LONGEST = 1_000_000_000
+"""Seconds that a flag may say: 31 years."""
+
 Job = Annotated[
     str, typer.Argument(metavar="JOB.py", show_default=False, help="The file that defines `job`.")
 ]
@@ -23,6 +26,10 @@ Run = Annotated[
     typer.Argument(
         metavar="[RUN]", envvar="HERMES_RUN", show_default=False, help="Default: the newest."
     ),
+]
+RunToClean = Annotated[
+    str | None,  # without a variable: what goes is named at its place
+    typer.Argument(metavar="[RUN]", show_default=False, help="The run that goes, by its id."),
 ]
 RunToStop = Annotated[
     str | None,
@@ -103,7 +110,9 @@ Set = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(envvar="HERMES_SEED", metavar="S", min=0, help="Of all chance in the run."),
+    typer.Option(
+        envvar="HERMES_SEED", metavar="S", min=0, max=2**53, help="Of all chance in the run."
+    ),
 ]
 Out = Annotated[
     Path,
@@ -163,6 +172,7 @@ Patience = Annotated[
         envvar="HERMES_PATIENCE",
         metavar="SECONDS",
         min=0,
+        max=LONGEST,
         show_default="5 before the first connection, 600 after",
         help="How long to wait for a broker (and a worker for its run).",
     ),

@@ -9,13 +9,15 @@ import secrets
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from hermes.cli.connect import at_flag
 from hermes.cli.trouble import note, warn
-from hermes.errors import RunError, UsageError
+from hermes.errors import RunError, SettingError, UsageError
 
 if TYPE_CHECKING:
-    from hermes.policy.presets import Settings
+    from hermes.job import Job
+    from hermes.policy.presets import Layer, Settings
     from hermes.runtime.master import MasterOptions
 
 ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -41,24 +43,37 @@ def master_options(wishes: Wishes, expect: int) -> MasterOptions:
     from hermes.broker.places import cache_folder
     from hermes.job import build, load_source
     from hermes.messages import JobSource
-    from hermes.runtime.folder import RunFolder
+    from hermes.runtime.folder import LATEST, RunFolder, check_place
     from hermes.runtime.keys import cluster_key
     from hermes.runtime.master import MasterOptions
     from hermes.transport.names import checked_run
 
     if expect < 1:
-        raise UsageError(f"{expect} workers expected", where="--expect", remedy="At least 1.")
+        raise UsageError(
+            f"{expect} workers are expected", where="--expect", remedy="At least 1: --expect N"
+        )
     source = load_source(wishes.job)
     job = build(source.text, source.name, wishes.args)
-    settings = settings_of(wishes, job.settings())
-    run = checked_run(wishes.run) if wishes.run else new_run_id(wishes.job)
+    settings = settings_of(wishes, job)
+    _check_expected(expect, settings)
+    with at_flag("--run"):
+        run = checked_run(wishes.run) if wishes.run else new_run_id(wishes.job)
+    if run == LATEST:
+        raise UsageError(
+            f"{run!r} is no run id: runs/{LATEST} points at the newest run",
+            where="--run",
+            remedy="Choose another id.",
+        )
     folder = RunFolder(wishes.out, run)
+    folder.check()
     if folder.path.exists():
         raise RunError(
             f"there is a run {run!r} already",
             where=str(folder.path),
             remedy="Choose another id with --run, or another folder with --out.",
         )
+    cache = cache_folder() / "blocks"
+    check_place(cache, "the cache of blocks cannot be used", "HERMES_CACHE=DIR")
     return MasterOptions(
         run=run,
         source=JobSource(source.name, source.text, wishes.args),
@@ -68,23 +83,50 @@ def master_options(wishes: Wishes, expect: int) -> MasterOptions:
         expect=expect,
         key=cluster_key(wishes.key_file),
         folder=folder,
-        cache=cache_folder() / "blocks",
+        cache=cache,
         ask=confirm if wishes.ask else None,
     )
 
 
-def settings_of(wishes: Wishes, job: dict[str, Any]) -> Settings:
+def settings_of(wishes: Wishes, job: Job) -> Settings:
     """The settings in force: default, job, environment, flag. Warnings go to stderr."""
-    from hermes.policy.presets import DEFAULT_STRATEGY, check, parse_assignment, resolve
+    from hermes.policy.presets import DEFAULT_STRATEGY, Layer, assignments, resolve, warnings
 
-    environment = os.environ.get("HERMES_SET", "").split()
-    layers = [dict(map(parse_assignment, texts)) for texts in (environment, wishes.set_)]
-    settings = resolve(wishes.strategy or DEFAULT_STRATEGY, [job, *layers])
-    for text in check(settings):
+    environment = tuple(os.environ.get("HERMES_SET", "").split())
+    typed = wishes.set_ if wishes.set_ != environment else ()  # the parser reads it, too
+    layers = [
+        Layer(job.place or wishes.job, job.settings(), typed=False),
+        assignments(environment, "HERMES_SET"),
+        assignments(typed, "--set"),
+    ]
+    settings = resolve(wishes.strategy or DEFAULT_STRATEGY, layers)
+    _check_metric(settings, job, layers)
+    for text in warnings(settings, layers):
         warn(text)
     if all(value is None for value in _values(settings.stop)):
         warn("no stopping rule is set: the run goes on until it is stopped (hermes stop)")
     return settings
+
+
+def _check_metric(settings: Settings, job: Job, layers: list[Layer]) -> None:
+    if settings.stop.accuracy is not None and job.metric is None:
+        said = [layer.where for layer in layers if layer.values.get("stop.accuracy") is not None]
+        raise SettingError(
+            f"stop.accuracy is {settings.stop.accuracy:g}, and this job measures none: its metric "
+            "is None",
+            where=said[-1] if said else "",
+            remedy='Give the job metric="accuracy", or stop by another rule, such as stop.loss.',
+        )
+
+
+def _check_expected(expect: int, settings: Settings) -> None:
+    if expect > settings.workers.max:
+        raise SettingError(
+            f"{expect} workers are expected, and workers.max={settings.workers.max} admits fewer: "
+            "the run would never start",
+            where="workers.max",
+            remedy=f"--set workers.max={expect}, or fewer workers.",
+        )
 
 
 def _values(struct: object) -> list[object]:
@@ -106,9 +148,9 @@ def parse_speeds(text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
-            f"{text!r} are not speeds",
+            f"{text!r} is no list of speeds",
             where="--speeds",
-            remedy="Numbers with commas between: --speeds 1,1,0.5,0.1",
+            remedy="Numbers with commas between, one a worker: --speeds 1,1,0.5,0.1",
         ) from None
 
 

@@ -20,9 +20,11 @@ Written by `scripts/settings-doc` from the declarations in `hermes/policy/`: edi
 
 A setting is given as `--set KEY=VALUE`, as often as you like. VALUE is read as JSON where it is
 JSON (`-1.6`, `true`), else as text; `off` switches off what may be off. Later ones win: default,
-strategy, job file, flag. A key that does not exist, a value of the wrong type and values that
-cannot work together are errors that say what to do (exit code 2). All settings in force are in the
-ledger's `RunOpened`.
+strategy, job file, flag. A key that does not exist or is set twice, a value of the wrong type
+or out of range, values that cannot work together, and a setting typed for a run in which it can
+never take effect (such as `gate.alpha` under `gate.rule=open`) are errors that say where it was set
+and what to do (exit code 2); what is merely odd, or comes from the job file, is a warning. All
+settings in force are in the ledger's `RunOpened`.
 
 `--strategy NAME` stands for several of them at once (default: `{DEFAULT_STRATEGY}`); what they
 mean is told in [strategies.md](strategies.md).
@@ -38,6 +40,7 @@ ABOUT = {
     "stop": "when is the run finished?",
     "workers": "how many, and when is one lost?",
     "cache": "what stays on a worker's disk?",
+    "storage": "how much may the run keep at its broker?",
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hermes.cli import options
-from hermes.cli.connect import Token, advertised, connected, is_local, on_interrupt
+from hermes.cli.connect import Token, advertised, at_flag, connected, is_local
 from hermes.cli.prepare import Wishes, master_options, parse_speeds
 from hermes.cli.trouble import INTERRUPTED, note, warn
 
@@ -30,7 +30,7 @@ WORKERS = 4
 """By default: the size rule of the paper needs four to tell an outlier."""
 
 SHORT = 4
-"""Exit code of a run that failed."""
+"""Exit code of a run that failed, or was stopped at its storage limit."""
 
 
 def demo(
@@ -106,8 +106,12 @@ def _run(
     from hermes.cli.display import show
     from hermes.runtime.keys import default_key_file
     from hermes.runtime.local import LocalOptions, check_local, run_locally
+    from hermes.transport.probe import parse_address
 
     emulated = parse_speeds(speeds)
+    if broker is not None:
+        with at_flag("--broker"):
+            parse_address(broker)
     count = workers if workers is not None else len(emulated) if emulated else WORKERS
     _check_count(count)
     if name is not None and wishes.run is None:
@@ -121,6 +125,7 @@ def _run(
         speeds=emulated,
         key_file=wishes.key_file or default_key_file(),
         threads=threads or 1,
+        patience=patience,
     )
     check_local(local)
     if broker is not None:
@@ -166,6 +171,8 @@ def master(
         job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask
     )
     prepared = master_options(wishes, expect)
+    if patience is not None:
+        prepared = prepared._replace(patience=patience)
     address = broker or options.DEFAULT_BROKER
     result = _see_through(prepared, address, patience, quiet=quiet)
     _conclude(prepared.folder, result, json_=json_, quiet=quiet)
@@ -176,6 +183,7 @@ def _see_through(
 ) -> dict[str, Any]:
     from hermes.cli.display import show
     from hermes.runtime.folder import note_of
+    from hermes.runtime.interrupt import on_interrupt
     from hermes.runtime.master import MasterProcess
 
     with (
@@ -183,7 +191,7 @@ def _see_through(
         show(quiet=quiet, greeting=_greeting(prepared, broker)) as listener,
     ):
         process = MasterProcess(log, prepared, listener)
-        with on_interrupt(process.interrupt):
+        with on_interrupt(process.interrupt, log.abandon):
             process.prepare()
             prepared.folder.take_note(note_of(prepared.run, broker))
             return process.run()
@@ -228,12 +236,17 @@ def _conclude(folder: RunFolder, result: dict[str, Any], *, json_: bool, quiet: 
         output().print(result_view(result, story), soft_wrap=True)
     if result["reason"] == "interrupted":
         raise typer.Exit(INTERRUPTED)
-    if result["status"] == "failed":
-        from hermes.cli.trouble import say_error
+    if result["reason"] == "storage":
+        from hermes.cli.storage import stopped_short
+        from hermes.cli.trouble import tell
 
-        say_error(
-            f"run {result['run']}: it ended short: {result['reason']}\n  See {folder.central_log}"
-        )
+        tell(stopped_short(result))
+        raise typer.Exit(SHORT)
+    if result["status"] == "failed":
+        from hermes.cli.endings import short
+        from hermes.cli.trouble import tell
+
+        tell(short(result))
         raise typer.Exit(SHORT)
 
 
@@ -262,8 +275,7 @@ def _draw(folder: RunFolder, result: dict[str, Any], story: Story) -> None:
     title += f"{accuracy:.3f}" if accuracy is not None else "unknown"
     try:
         picture.draw(story, title, folder.picture)
+        result["paths"]["picture"] = str(folder.picture)
+        rewrite(folder, result)
     except RunFailed as error:
         warn(str(error))
-        return
-    result["paths"]["picture"] = str(folder.picture)
-    rewrite(folder, result)

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import typer
 
-from hermes.errors import Defect, HermesError
+from hermes.errors import Defect, HermesError, of_the_machine
 
 INTERRUPTED = 130
 DEFECT = 1
 USAGE = 2
 """Exit codes that no class of ours carries."""
+
+REPORTS = 20
+"""Reports of defects that are kept, the newest."""
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -30,6 +33,10 @@ def exit_code_of(error: BaseException) -> int:
         return _tell_usage(error)
     if type(error).__name__ == "Abort":  # the parser's, for Ctrl-C or the end of input at a prompt
         return INTERRUPTED
+    refused = of_the_machine(error)
+    if refused is not None:
+        tell(refused)
+        return refused.exit_code
     _tell_defect(error)
     return DEFECT
 
@@ -61,9 +68,29 @@ def _tell_usage(error: BaseException) -> int:
         typer.echo(context.get_help() if context is not None else "See: hermes --help", err=True)
         return USAGE
     command = context.command_path if context is not None else "hermes"
-    message = message.strip().rstrip(".")
+    message = _plainly(error) or message.strip().rstrip(".")
     say_error(f"{message[:1].lower()}{message[1:]}\n  See: {command} --help")
     return USAGE
+
+
+def _plainly(error: BaseException) -> str:
+    """What is wrong with a flag's value, in our words; "" where the parser's own must do."""
+    flag = next(iter(getattr(getattr(error, "param", None), "opts", ())), "")
+    told = getattr(error.__cause__, "errors", None)
+    if not flag or told is None:
+        return ""
+    found = told()[0]
+    limits = found.get("ctx", {})
+    wrong = {
+        "int_parsing": "is no whole number",
+        "int_parsing_size": "is out of range",
+        "int_from_float": "is no whole number",
+        "float_parsing": "is no number",
+        "finite_number": "is no finite number",
+        "greater_than_equal": f"is not {limits.get('ge')} or more",
+        "less_than_equal": f"is more than {limits.get('le', 0):.16g}",
+    }.get(found["type"], found["msg"].removeprefix(f"Value error, {found['input']!r} "))
+    return f"{flag}: {found['input']!r} {wrong}".rstrip(".")
 
 
 def _tell_defect(error: BaseException) -> None:
@@ -88,5 +115,9 @@ def _write_traceback(error: BaseException) -> str:
             path.write_text(text, "utf-8")
         except OSError:
             continue
+        if folder.name == "defects":
+            from hermes.runtime.bounds import keep_newest
+
+            keep_newest(folder.glob("*.txt"), REPORTS)
         return str(path)
     return f"(none could be written)\n{story}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes.cli import options
-from hermes.cli.connect import connected, on_interrupt, read_token
+from hermes.cli.connect import at_flag, connected, read_token
 from hermes.cli.trouble import INTERRUPTED, note
 from hermes.errors import Fenced, RunError, UsageError
 
@@ -82,6 +82,9 @@ Cache = Annotated[
     ),
 ]
 
+MOST = 1000.0
+"""Of a speed, and of the seconds of a step."""
+
 PATIENCE = 600.0
 """Seconds that a worker waits for its run."""
 
@@ -110,35 +113,53 @@ def worker(
     options.checked_device(device)
     options.limit_threads(threads)
     from hermes.broker.places import cache_folder, state_folder
+    from hermes.runtime.folder import check_place
+    from hermes.runtime.interrupt import on_interrupt
     from hermes.runtime.keys import cluster_key
+    from hermes.runtime.outbox import claimed
     from hermes.runtime.worker import WorkerOptions, WorkerProcess
     from hermes.transport.names import checked_run, checked_worker
 
-    name = checked_worker(name or _host_name())
+    with at_flag("--name"):
+        name = checked_worker(name or _host_name())
+    with at_flag("--run"):
+        run = checked_run(run) if run else None
     for flag, value in (("--speed", speed), ("--step-seconds", step_seconds)):
-        if value is not None and not value > 0:
-            raise UsageError(f"{flag} is {value:g}", where=flag, remedy="It is above 0.")
+        if value is not None and not 0 < value <= MOST:
+            raise UsageError(
+                f"{value:g} is out of range",
+                where=flag,
+                remedy=f"It is a number above 0, at most {MOST:g}.",
+            )
 
     def say(text: str) -> None:
         if not quiet:
             note(f"{name}: {text}")
 
+    home = state or state_folder()
+    cache = cache or cache_folder() / "blocks"
+    check_place(home / "workers", "the worker's outbox cannot be kept there", "--state DIR")
+    check_place(cache, "the cache of blocks cannot be used", "--cache DIR")
     key = cluster_key(key_file)
     broker, run = _where_to(join, broker, run, key)
     wanted = WorkerOptions(
         run=checked_run(run) if run else None,
         name=name,
         key=key,
-        state=(state or state_folder()) / "workers",
-        cache=cache or cache_folder() / "blocks",
+        state=home / "workers",
+        cache=cache,
         speed=speed,
         step_seconds=step_seconds,
         patience=PATIENCE if patience is None else patience,
+        outage=PATIENCE if patience is None else patience,
     )
-    with connected(broker, patience) as log:
+    with (
+        connected(broker, patience) as log,
+        claimed(home / "names", broker, run, name),
+    ):
         process = WorkerProcess(log, wanted, say)
         say(f"at {broker}, waiting for {f'run {run}' if run else 'a run'}")
-        with on_interrupt(process.interrupt):
+        with on_interrupt(process.interrupt, log.abandon):
             farewell = process.run()
     _leave(farewell, name, run, json_=json_)
 
@@ -177,7 +198,7 @@ def _leave(farewell: Farewell, name: str, run: str | None, *, json_: bool) -> No
         raise RunError(
             f"the master refuses this worker: {farewell.reason}",
             where=name,
-            remedy=REMEDIES.get(farewell.reason, "See the run's central log."),
+            remedy=REMEDIES.get(farewell.reason.split()[0], "See the run's central log."),
         )
     if farewell.code == "fenced":
         raise Fenced(f"this worker was fenced: {farewell.reason}", where=name)

@@ -127,5 +127,6 @@ class BlockCache:
             raise RunFailed(
                 f"the cache of blocks cannot be used: {error.strerror or error}",
                 where=str(self._folder),
-                remedy="Make room there or make it writable, or lower cache.max.",
+                remedy="Make room there or make it writable, lower cache.max, or choose another "
+                "place with HERMES_CACHE=DIR (worker: --cache DIR).",
             ) from None

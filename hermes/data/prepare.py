@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from hermes.chance import generator
 from hermes.data.blocks import Array, block_samples, count_blocks, encode_block
@@ -15,6 +16,9 @@ from hermes.data.sources import Dataset, Samples, check_numbers, open_data
 from hermes.data.splits import SPLITS, Indices, split_indices, split_sizes
 from hermes.errors import JobError
 from hermes.job import Split, call_user, place_of
+
+FEW = 10
+"""Samples of a split, below which a person is told."""
 
 Block: TypeAlias = tuple[str, int, bytes]
 """One record of the upload: the split, the block's index in it (0, 1, 2, ...), its bytes."""
@@ -43,6 +47,36 @@ class Prepared:
                 chosen = indices[index * self.block : (index + 1) * self.block]
                 yield split, index, encode_block(samples.x[chosen], samples.y[chosen])
 
+    def extremes(self) -> list[tuple[Array, Array]]:
+        """Two samples of each split, with its smallest and largest label: what does not fit the
+        model's outputs is found before anything is sent. Empty where y is no class label."""
+        found = []
+        for samples, indices in self.parts.values():
+            if samples.y.ndim == 1 and samples.y.dtype.kind in "iu":
+                labels = samples.y[indices]
+                chosen = indices[[int(labels.argmin()), int(labels.argmax())]]
+                found.append((samples.x[chosen], samples.y[chosen]))
+        return found
+
+    def oddities(self) -> list[str]:
+        """What a person should know of data so small, or so uneven, that scores mean little."""
+        known = {name: _labels(*part) for name, part in self.parts.items()}
+        train, said = known.pop("train"), []
+        for name, labels in known.items():
+            if train is None or labels is None:
+                continue
+            unseen = np.setdiff1d(labels, train)
+            if len(unseen):
+                shown = ", ".join(str(label) for label in unseen[:5])
+                said.append(
+                    f"the {name} split has labels that the train split lacks: {shown}"
+                    f"{', ...' if len(unseen) > 5 else ''}; they cannot be learned"
+                )
+        tiny = [f"{name} {size}" for name, size in self.samples.items() if size < FEW]
+        if tiny:
+            said.append(f"very few samples: {', '.join(tiny)}; such scores are mostly chance")
+        return said
+
     def first(self, count: int, split: str = "train") -> tuple[Array, Array]:
         """The first samples of a split, such as a batch to try the model on."""
         samples, indices = self.parts[split]
@@ -69,7 +103,7 @@ def prepare(
         bytes_each = dataset.samples.bytes_each
         first = first_size(len(parts["train"][1]))
         block = block_samples(first, bytes_each)
-        check_numbers(dataset.samples)
+        check_numbers(dataset.samples, "", lambda index: _split_of(parts, dataset.samples, index))
         if dataset.test is not None:
             check_numbers(dataset.test, "_test")
     except JobError as error:
@@ -78,6 +112,22 @@ def prepare(
     samples = {name: len(indices) for name, (_, indices) in parts.items()}
     blocks = {name: count_blocks(size, block) for name, size in samples.items()}
     return Prepared(samples, blocks, block, first, bytes_each, parts)
+
+
+def _split_of(parts: dict[str, tuple[Samples, Indices]], samples: Samples, index: int) -> str:
+    """The split that holds this sample."""
+    return next(
+        name
+        for name, (source, chosen) in parts.items()
+        if source is samples and bool((chosen == index).any())
+    )
+
+
+def _labels(samples: Samples, indices: Indices) -> npt.NDArray[np.int64] | None:
+    """The labels of a split; None where y is no class label."""
+    if samples.y.ndim != 1 or samples.y.dtype.kind not in "iu":
+        return None
+    return np.unique(samples.y[indices]).astype(np.int64)
 
 
 def _plan(dataset: Dataset, split: Split, seed: int) -> dict[str, tuple[Samples, Indices]]:

@@ -10,7 +10,7 @@ Whatever it was, it ends as `Samples` that can be indexed.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
@@ -76,18 +76,28 @@ def open_data(returned: object, workdir: Path) -> Dataset:
     raise JobError(f"data() returned {kind}", remedy=SHAPES)
 
 
-def check_numbers(samples: Samples, suffix: str = "") -> None:
-    """Raise `JobError` naming the first sample whose x or y is not finite; reads all, in pieces."""
-    for name, array in zip(("x" + suffix, "y" + suffix), samples, strict=True):
+def check_numbers(
+    samples: Samples, suffix: str = "", split_of: Callable[[int], str] = lambda _: "test"
+) -> None:
+    """Raise `JobError` naming the first sample whose x or y is not finite, and its split; reads
+    all, in pieces."""
+    for name, array in zip("xy", samples, strict=True):
         if array.dtype.kind != "f":
             continue
         for start, piece in pieces(array):
-            if np.isfinite(piece).all():
+            rows = piece.reshape(len(piece), -1)
+            bad: Array = np.logical_not(np.isfinite(rows).all(axis=1))
+            if not bad.any():
                 continue
-            bad = ~np.isfinite(piece.reshape(len(piece), -1)).all(axis=1)
+            row = int(bad.argmax())
+            value = rows[row][~np.isfinite(rows[row])][0]
+            index, more = start + row, int(bad.sum())
             raise JobError(
-                f"{name} is not finite (NaN or infinite) in sample {start + int(bad.argmax())}",
-                remedy="Drop such samples or fill them in data().",
+                f"{name}{suffix}[{index}] is not finite: it holds {value} (a sample of the "
+                f"{split_of(index)} split"
+                f"{f'; {more} of the {len(bad)} samples looked at are so' if more > 1 else ''})",
+                remedy="Drop such samples in data(), or fill them: "
+                f"keep = numpy.isfinite({name}.reshape(len({name}), -1)).all(axis=1)",
             )
 
 

@@ -27,8 +27,9 @@ def split_sizes(samples: int, shares: Mapping[str, float]) -> dict[str, int]:
     """
     if samples < len(shares):
         raise JobError(
-            f"{samples} samples cannot be split into {', '.join(shares)}",
-            remedy=f"Give at least {len(shares)} samples: one for each split.",
+            f"{samples} sample{'s' * (samples != 1)} cannot be split into {', '.join(shares)}",
+            remedy=f"Give at least {len(shares)} samples, one for each split; more, to learn "
+            "something.",
         )
     total = math.fsum(shares.values())
     exact = {name: samples * share / total for name, share in shares.items()}

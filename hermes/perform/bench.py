@@ -62,7 +62,7 @@ class WorkerBench:
         self._grants.pop(number, None)
         self._samples.pop(number, None)
 
-    def load(self, version: VersionPublished, data: bytes) -> Base:
+    def load(self, version: VersionPublished, data: bytes | bytearray) -> Base:
         """Make this version, of which `data` are the bytes, the local model."""
         self.trainer.load(decode_tensors(data))
         return Base(version.version, version.payload.digest)

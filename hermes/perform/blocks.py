@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from hermes.codec import decode, digest_of
 from hermes.data.blocks import decode_block
 from hermes.data.cache import BlockCache
-from hermes.errors import DigestMismatch, Unverified
+from hermes.errors import PeerError, Unverified
 from hermes.messages import Block, DataPublished, JobSource, Manifest
 from hermes.perform.store import Store
 from hermes.train.protocol import Batch
@@ -19,6 +19,11 @@ LIMIT = 256 << 20
 
 IN_MEMORY = 16 << 20
 """Bytes of a split that is kept decoded between two evaluations."""
+
+
+ALTERED = (
+    "Something at the broker, or on the way, alters records: look there, and start the run again."
+)
 
 
 class Blocks:
@@ -41,7 +46,8 @@ class Blocks:
         blocks = [self._manifest.blocks[split][index] for index in indices]
         missing = {b.offset: b for b in blocks if self._cache.get(b.digest) is None}
         moved = 0
-        for offset, data in self._store.records(names.DATA, sorted(missing)):
+        places = {offset: block.length for offset, block in missing.items()}
+        for offset, data in self._store.records(names.DATA, places):
             _verify(missing[offset], data)
             self._cache.put(data)
             moved += len(data)
@@ -52,7 +58,7 @@ class Blocks:
         block = self._manifest.blocks[split][index]
         data = self._cache.get(block.digest)
         if data is None:  # never fetched, or pushed out of the cache since
-            ((_, data),) = self._store.records(names.DATA, [block.offset])
+            ((_, data),) = self._store.records(names.DATA, {block.offset: block.length})
             _verify(block, data)
             self._cache.put(data)
         return decode_block(data)
@@ -76,8 +82,10 @@ class Blocks:
 
 def _verify(block: Block, data: bytes) -> None:
     if digest_of(data) != block.digest:
-        raise DigestMismatch(
-            "a block's bytes are not those of the manifest", where=f"data, offset {block.offset}"
+        raise Unverified(
+            "a block's bytes are not the data that was signed; it is not used",
+            where=f"data, offset {block.offset}",
+            remedy=ALTERED,
         )
 
 
@@ -85,10 +93,17 @@ def read_upload(store: Store, data: DataPublished) -> tuple[JobSource, Manifest]
     """The job's source and the manifest that `DataPublished` names.
 
     The caller verifies the signature over their digests before anything of it is run. Raises
-    `PeerError`, `BrokerError`.
+    `Unverified`, `BrokerError`.
     """
-    source = decode(store.get(data.source), LIMIT)
-    manifest = decode(store.get(data.manifest), LIMIT)
+    try:
+        source = decode(store.get(data.source), LIMIT)
+        manifest = decode(store.get(data.manifest), LIMIT)
+    except PeerError as error:
+        raise Unverified(
+            f"its bytes are not the job that was signed ({error.what}); nothing of it was run",
+            where="data",
+            remedy=ALTERED,
+        ) from None
     if not isinstance(source, JobSource) or not isinstance(manifest, Manifest):
-        raise Unverified("the upload is not a job and a manifest", where="data")
+        raise Unverified("the upload is not a job and a manifest", where="data", remedy=ALTERED)
     return source, manifest

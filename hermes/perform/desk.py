@@ -41,7 +41,7 @@ class Judge:
         """Let go of the log's reader."""
         self._store.close()
 
-    def bytes_of(self, version: VersionPublished) -> bytes:
+    def bytes_of(self, version: VersionPublished) -> bytes | bytearray:
         """The bytes of a version, from the log."""
         return self._store.get(version.payload)
 
@@ -101,6 +101,11 @@ class Desk:
         """Store version 0."""
         return VersionStored(0, self._put(weights))
 
+    def model(self, digest: str) -> Tensors | None:
+        """The model of this digest, if it is in memory: the version in force is, and, until that
+        is committed, the one that is to follow it. Not to be changed."""
+        return self._models.get(digest)
+
     # --- scores ---------------------------------------------------------------------------------
 
     def _score(self, action: Score) -> UpdateScored:
@@ -119,32 +124,44 @@ class Desk:
     # --- merges ---------------------------------------------------------------------------------
 
     def _merge(self, action: Merge) -> VersionStored:
+        digest = action.current.payload.digest
+        self._keep({digest, *(part.update.payload.digest for part in action.parts)})
+        merged = self._merged(action)
+        self._keep({digest})
+        return VersionStored(action.version, self._put(merged))
+
+    def _merged(self, action: Merge) -> Tensors:
+        """The new model; of the updates nothing is held when this returns."""
+        digest = action.current.payload.digest
         current = self._model(action.current.payload)
         buffers = self._trainer.buffers()
-        digest = action.current.payload.digest
         if action.rule == "interpolate":
             (part,) = action.parts
             local = self._update(part.update, current)
-            merged = aggregate.interpolate(current, local, action.keep, part.weight, buffers)
-        elif all(part.update.base.digest == digest for part in action.parts):
+            return aggregate.interpolate(current, local, action.keep, part.weight, buffers)
+        if all(part.update.base.digest == digest for part in action.parts):
             mean = aggregate.Mean(buffers)
             for part in action.parts:
                 local = self._update(part.update, current)
                 mean.add(local, part.weight, part.update.samples)
-            merged = mean.finish()
-        else:
-            deltas = aggregate.MeanOfDeltas(buffers)
-            for part in action.parts:
-                local = self._update(part.update, current)
-                base = decode_tensors(self._store.get(part.base))
-                deltas.add(base, local, part.weight, part.update.samples)
-            merged = deltas.finish(current)
-        return VersionStored(action.version, self._put(merged))
+                del local  # before the next one is fetched
+            return mean.finish()
+        deltas = aggregate.MeanOfDeltas(buffers)
+        for part in action.parts:
+            local = self._update(part.update, current)
+            base = decode_tensors(self._store.get(part.base))
+            deltas.add(base, local, part.weight, part.update.samples)
+            del base, local
+        return deltas.finish(current)
 
     def _put(self, model: Tensors) -> Payload:
         payload = self._store.put(names.MODEL, encode_tensors(model))
-        self._models = {payload.digest: model}
+        self._models[payload.digest] = model
         return payload
+
+    def _keep(self, digests: set[str]) -> None:
+        """Let go of the other models."""
+        self._models = {digest: m for digest, m in self._models.items() if digest in digests}
 
     def _model(self, payload: Payload) -> Tensors:
         if payload.digest not in self._models:

@@ -3,6 +3,8 @@ file without a name that is mapped: no data set fills a small board's memory."""
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +52,10 @@ def _mapped(pairs: Iterator[Batch], size: int, folder: Path | None) -> Batch:
 
 def _file(like: Array, size: int, folder: Path | None) -> Array:
     with tempfile.TemporaryFile(dir=folder) as file:  # the map keeps it; nobody else has its name
+        count = size * math.prod(like.shape[1:]) * like.itemsize
+        if hasattr(os, "posix_fallocate") and count:
+            # A map of a file whose space is only promised ends the process on a full disk.
+            os.posix_fallocate(file.fileno(), 0, count)
         return np.memmap(file, like.dtype, "w+", shape=(size, *like.shape[1:]))
 
 

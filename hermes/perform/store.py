@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from hermes.errors import BrokerUnreachable, OutcomeUnknown
+from hermes.errors import BrokerRefused, BrokerUnreachable, OutcomeUnknown, PeerError
 from hermes.perform.keeper import ChunkKeeper
+from hermes.perform.room import make_room
 from hermes.transport import names, tensors
 from hermes.transport.log import Log, Reader
 from hermes.values import Payload
@@ -13,8 +14,28 @@ from hermes.values import Payload
 TRIES = 10
 """Sendings of one record whose outcome stays unknown."""
 
+FRAMING = 256
+"""Bytes that a record may cost on its way beside its value."""
+
+OUTAGE = 600.0
+"""Seconds that one acknowledgement is waited for: whoever gives a broker up abandons its log."""
+
 PATIENCE = 60.0
-"""Seconds without a record after which a transfer is given up."""
+"""Seconds without a record after which we look whether the broker is there; given up after `TRIES`
+times that."""
+
+
+def stretches(offsets: Iterable[int]) -> Iterator[range]:
+    """Offsets as stretches without a gap, in order."""
+    begin = end = -1
+    for offset in sorted(offsets):
+        if offset != end and begin >= 0:
+            yield range(begin, end)
+        if offset != end:
+            begin = offset
+        end = offset + 1
+    if begin >= 0:
+        yield range(begin, end)
 
 
 class Store:
@@ -30,6 +51,7 @@ class Store:
     def put(self, short: str, data: bytes) -> Payload:
         """Send `data` in chunks to a topic; raises `BrokerError`."""
         topic = names.physical(self._run, short)
+        make_room(len(data))
         return tensors.send_payload(self._log, topic, short, 0, data, chunk_size=self._chunk)
 
     def append(self, short: str, data: bytes) -> Callable[[], int]:
@@ -42,45 +64,71 @@ class Store:
             nonlocal receipt
             for _ in range(TRIES - 1):
                 try:
-                    return receipt.offset()
+                    return receipt.offset(OUTAGE)
                 except OutcomeUnknown:
                     receipt = self._log.append(topic, data)
-            return receipt.offset()
+            return receipt.offset(OUTAGE)
 
         return offset
 
-    def get(self, payload: Payload) -> bytes:
+    def get(self, payload: Payload) -> bytes | bytearray:
         """The bytes of a payload, verified; raises `PeerError` or `BrokerError`."""
         topic = names.physical(self._run, payload.topic, payload.generation)
         kept = self._keeper.take(topic, payload) if self._keeper is not None else None
         if kept is not None:
             return kept
-        return bytes(tensors.fetch_payload(self._bulk(), topic, payload, patience=PATIENCE))
+        make_room(payload.length)
+        parts = tensors.Assembler(payload)
+        for _ in range(TRIES - 1):
+            try:
+                return self._fetch(topic, payload, parts)
+            except BrokerUnreachable:
+                self._must_hold(topic, payload.last)
+        return self._fetch(topic, payload, parts)
 
-    def records(self, short: str, offsets: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """The records at these offsets (ascending), as (offset, value).
+    def records(self, short: str, places: Mapping[int, int]) -> Iterator[tuple[int, bytes]]:
+        """The records at these places (offset: bytes), in order, as (offset, value).
 
-        Raises `BrokerUnreachable` if one does not come.
+        What lies between two of them is not transferred. Raises `BrokerUnreachable` if one does
+        not come, `BrokerRefused` if it is gone.
         """
         topic = names.physical(self._run, short)
         reader = self._bulk()
-        wanted = list(offsets)
-        place = -1
         try:
-            while wanted:
-                if wanted[0] != place:
-                    reader.follow(topic, wanted[0])
-                found = reader.poll(PATIENCE, limit=min(64, wanted[-1] - wanted[0] + 1))
-                if not found:
-                    raise BrokerUnreachable(
-                        f"record {wanted[0]} did not come for {PATIENCE:g} s", where=topic
-                    )
-                place = found[-1].offset + 1
-                for record in found:
-                    if wanted and record.offset == wanted[0]:
-                        yield wanted.pop(0), record.value
+            for stretch in stretches(places):
+                size = sum(places[offset] for offset in stretch)
+                reader.follow(topic, stretch[0], need=size + FRAMING * len(stretch))
+                yield from self._stretch(reader, topic, stretch)
         finally:
             reader.drop(topic)
+
+    def _fetch(self, topic: str, payload: Payload, parts: tensors.Assembler) -> bytearray:
+        """What is still missing; what `parts` has is not transferred again."""
+        reader = self._bulk()
+        return tensors.fetch_payload(reader, topic, payload, assembler=parts, patience=PATIENCE)
+
+    def _must_hold(self, topic: str, offset: int) -> None:
+        """Nothing came for long. A broker that is away is waited for, as long as the log does;
+        raises `PeerError` if the topic does not reach this offset."""
+        if self._log.ends([topic])[topic] <= offset:
+            raise PeerError(f"there is no record {offset}", where=topic)
+
+    def _stretch(self, reader: Reader, topic: str, stretch: range) -> Iterator[tuple[int, bytes]]:
+        place, silent = stretch.start, 0
+        while place < stretch.stop:
+            found = reader.poll(PATIENCE, limit=min(64, stretch.stop - place))
+            silent = 0 if found else silent + 1
+            if silent == TRIES:
+                raise BrokerUnreachable(
+                    f"record {place} did not come for {TRIES * PATIENCE:g} s", where=topic
+                )
+            if not found:
+                self._must_hold(topic, place)
+            for record in found:
+                if record.offset != place:
+                    raise BrokerRefused(f"record {place} is gone", where=topic)
+                yield place, record.value
+                place += 1
 
     def close(self) -> None:
         """Let go of the reader (the log is the caller's)."""

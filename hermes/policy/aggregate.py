@@ -22,7 +22,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from hermes.errors import Defect, SettingError
+from hermes.errors import Defect
+from hermes.policy.ranges import Allowed, check_section, one_of, whole
 from hermes.values import Reason, Tensors
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -50,11 +51,13 @@ class MergeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     rejected ("too-stale"). At least 0; off (None): any is taken, as in the paper."""
 
 
+RANGES: dict[str, Allowed] = {"rule": one_of(*RULES), "max_staleness": whole(0, off=True)}
+"""What each of `MergeSettings` may be."""
+
+
 def check_merge(settings: MergeSettings) -> list[str]:
     """Warnings (none yet); raises `SettingError` for a value out of range."""
-    _require(settings.rule in RULES, "rule", settings.rule, f"one of {', '.join(RULES)}")
-    most = settings.max_staleness
-    _require(most is None or most >= 0, "max_staleness", most, "a whole number from 0 up, or off")
+    check_section("merge", settings, RANGES)
     return []
 
 
@@ -241,11 +244,27 @@ def mean_of_models(
     buffers: Collection[str] = (),
     samples: Sequence[float] | None = None,
 ) -> Model:
-    """sum(weight * model) / sum(weight); a single model is copied bit for bit."""
-    mean = Mean(buffers)
-    for index, (model, weight) in enumerate(models):
-        mean.add(model, weight, None if samples is None else samples[index])
-    return mean.finish()
+    """sum(weight * model) / sum(weight); a single model is copied bit for bit.
+
+    The same bits as from a `Mean`, tile by tile: beside the models, only the mean is in memory.
+    """
+    if not models:
+        raise Defect("a mean of no models")
+    form = _form(models[0][0])
+    for model, _ in models:
+        _insist(model, form)
+    merged: Model = {}
+    for name, like in form.items():
+        out = np.empty(like.size, like.dtype)
+        flat = [(_flat(model[name]), weight) for model, weight in models]
+        for tile in _tiles(like.size):
+            mean = Mean(buffers)
+            for index, (array, weight) in enumerate(flat):
+                part = {name: array[tile]}
+                mean.add(part, weight, None if samples is None else samples[index])
+            out[tile] = mean.finish()[name]
+        merged[name] = out.reshape(like.shape)
+    return merged
 
 
 def mean_of_deltas(
@@ -416,8 +435,3 @@ def _differ(code: str, name: str, found: object, wanted: object) -> Reason:
 def _short(text: str) -> str:
     """Names come from a peer; reasons are small."""
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _require(holds: bool, key: str, found: object, allowed: str) -> None:
-    if not holds:
-        raise SettingError(f"found {found!r}", where=f"merge.{key}", remedy=f"allowed: {allowed}")

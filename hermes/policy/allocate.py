@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 import numpy as np
 
-from hermes.errors import SettingError
+from hermes.policy.ranges import Allowed, check_section, number, one_of, whole
 from hermes.values import SECOND, Facts, Reason, Value
 
 HISTORY = 8
@@ -286,14 +286,19 @@ def _divide(speeds: Sequence[float], total: int, least: int, most: int) -> list[
 SIZES: dict[str, Rule] = {"fixed": fixed, "iqr": iqr, "speed": speed}
 
 
+RANGES: dict[str, Allowed] = {
+    "rule": one_of(*SIZES),
+    "first": whole(1),
+    "fence": number(least=0),
+    "near": number(least=0, below=1),
+    "deadband": number(least=0, below=1),
+}
+"""What each of `SizeSettings` may be."""
+
+
 def check_size(settings: SizeSettings) -> list[str]:
     """Warnings (none yet); raises `SettingError` for a value out of range."""
-    _require(settings.rule in SIZES, "rule", settings.rule, f"one of {', '.join(SIZES)}")
-    _require(settings.first >= 1, "first", settings.first, "a whole number from 1 up")
-    fence = settings.fence
-    _require(math.isfinite(fence) and fence >= 0, "fence", fence, "a finite number from 0 up")
-    _require(0 <= settings.near < 1, "near", settings.near, "0 <= near < 1")
-    _require(0 <= settings.deadband < 1, "deadband", settings.deadband, "0 <= deadband < 1")
+    check_section("size", settings, RANGES)
     return []
 
 
@@ -312,8 +317,3 @@ def _answer(code: str, size: int, me: WorkerTimes, work: Work, facts: Facts) -> 
 
 def _clip(value: int, least: int, most: int) -> int:
     return max(least, min(value, most))
-
-
-def _require(holds: bool, key: str, found: object, allowed: str) -> None:
-    if not holds:
-        raise SettingError(f"found {found!r}", where=f"size.{key}", remedy=f"allowed: {allowed}")

@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 
 from hermes.errors import SettingError
+from hermes.policy.ranges import SWITCH, Allowed, check_section, number, one_of, whole
 from hermes.values import Facts, Reason, Value
 
 Push: TypeAlias = Literal["push", "quiet", "veto"]
@@ -125,7 +126,16 @@ GATES: dict[str, Callable[[GateSettings, GateState, float], Verdict]] = {
     "open": open_gate,
 }
 
-PROBES = ("fixed", "fresh15")
+RANGES: dict[str, Allowed] = {
+    "rule": one_of(*GATES),
+    "alpha": number(below=0),
+    "beta": number(least=0, below=1),
+    "lambda": whole(1),
+    "window": whole(2),
+    "reset_on_push": SWITCH,
+    "probe": one_of("fixed", "fresh15"),
+}
+"""What each of `GateSettings` may be."""
 
 
 def spread(losses: tuple[float, ...]) -> Spread:
@@ -174,26 +184,22 @@ def first_possible_push(settings: GateSettings) -> int | None:
 
 def check_gate(settings: GateSettings) -> list[str]:
     """Warnings; raises `SettingError` for a value that is out of range or a gate that is shut."""
-    _require(settings.rule in GATES, "rule", settings.rule, f"one of {', '.join(GATES)}")
+    check_section("gate", settings, RANGES)
     alpha = settings.alpha
-    _require(math.isfinite(alpha) and alpha < 0, "alpha", alpha, "a finite number below 0")
-    _require(0 <= settings.beta < 1, "beta", settings.beta, "0 <= beta < 1")
-    _require(settings.lambda_ >= 1, "lambda", settings.lambda_, "a whole number from 1 up")
-    _require(settings.window >= 2, "window", settings.window, "a whole number from 2 up")
-    _require(settings.probe in PROBES, "probe", settings.probe, f"one of {', '.join(PROBES)}")
     bound = math.sqrt(settings.window - 1)
     if settings.rule != "zscore" or -alpha <= bound:
         return []
     first = first_possible_push(settings)
-    _require(
-        first is not None,
-        "alpha",
-        alpha,
-        f"at least {-bound:.4g}: z never lies beyond -sqrt(window - 1), and with gate.beta = "
-        f"{settings.beta} the threshold does not come within reach; or raise gate.window",
-    )
+    if first is None:
+        raise SettingError(
+            f"gate.alpha is {alpha:g}, and no worker would ever push: z never lies beyond "
+            f"-sqrt(gate.window - 1) = {-bound:.4g}, and with gate.beta={settings.beta:g} the "
+            "threshold does not come within reach",
+            remedy=f"Take gate.alpha of at least {-bound:.4g}, a larger gate.window, or a larger "
+            "gate.beta.",
+        )
     return [
-        f"gate.alpha = {alpha} lies beyond -sqrt(gate.window - 1) = {-bound:.4g}, which z never"
+        f"gate.alpha={alpha:g} lies beyond -sqrt(gate.window - 1) = {-bound:.4g}, which z never"
         f" does: no worker can push before its round {first}, when the threshold has decayed"
     ]
 
@@ -211,8 +217,3 @@ def _decayed(settings: GateSettings, quiet: int, threshold: float) -> float:
     if quiet < settings.lambda_:
         return threshold
     return min(0.0, threshold * (1 - settings.beta))
-
-
-def _require(holds: bool, key: str, found: object, allowed: str) -> None:
-    if not holds:
-        raise SettingError(f"found {found!r}", where=f"gate.{key}", remedy=f"allowed: {allowed}")

@@ -9,15 +9,27 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from hermes.errors import SettingError
-from hermes.policy import aggregate, allocate, gate, sync
+from hermes.policy import aggregate, allocate, gate, storage, sync
 from hermes.policy.aggregate import MergeSettings
 from hermes.policy.allocate import SizeSettings
 from hermes.policy.gate import GateSettings
+from hermes.policy.idle import odd, refuse_idle
+from hermes.policy.ranges import (
+    LONGEST,
+    Allowed,
+    check_section,
+    check_value,
+    number,
+    settled,
+    shown,
+    whole,
+)
+from hermes.policy.storage import StorageSettings
 from hermes.policy.sync import CloseSettings, ContinueSettings
 
 
@@ -78,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stop: StopSettings = StopSettings()
     workers: WorkersSettings = WorkersSettings()
     cache: CacheSettings = CacheSettings()
+    storage: StorageSettings = StorageSettings()
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -115,37 +128,115 @@ PRESETS: dict[str, dict[str, Any]] = {
 DEFAULT_STRATEGY = "hermes-paper"
 
 
+SECTIONS: dict[str, dict[str, Allowed]] = {
+    "gate": gate.RANGES,
+    "close": sync.CLOSE_RANGES,
+    "continue": sync.CONTINUE_RANGES,
+    "merge": aggregate.RANGES,
+    "size": allocate.RANGES,
+    "round": {"epochs": whole(1), "steps": whole(1, off=True)},
+    "stop": {
+        "accuracy": number(above=0, most=1, off=True),
+        "loss": number(off=True),
+        "patience": whole(1, off=True),
+        "samples": whole(1, off=True),
+        "versions": whole(1, off=True),
+        "seconds": number(least=0.001, most=LONGEST, off=True),
+    },
+    "workers": {
+        "max": whole(1),
+        "heartbeat": number(least=0.01, most=LONGEST),
+        "lost": number(above=0, most=LONGEST),
+    },
+    "cache": {"max": whole(1)},
+    "storage": storage.RANGES,
+}
+"""What each setting may be."""
+
+
+class Layer(NamedTuple):
+    """Settings that somebody asked for, by dotted key, and where: "--set", "job.py:9"."""
+
+    where: str
+    values: Mapping[str, Any]
+    typed: bool = True
+    """For this very run; what is in vain there is an error."""
+
+
 @functools.cache
 def known_keys() -> tuple[str, ...]:
     """Every setting's dotted key, in order."""
     return tuple(sorted(_flatten(msgspec.to_builtins(Settings()))))
 
 
-def resolve(strategy: str, layers: list[Mapping[str, Any]]) -> Settings:
+def resolve(strategy: str, layers: Sequence[Layer | Mapping[str, Any]]) -> Settings:
     """The settings in force: defaults, then the strategy, then each layer of dotted keys.
 
-    Raises `SettingError` naming the key, what was found and what is allowed.
+    Raises `SettingError` naming the key, what was found, where it was set and what is allowed.
     """
     if strategy not in PRESETS:
         raise SettingError(
             f"unknown strategy {strategy!r}",
+            where="--strategy",
             remedy=f"It is one of: {', '.join(PRESETS)}." + _suggest(strategy, list(PRESETS)),
         )
     tree: dict[str, Any] = {"strategy": strategy}
     for layer in [PRESETS[strategy], *layers]:
-        for key, value in layer.items():
-            _place(tree, key, value)
+        where, values = (layer.where, layer.values) if isinstance(layer, Layer) else ("", layer)
+        for key, value in values.items():
+            _place(tree, key, value, where)
     settings = from_tree(tree)
-    check(settings)
+    try:
+        check(settings)
+    except SettingError as error:
+        raise _located(error, _asked(_layers(layers))) from None
+    refuse_idle(settings, _asked([one for one in _layers(layers) if one.typed]))
     return settings
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
+def _located(error: SettingError, asked: Mapping[str, str]) -> SettingError:
+    """With the place where a setting that the error is about was set."""
+    found = [where for key, where in asked.items() if key in error.what]
+    where = error.where or (found[-1] if found else "")
+    return SettingError(error.what, where=where, remedy=error.remedy)
+
+
+def warnings(settings: Settings, layers: Sequence[Layer]) -> list[str]:
+    """What is odd about these settings, and about what these layers asked for."""
+    return check(settings) + odd(settings, _asked(layers))
+
+
+def _layers(layers: Sequence[Layer | Mapping[str, Any]]) -> list[Layer]:
+    return [layer for layer in layers if isinstance(layer, Layer)]
+
+
+def _asked(layers: Sequence[Layer]) -> dict[str, str]:
+    """Key -> where it was set last; what was switched off is not asked for."""
+    found = {key: (layer.where, value) for layer in layers for key, value in layer.values.items()}
+    return {key: where for key, (where, value) in found.items() if value is not None}
+
+
+def assignments(texts: Sequence[str], where: str) -> Layer:
+    """`["gate.alpha=-1.6", ...]` as a layer. Raises `SettingError`, also for a key set twice."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, value = parse_assignment(text, where)
+        if key in values:
+            raise SettingError(
+                f"{key} is set twice: {shown(values[key])} and {shown(value)}",
+                where=where,
+                remedy="Set it once.",
+            )
+        values[key] = value
+    return Layer(where, values)
+
+
+def parse_assignment(text: str, where: str = "--set") -> tuple[str, Any]:
     """`"gate.alpha=-1.6"` -> `("gate.alpha", -1.6)`; "off" is None."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise SettingError(
-            f"--set {text!r} is not KEY=VALUE", remedy="For example: --set gate.alpha=-1.6"
+            f"{text!r} is not KEY=VALUE", where=where, remedy="For example: --set gate.alpha=-1.6"
         )
     value = value.strip()
     if value == "off":
@@ -174,17 +265,9 @@ def to_tree(settings: Settings) -> dict[str, Any]:
 
 def check(settings: Settings) -> list[str]:
     """Warnings about settings that are odd; raises `SettingError` for those that cannot work."""
-    sync.check_rule("close", settings.close.rule, dict(sync.CLOSE))
-    sync.check_rule("continue", settings.continue_.rule, dict(sync.CONTINUE))
-    _positive("round.epochs", settings.round.epochs, 1)
-    _positive("round.steps", settings.round.steps, 1)
-    _positive("workers.max", settings.workers.max, 1)
-    _positive("workers.heartbeat", settings.workers.heartbeat, 0.01)
-    _positive("cache.max", settings.cache.max, 1)
-    for key in ("patience", "samples", "versions"):
-        _positive(f"stop.{key}", getattr(settings.stop, key), 1)
-    _positive("stop.seconds", settings.stop.seconds, 0.001)
-    _check_accuracy(settings.stop.accuracy)
+    for section, ranges in SECTIONS.items():
+        check_section(section, getattr(settings, section.replace("continue", "continue_")), ranges)
+    storage.check_storage(settings.storage)
     if settings.workers.lost <= 2 * settings.workers.heartbeat:
         raise SettingError(
             f"workers.lost is {settings.workers.lost:g} s, workers.heartbeat "
@@ -197,27 +280,16 @@ def check(settings: Settings) -> list[str]:
             "close.rule=all waits for a push of every worker, and a gate lets workers be quiet",
             remedy="Take gate.rule=open or close.rule=each.",
         )
-    if settings.round.steps is not None and settings.size.rule == "iqr":
+    if settings.round.steps is not None and settings.size.rule != "fixed":
         raise SettingError(
-            "size.rule=iqr re-sizes the rounds, and round.steps fixes their length",
+            f"size.rule={settings.size.rule} re-sizes the rounds, and round.steps="
+            f"{settings.round.steps} fixes their length",
             remedy="Take size.rule=fixed, or round.steps=off.",
         )
     warnings = gate.check_gate(settings.gate)
     warnings += aggregate.check_merge(settings.merge)
     warnings += allocate.check_size(settings.size)
     return warnings
-
-
-def _check_accuracy(value: float | None) -> None:
-    if value is not None and not 0 < value <= 1:
-        raise SettingError(
-            f"stop.accuracy is {value:g}", remedy="It is a share: above 0, at most 1, or off."
-        )
-
-
-def _positive(key: str, value: float | None, least: float) -> None:
-    if value is not None and not value >= least:
-        raise SettingError(f"{key} is {value:g}", remedy=f"It is at least {least:g}, or off.")
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -229,18 +301,30 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def _suggest(word: str, words: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, words, n=1)
+    near = difflib.get_close_matches(word.lower(), words, n=1)
     return f" Did you mean {near[0]}?" if near else ""
 
 
-def _place(tree: dict[str, Any], key: str, value: Any) -> None:
-    keys = known_keys()
-    if key not in keys or key == "strategy":
-        raise SettingError(
-            f"unknown setting {key!r}" if key != "strategy" else "strategy is set by --strategy",
-            remedy=(_suggest(key, keys).strip() or "See docs/settings.md for all of them."),
-        )
-    *parents, last = key.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-    tree[last] = value
+def _nearest(key: str) -> str:
+    """What an unknown key was meant to be: by its last part, else by likeness."""
+    last = key.lower().rpartition(".")[2]
+    same = [known for known in known_keys() if known.rpartition(".")[2] == last]
+    if same:
+        return f"Did you mean {' or '.join(same)}?"
+    section = [known for known in known_keys() if known.startswith(f"{key.lower().strip('.')}.")]
+    if section:
+        return f"It is one of: {', '.join(section)}."
+    return _suggest(key, known_keys()).strip() or "See docs/settings.md for all of them."
+
+
+def _place(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
+    if key == "strategy":
+        raise SettingError("the strategy is no setting", where=where, remedy="--strategy NAME")
+    if key not in known_keys():
+        raise SettingError(f"unknown setting {key!r}", where=where, remedy=_nearest(key))
+    section, last = key.split(".")
+    allowed = SECTIONS[section].get(last)
+    if allowed is not None:
+        value = settled(allowed, value)
+        check_value(key, value, allowed, where)
+    tree.setdefault(section, {})[last] = value

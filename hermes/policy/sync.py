@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from hermes.errors import SettingError
+from hermes.policy.ranges import Allowed, one_of
 from hermes.values import Reason
 
 
@@ -87,11 +87,6 @@ def _on_version(pushed: bool) -> Literal["wait", "own"]:
 
 CONTINUE: dict[str, Callable[[bool], Literal["wait", "own"]]] = {"on-version": _on_version}
 
-
-def check_rule(section: str, rule: str, table: dict[str, object]) -> None:
-    """Raise `SettingError` if a rule is not one of the table."""
-    if rule not in table:
-        raise SettingError(
-            f"{section}.rule is {rule!r}",
-            remedy=f"It is one of: {', '.join(sorted(table))}.",
-        )
+CLOSE_RANGES: dict[str, Allowed] = {"rule": one_of(*CLOSE)}
+CONTINUE_RANGES: dict[str, Allowed] = {"rule": one_of(*CONTINUE)}
+"""What each of the settings may be."""

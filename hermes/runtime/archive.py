@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,10 @@ class Archive:
     """Appends raw records to a file; each is on the way to the disk when `add` returns."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
+        try:
+            self._file = path.open("ab")
+        except OSError as error:
+            raise _unwritable(str(path), error) from None
 
     def add(self, record: Record) -> None:
         """Keep one record."""
@@ -26,15 +30,20 @@ class Archive:
             self._file.write(_FRAME.pack(record.offset, len(record.value)) + record.value)
             self._file.flush()
         except OSError as error:
-            raise RunFailed(
-                f"the run's records cannot be written: {error.strerror or error}",
-                where=self._file.name,
-                remedy="Make room there, or choose another place with --out DIR.",
-            ) from None
+            raise _unwritable(self._file.name, error) from None
 
     def close(self) -> None:
         """No more comes."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is not on the disk by now was told by `add`
+            self._file.close()
+
+
+def _unwritable(path: str, error: OSError) -> RunFailed:
+    return RunFailed(
+        f"the run's records cannot be written: {error.strerror or error}",
+        where=path,
+        remedy="Make room there, or choose another place with --out DIR.",
+    )
 
 
 def read_archive(path: Path, topic: str) -> Iterator[Record]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 from hermes.codec import decode_tensors
 from hermes.errors import PeerError
@@ -13,25 +15,28 @@ from hermes.messages import VersionPublished
 from hermes.perform.desk import Judge, evaluation
 from hermes.runtime.clock import RunClock
 from hermes.runtime.hands import Failed, as_ours
+from hermes.values import Tensors
+
+Asked: TypeAlias = "tuple[VersionPublished, Tensors | None]"
 
 STOPPING = 10.0
 """Seconds that the evaluation under way may take at the end."""
 
 
-class Best:
-    """The best version so far: its loss and bytes."""
+class Best(NamedTuple):
+    """The best version so far."""
 
-    def __init__(self) -> None:
-        self.version = -1
-        self.loss = float("inf")
-        self.accuracy: float | None = None
-        self.data = b""
+    version: int = -1
+    loss: float = math.inf
+    accuracy: float | None = None
+    model: Tensors | None = None
+    """Often the very tensors of the version in force, so that they are in memory once."""
 
-    def offer(self, outcome: EvaluationFinished, data: bytes) -> None:
-        """Keep this version if it is better."""
-        if outcome.loss is not None and outcome.loss < self.loss:
-            self.version, self.loss, self.data = outcome.version, outcome.loss, data
-            self.accuracy = outcome.accuracy
+    def or_(self, version: int, loss: float | None, accuracy: float | None, model: Tensors) -> Best:
+        """The better of the two."""
+        if loss is None or not loss < self.loss:
+            return self
+        return Best(version, loss, accuracy, model)
 
 
 class Evaluator:
@@ -40,7 +45,7 @@ class Evaluator:
     def __init__(self, tell: Callable[[Event], None], clock: RunClock) -> None:
         self.best = Best()
         self._tell, self._clock = tell, clock
-        self._asked: queue.SimpleQueue[VersionPublished | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def start(self, judge: Judge) -> None:
@@ -50,9 +55,10 @@ class Evaluator:
         )
         self._thread.start()
 
-    def ask(self, version: VersionPublished) -> None:
-        """Score this version; the outcome comes as an event."""
-        self._asked.put(version)
+    def ask(self, version: VersionPublished, model: Tensors | None = None) -> None:
+        """Score this version; the outcome comes as an event. `model`: its tensors, where they are
+        in memory anyway; else they are fetched."""
+        self._asked.put((version, model))
 
     def stop(self) -> None:
         """Finish what is under way, then end; a broker that is away is not waited for."""
@@ -69,16 +75,20 @@ class Evaluator:
             judge.close()
 
     def _judge(self, judge: Judge) -> None:
-        while (version := self._asked.get()) is not None:
+        while (asked := self._asked.get()) is not None:
+            version, model = asked
+            del asked
             started = self._clock.now()
             try:
-                data = judge.bytes_of(version)
-                scores = judge.scores(decode_tensors(data), "validation")
+                if model is None:
+                    model = decode_tensors(judge.bytes_of(version))
             except PeerError:
                 # The version is gone or damaged: the grid goes on with the next one.
                 cost = self._clock.now() - started
                 self._tell(EvaluationFinished(version.version, None, None, started, cost))
                 continue
+            scores = judge.scores(model, "validation")
             outcome = evaluation(version, scores, started, self._clock.now() - started)
-            self.best.offer(outcome, data)
+            self.best = self.best.or_(version.version, outcome.loss, outcome.accuracy, model)
+            del model  # before the next one is waited for
             self._tell(outcome)

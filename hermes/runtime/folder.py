@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -10,6 +12,9 @@ import msgspec
 from hermes.broker.process import identity
 from hermes.errors import RunError, RunFailed, UsageError
 from hermes.runtime.logs import utc_now
+
+LATEST = "latest"
+"""The name in `runs/` that points at the newest run."""
 
 
 class RunNote(msgspec.Struct, frozen=True):
@@ -47,16 +52,22 @@ class RunFolder:
         self.picture = self.path / "curves.png"
         self.log = self.path / "log"
         self.ledger = self.log / "ledger.records"
+        self.quarantine = self.log / "quarantine.jsonl"
+        self.blocks = self.log / "blocks"
         self.note = self.path / "run.json"
         self.work = self.path / "work"
+
+    def check(self) -> None:
+        """Raise `UsageError` where the folder cannot be made; makes nothing."""
+        check_place(self.path, "the run's folder cannot be made", "--out DIR")
 
     def create(self) -> None:
         """Make the folder, and point `latest` at it. Raises `UsageError` naming the path."""
         try:
             self.log.mkdir(parents=True, exist_ok=True)
             self.work.mkdir(exist_ok=True)
-            latest = self.runs / "latest"
-            spare = self.runs / f".latest-{os.getpid()}"
+            latest = self.runs / LATEST
+            spare = self.runs / f".{LATEST}-{os.getpid()}"
             spare.unlink(missing_ok=True)
             spare.symlink_to(self.run)
             spare.replace(latest)
@@ -67,19 +78,24 @@ class RunFolder:
                 remedy="Choose another place with --out DIR.",
             ) from None
 
-    def write(self, path: Path, data: bytes) -> None:
+    def write(self, path: Path, data: bytes | bytearray) -> None:
         """Replace a file at once: nobody ever reads half of it. Raises `RunFailed`."""
         spare = path.with_name(f".{path.name}-{os.getpid()}")
         try:
             spare.write_bytes(data)
             spare.replace(path)
         except OSError as error:
-            spare.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # on a read-only disk even this is refused
+                spare.unlink(missing_ok=True)
             raise RunFailed(
                 f"this file cannot be written: {error.strerror or error}",
                 where=str(path),
                 remedy="Make room there, or choose another place with --out DIR.",
             ) from None
+
+    def note_blocks(self, digests: Iterable[str]) -> None:
+        """Write down which cached blocks the run uses, for `hermes clean`."""
+        self.write(self.blocks, "".join(f"{digest}\n" for digest in digests).encode())
 
     def take_note(self, note: RunNote) -> None:
         """Write `run.json`."""
@@ -105,6 +121,24 @@ class RunFolder:
             "picture": self.picture,
         }
         return {name: str(path) if path.exists() else None for name, path in files.items()}
+
+
+def check_place(path: Path, what: str, flag: str) -> None:
+    """Raise `UsageError` where this folder cannot be made or written; makes nothing."""
+    above = path
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        why = f"{above} is no folder"
+    elif not os.access(above, os.W_OK | os.X_OK):
+        why = f"{above} cannot be written"
+    else:
+        return
+    raise UsageError(
+        f"{what}: {why}",
+        where=str(path),
+        remedy=f"Make it writable, or choose another place with {flag}.",
+    )
 
 
 def existing(path: Path) -> Path:

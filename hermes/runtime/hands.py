@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from hermes.errors import Defect, HermesError
+from hermes.errors import Defect, HermesError, of_the_machine
 from hermes.machine.events import Event
 from hermes.runtime.pace import Broken
 
@@ -28,6 +28,10 @@ def as_ours(error: BaseException) -> HermesError:
     """An error that another thread can raise: what is not ours is a defect, with its cause."""
     if isinstance(error, HermesError):
         return error
+    refused = of_the_machine(error)
+    if refused is not None:
+        refused.__cause__ = error
+        return refused
     defect = Defect(f"{type(error).__name__}: {error}", where=threading.current_thread().name)
     defect.__cause__ = error
     return defect

@@ -53,7 +53,8 @@ def _make(path: Path) -> None:
             remedy="Name another file with --key-file, or another folder with HERMES_CONFIG.",
         ) from None
     finally:
-        spare.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a read-only disk even this is refused
+            spare.unlink(missing_ok=True)
 
 
 def fingerprint(key: bytes) -> str:

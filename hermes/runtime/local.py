@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,15 +14,18 @@ from typing import NamedTuple
 
 from hermes.broker.control import Child
 from hermes.broker.process import Plan, launch
-from hermes.errors import BrokerError, BrokerUnreachable, UsageError
+from hermes.errors import BrokerUnreachable, UsageError
 from hermes.machine.state import MasterState
 from hermes.messages import LogLine
+from hermes.runtime.bounds import cut
 from hermes.runtime.folder import note_of
-from hermes.runtime.logs import utc_now
+from hermes.runtime.interrupt import on_interrupt
+from hermes.runtime.logs import LineSender, utc_now
 from hermes.runtime.master import Listener, MasterOptions, MasterProcess
 from hermes.runtime.measure import emulated_step, step_seconds
 from hermes.transport.kafka import KafkaLog
 from hermes.transport.probe import Address
+from hermes.transport.settings import Connection
 
 SPARE_CORES = 0.5
 """Cores left to master and broker when emulated speeds share this machine."""
@@ -31,8 +33,14 @@ SPARE_CORES = 0.5
 LEAVING = 5.0
 """Seconds that workers are given to leave before they are ended."""
 
+GRACE = 1.0
+"""Seconds in which a worker's own last message, which says why, may still come by."""
+
 LOOK = 0.2
 """Seconds between two looks at a broker of our own."""
+
+OUTPUTS = 1.0
+"""Seconds between two looks at how large the workers' outputs are."""
 
 
 class LocalOptions(NamedTuple):
@@ -46,6 +54,8 @@ class LocalOptions(NamedTuple):
     """Emulated, one a worker; None: as fast as they go."""
     key_file: Path
     threads: int = 1
+    patience: float | None = None
+    """Seconds that the broker may be away; None: the usual."""
 
 
 class Speeds(NamedTuple):
@@ -91,18 +101,23 @@ def cores_here() -> int:
 def check_local(options: LocalOptions) -> None:
     """Raise `UsageError` for workers and speeds that cannot be."""
     if options.workers < 1:
-        raise UsageError(f"{options.workers} workers", remedy="At least 1: --workers N")
+        raise UsageError(
+            f"{options.workers} workers", where="--workers", remedy="At least 1: --workers N"
+        )
     if options.speeds is None:
         return
     if len(options.speeds) != options.workers:
         raise UsageError(
             f"{len(options.speeds)} speeds for {options.workers} workers",
-            remedy="Give one speed a worker: --workers 4 --speeds 1,1,0.5,0.1",
+            where="--speeds",
+            remedy="Give one speed a worker, or leave --workers out: --speeds 1,1,0.5,0.1",
         )
     for speed in options.speeds:
         if not 0 < speed <= 1000:
             raise UsageError(
-                f"the speed {speed:g}", remedy="A speed is above 0; 1 is this machine."
+                f"{speed:g} is no speed",
+                where="--speeds",
+                remedy="A speed is above 0, at most 1000; 1 is this machine.",
             )
 
 
@@ -113,29 +128,37 @@ def run_locally(options: LocalOptions, listener: Listener) -> dict[str, object]:
         child = stack.enter_context(Child("embedded")) if options.broker is None else None
         address = child.address if child else options.broker
         assert address is not None
-        log = KafkaLog(address).connect()
+        log = _connected(address, options.patience)
         stack.callback(log.close)
         if child is not None:
             stack.enter_context(mourning(child, log))
         cluster = LocalCluster(options, address, listener)
-        master = MasterProcess(log, options.master, cluster)
+        master = MasterProcess(log, _patient(options), cluster)
         cluster.master = master
-        with interruptible(master):
+
+        def at_once() -> None:
+            log.abandon()
+            cluster.kill()
+
+        with on_interrupt(master.interrupt, at_once):
             try:
                 cluster.start()
                 return master.run()
-            except BrokerError as error:
-                if child is not None and not child.alive():
-                    raise BrokerUnreachable(
-                        "the embedded broker of this run has died, and its memory with it",
-                        where=address,
-                        remedy="Start the run again; for a broker that keeps its records: "
-                        "hermes broker start --kind apache",
-                    ) from error
-                raise
             finally:
                 # Without a broker nobody hears the stop, and nobody can say bye.
-                cluster.stop(LEAVING if child is None or child.alive() else 0.0)
+                cluster.stop(0.0 if log.abandoned else LEAVING)
+
+
+def _connected(address: str, patience: float | None) -> KafkaLog:
+    if patience is None:
+        return KafkaLog(address).connect()
+    return KafkaLog(address, settings=Connection(outage=patience)).connect()
+
+
+def _patient(options: LocalOptions) -> MasterOptions:
+    if options.patience is None:
+        return options.master
+    return options.master._replace(patience=options.patience)
 
 
 @contextlib.contextmanager
@@ -146,7 +169,14 @@ def mourning(child: Child, log: KafkaLog) -> Iterator[None]:
     def look() -> None:
         while not over.wait(LOOK):
             if not child.alive():
-                log.abandon()
+                log.abandon(
+                    BrokerUnreachable(
+                        "the embedded broker of this run has died, and its memory with it",
+                        where=child.address,
+                        remedy="Start the run again; for a broker that keeps its records: "
+                        "hermes broker start --kind apache",
+                    )
+                )
                 return
 
     watch = threading.Thread(target=look, name="broker-watch", daemon=True)
@@ -158,22 +188,6 @@ def mourning(child: Child, log: KafkaLog) -> Iterator[None]:
         watch.join()
 
 
-@contextlib.contextmanager
-def interruptible(master: MasterProcess) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) stops the run and writes its results, the second leaves."""
-
-    def first(number: int, _frame: object) -> None:
-        signal.signal(number, signal.default_int_handler)
-        master.interrupt()
-
-    old = {number: signal.signal(number, first) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 class LocalCluster:
     """The worker processes of one run; listens, and passes on to whoever shows the run."""
 
@@ -183,6 +197,10 @@ class LocalCluster:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._gone: set[str] = set()
         self._given_up = False
+        self._last_death = 0.0
+        self._said: list[LogLine] = []
+        self.grace = GRACE
+        self._looked = 0.0
 
     def start(self) -> None:
         """Prepare the job, measure a step while nothing else runs, start the workers."""
@@ -194,6 +212,10 @@ class LocalCluster:
             measured = step_seconds(options.master.job, batch)
             speeds = fitting_speeds(options.speeds, measured, cores_here())
             self.listener.line(LogLine("run", "info", utc_now(), str(speeds)))
+            master.steps = tuple(speeds.step_seconds / speed for speed in speeds.emulated)
+        else:  # they share the cores with each other
+            crowd = max(1.0, options.workers / cores_here())
+            master.steps = tuple(crowd * seconds for seconds in master.steps)
         for index, name in enumerate(worker_names(options.workers)):
             self.processes[name] = self._start_worker(name, index, speeds)
         folder = options.master.folder
@@ -209,12 +231,18 @@ class LocalCluster:
         for process in self.processes.values():
             if process.poll() is None:
                 process.terminate()
+        end = time.monotonic() + LEAVING
         for process in self.processes.values():
             try:
-                process.wait(LEAVING)
+                process.wait(max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def kill(self) -> None:
+        """End them at once."""
+        for process in list(self.processes.values()):
+            process.kill()
 
     def _start_worker(
         self, name: str, index: int, speeds: Speeds | None
@@ -242,26 +270,52 @@ class LocalCluster:
         self.listener.ready()
 
     def line(self, line: LogLine) -> None:
-        """Passed on."""
-        self.listener.line(line)
+        """Passed on; our own have been shown already."""
+        if line not in self._said:
+            self.listener.line(line)
 
     def changed(self, state: MasterState, now: int) -> None:
         """Passed on; and a look at the workers: a run that has none left cannot go on."""
         self.listener.changed(state, now)
+        self._bound_outputs()
         if state.stopped is not None:
             return
         for name, process in self.processes.items():
             code = process.poll()
             if code is not None and name not in self._gone:
                 self._gone.add(name)
+                self._last_death = time.monotonic()
                 text = f"the process of {name} has ended with code {code}: {self._last_words(name)}"
-                self.listener.line(LogLine("run", "warning", utc_now(), text))
-        if self._gone and self.master is not None and not self._given_up:
-            if state.started is None:
-                # It is expected, and nobody starts it again: the others would wait for ever.
-                self._give_up("worker-died-before-the-start")
-            elif len(self._gone) == len(self.processes):
-                self._give_up("no-worker-left")
+                self._say(text)
+        if self._gone and time.monotonic() - self._last_death >= self.grace:
+            self._look_for_the_end(state)
+
+    def _look_for_the_end(self, state: MasterState) -> None:
+        if self.master is None or self._given_up:
+            return
+        # Who cannot train has said so, and is not waited for.
+        said = {name for name, member in state.members.items() if member.unable}
+        if state.started is None and self._gone - said:
+            # It is expected, and nobody starts it again: the others would wait for ever.
+            self._give_up("worker-died-before-the-start")
+        elif len(self._gone) == len(self.processes):
+            self._give_up("no-worker-left")
+
+    def _bound_outputs(self) -> None:
+        """What a job prints goes to its worker's output, step after step."""
+        if time.monotonic() - self._looked < OUTPUTS:
+            return
+        self._looked = time.monotonic()
+        for name in self.processes:
+            cut(self.options.master.folder.log / f"{name}.out")
+
+    def _say(self, text: str) -> None:
+        """At once to whoever looks on, and into the central log."""
+        assert self.master is not None
+        sender = LineSender(self.master.log, self.options.master.run, "run")
+        line = sender.say(text, "warning")
+        self._said.append(line)
+        self.listener.line(line)
 
     def _give_up(self, why: str) -> None:
         assert self.master is not None

@@ -3,6 +3,7 @@ down."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import sys
@@ -58,8 +59,10 @@ class _Handler(logging.handlers.RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         del record
         error = sys.exc_info()[1]
+        if isinstance(error, RunFailed):  # this handler is called once more for its own error
+            raise error
         raise RunFailed(
-            f"the central log cannot be written: {error}",
+            f"the central log cannot be written: {getattr(error, 'strerror', None) or error}",
             where=self.baseFilename,
             remedy="Make room there, or choose another place with --out DIR.",
         ) from error
@@ -85,4 +88,5 @@ class CentralLog:
 
     def close(self) -> None:
         """No more comes."""
-        self._handler.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take was told by `write`
+            self._handler.close()

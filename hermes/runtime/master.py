@@ -7,6 +7,7 @@ record and wait, (5) apply it and perform what it asks for.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import secrets
 from collections.abc import Callable
@@ -14,10 +15,19 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from hermes.chance import generator
-from hermes.codec import decode, verified
+from hermes.codec import verified
 from hermes.data.cache import BlockCache
 from hermes.data.prepare import Prepared, prepare
-from hermes.errors import DecodeError, RunError
+from hermes.errors import (
+    BrokerError,
+    BrokerUnreachable,
+    Fenced,
+    HermesError,
+    OutcomeUnknown,
+    PeerError,
+    RunError,
+    RunFailed,
+)
 from hermes.job import Job, check_fit
 from hermes.machine.events import (
     Action,
@@ -50,6 +60,7 @@ from hermes.messages import (
     LedgerRecord,
     LogLine,
     RunOpened,
+    RunStopped,
     StopRequested,
 )
 from hermes.perform.blocks import Blocks, read_upload
@@ -68,8 +79,13 @@ from hermes.runtime.evaluator import Evaluator
 from hermes.runtime.folder import RunFolder, existing
 from hermes.runtime.hands import Failed
 from hermes.runtime.logs import CentralLog, LineSender, utc_now
+from hermes.runtime.measure import step_seconds
+from hermes.runtime.quarantine import Quarantine, fitting
 from hermes.runtime.results import build_result, save_models
+from hermes.runtime.salvage import reason_code, salvage, untold, with_advice
 from hermes.runtime.software import software
+from hermes.runtime.storage import Line, Meter, StorageWatch, watch_over
+from hermes.runtime.watch import OUTAGE, BrokerWatch, given_up
 from hermes.train import Batch, Trainer, make_trainer, starting_weights
 from hermes.transport import names, tensors
 from hermes.transport.counting import CountingLog
@@ -80,9 +96,6 @@ from hermes.values import SECOND, Position, Reason
 READY = "Master has been successfully initialized!"
 """The line that says that workers may come."""
 
-LARGEST_INPUT = 4096
-"""Bytes of a small message of a worker: a report with its update takes some hundred."""
-
 BATCH = 200
 """Inputs decided in one record, at most: it stays below what a broker takes."""
 
@@ -91,6 +104,9 @@ POLL = 0.2
 
 LAST_POLLS = 10
 """Polls until our own last line is in the central log."""
+
+MEASURED = 0.05
+"""Seconds of measuring a step, at most (or three steps), where nothing is emulated."""
 
 FAREWELL = 3 * SECOND
 """Run time that workers are given to say bye after the stop."""
@@ -110,6 +126,8 @@ class MasterOptions(NamedTuple):
     cache: Path
     ask: Callable[[], bool] | None = None
     """Asked before model and data are sent; False stops the run."""
+    patience: float = OUTAGE
+    """Seconds that the broker may be away."""
 
 
 class Listener(Protocol):
@@ -137,7 +155,8 @@ class MasterProcess:
 
     def __init__(self, log: Log, options: MasterOptions, listener: Listener) -> None:
         self.options, self.listener = options, listener
-        self.log = CountingLog(log)
+        self._meter = Meter(log, options.run)
+        self.log = CountingLog(log, self._meter.appended)
         self.clock = RunClock()
         self._say = LineSender(self.log, options.run, "master")
         self._stop: queue.SimpleQueue[StopAsked] = queue.SimpleQueue()
@@ -145,18 +164,26 @@ class MasterProcess:
         self._traffic: dict[str, tuple[int, ...]] = {}
         self._targets: dict[str, int] = {}
         self._places: dict[str, int] = {}
-        self._bad: set[str] = set()
+        self._voids = 0
         self._finished = False
+        self._interrupted = ""
+        self._watch: BrokerWatch | None = None
         self._last_line, self._ended = "", False
+        self._told: LogLine | None = None
         self._keeper = ChunkKeeper()
         self._desk: Desk | None = None
         self._judge: Judge | None = None
         self._prepared: Prepared | None = None
         self._trainer: Trainer | None = None
+        self.steps: tuple[float, ...] = ()
+        """Seconds of a step, by worker: what the pace of the run is guessed from."""
 
     def interrupt(self, reason: str = "interrupted", status: str = "stopped") -> None:
         """Ask the run to stop, and write its results. May be called from a signal handler."""
         self._stop.put(StopAsked(status, Reason(reason)))
+        self._interrupted = self._interrupted or reason
+        if self._watch is not None:
+            self._watch.leave()
 
     # --- the whole ------------------------------------------------------------------------------
 
@@ -178,14 +205,36 @@ class MasterProcess:
         starting_weights(options.job, self._trainer)
         batch = self._prepared.first(options.job.batch)
         check_fit(options.job, self._trainer, batch)
+        for extreme in self._prepared.extremes():
+            self._trainer.evaluate([extreme])
+        self.steps = (step_seconds(options.job, batch, MEASURED),) * options.expect
         options.folder.create()
         return batch
 
     def run(self) -> dict[str, object]:
         """Open the run, see it through, and return its result. Raises `HermesError`."""
-        options = self.options
         if self._trainer is None:
             self.prepare()
+        patience = self.options.patience
+        self._watch = BrokerWatch(self.log, "the run's master", patience, self._tell_of_broker)
+        if self._interrupted:
+            self._watch.leave()
+        try:
+            self._open(self._watch)
+            try:
+                self._see_through()
+                return self._conclude()
+            except Fenced:
+                raise  # the files are another master's now
+            except HermesError as error:
+                return self._salvage(error)
+            finally:
+                self._close()
+        finally:
+            self._watch.stop()
+
+    def _open(self, watch: BrokerWatch) -> None:
+        options = self.options
         topics = [names.physical(options.run, short) for short in names.RUN_TOPICS]
         self.log.create([topics[0]], LEDGER_CONFIG)
         self.log.create(topics[1:])
@@ -194,6 +243,7 @@ class MasterProcess:
         self._store = Store(self.log, options.run, keeper=self._keeper)
         self._central = CentralLog(options.folder.central_log)
         self._archive = Archive(options.folder.ledger)
+        self._quarantine = Quarantine(options.folder.quarantine, self._warn)
         self._reader: Reader = self.log.reader()
         self._reader.follow(topics[names.RUN_TOPICS.index(names.LOGS)], 0)
         self._ledger = Ledger(self.log, topics[0], watcher=self._keep)
@@ -201,20 +251,22 @@ class MasterProcess:
         nonce = secrets.token_hex(16)
         self._ledger.start(nonce, self.clock.now())
         self._decider = Decider(self._ledger)
+        self._storage = self._watch_storage()
         term = self._ledger.state.authority.term
-        self._beater = Beater(self.log, options.run, term, nonce, self._tell_of_broker)
-        try:
-            self._see_through()
-            return self._conclude()
-        finally:
-            self._beater.stop()
-            self._evaluator.stop()
-            self._reader.close()
-            self._store.close()
-            self._archive.close()
-            self._central.close()
+        acks, facts = watch.acks, self._storage.facts
+        self._beater = Beater(self.log, options.run, term, nonce, acks, facts)
+
+    def _close(self) -> None:
+        self._beater.stop()
+        self._storage.close()
+        self._evaluator.stop()
+        self._reader.close()
+        self._store.close()
+        self._archive.close()
+        self._central.close()
 
     def _see_through(self) -> None:
+        self._tell(self._storage.opening())
         self._handle(Opened(self._opening()))
         self._commit()
         while not self._finished:
@@ -226,12 +278,12 @@ class MasterProcess:
         now = self.clock.now()
         for record in self._reader.poll(self._patience(now), limit=BATCH):
             self._receive(record)
-        self._beater.check()
         while not self._events.empty():
             event = self._events.get()
             if isinstance(event, Failed):
                 raise event.error
             self._handle(event)
+        self._look_at_storage()
         while not self._stop.empty():
             self._handle(self._stop.get())
         self._report_read()
@@ -239,6 +291,7 @@ class MasterProcess:
         if wake is not None and self.clock.now() >= wake:
             self._handle(Ticked())
         self._commit()
+        self._look_at_voids()
         self.listener.changed(self._ledger.state, self.clock.now())
 
     def _patience(self, now: int) -> float:
@@ -265,6 +318,9 @@ class MasterProcess:
     def _tell_of_broker(self, text: str) -> None:
         self.listener.line(LogLine("master", "warning", utc_now(), text))
 
+    def _warn(self, text: str) -> None:
+        self._say.say(text, "warning")
+
     def _note(self, text: str) -> None:
         self._say.say(text)
         if text == READY:
@@ -277,14 +333,26 @@ class MasterProcess:
     # --- opening --------------------------------------------------------------------------------
 
     def _refuse_known_run(self) -> None:
+        """Nothing of this name may be there: neither a run, nor somebody else's records."""
         run = self.options.run
-        if names.physical(run, names.LEDGER) in self.log.topics(names.prefix_of(run)):
+        there = self.log.topics(names.prefix_of(run))
+        if names.physical(run, names.LEDGER) in there:
             raise RunError(
                 f"the run {run!r} exists already",
-                where="the broker",
+                where=f"the broker {self.log.place}",
                 remedy="Choose another id with --run; to go on with a run comes later "
                 "(hermes resume).",
             )
+        self.log.check_topics(there)
+        for topic, end in self.log.ends(there).items():
+            if end:
+                raise RunError(
+                    f"the topic exists already and holds {end} records, which are not of this run",
+                    where=topic,
+                    remedy="Choose another id with --run, or delete it, if nobody needs it: "
+                    f"kafka-topics.sh --bootstrap-server {self.log.place} --delete "
+                    f"--topic {topic}",
+                )
 
     def _opening(self) -> RunOpened:
         options = self.options
@@ -311,10 +379,16 @@ class MasterProcess:
 
     def _upload(self, _action: UploadData) -> None:
         options = self.options
+        full = self._storage.no_room()
+        if full is not None:
+            self._handle(full)
+            return
         if options.ask is not None and not options.ask():
             self._handle(StopAsked("stopped", Reason("not-confirmed")))
             return
         assert self._prepared is not None
+        for oddity in self._prepared.oddities():
+            self._tell(Line(f"Data: {oddity}", "warning"))
         signer = Signer(options.run, options.key)
         prepared, batch = self._prepared, options.job.batch
         try:
@@ -326,6 +400,7 @@ class MasterProcess:
 
     def _uploading(self, sent: int, total: int) -> None:
         self.listener.uploading(sent, total)
+        self._look_at_storage()
         if not self._stop.empty():
             raise UploadBroken
 
@@ -334,26 +409,22 @@ class MasterProcess:
         data = self._ledger.state.data
         assert data is not None
         _, manifest = read_upload(self._store, data)
+        options.folder.note_blocks(b.digest for blocks in manifest.blocks.values() for b in blocks)
         cache = BlockCache(options.cache, options.settings.cache.max << 20)
-        self._judge = Judge(
-            make_trainer(options.job, generator(options.seed, "init")),
-            Blocks(self._store, manifest, cache),
-            self._store,
-        )
         assert self._trainer is not None
-        self._desk = Desk(self._store, self._judge, self._trainer)
+        weights = self._trainer.weights()
+        self._trainer = None  # its model and gradients are not needed beside those below
+        trainer = make_trainer(options.job, generator(options.seed, "init"))
+        self._judge = Judge(trainer, Blocks(self._store, manifest, cache), self._store)
+        self._desk = Desk(self._store, self._judge, trainer)
         store = Store(self.log, options.run)
-        self._evaluator.start(
-            Judge(
-                make_trainer(options.job, generator(options.seed, "init")),
-                Blocks(store, manifest, cache),
-                store,
-            )
-        )
-        self._handle(self._desk.store_first(self._trainer.weights()))
+        another = make_trainer(options.job, generator(options.seed, "init"))
+        self._evaluator.start(Judge(another, Blocks(store, manifest, cache), store))
+        self._handle(self._desk.store_first(weights))
 
     def _evaluate(self, action: Evaluate) -> None:
-        self._evaluator.ask(action.version)
+        assert self._desk is not None
+        self._evaluator.ask(action.version, self._desk.model(action.version.payload.digest))
 
     def _follow_lobby(self, action: FollowLobby) -> None:
         self._follow(names.LOBBY, action.after)
@@ -388,23 +459,28 @@ class MasterProcess:
         name = names.parse(record.topic)
         assert name is not None
         self._places[name.short] = record.offset + 1
+        self._meter.seen(record)
         worker = names.worker_of(name.short)
         if worker is not None and tensors.is_chunk(record):
+            if tensors.chunk_of(record) is None:
+                self._set_aside(name.short, record, "a chunk whose header does not fit it")
+                return
             self._keeper.add(record)
             self._handle(ChunkSeen(worker))
             return
         try:
-            message = decode(record.value, LARGEST_INPUT)
-        except DecodeError as error:
-            self._warn_once(name.short, record.offset, str(error))
+            message = fitting(record.value, name.short)
+        except PeerError as error:
+            self._set_aside(name.short, record, error.what)
             return
         position = Position(name.short, name.generation, record.offset)
         if isinstance(message, LogLine):
             self._central.write(message)
             self._ended = self._ended or message.text == self._last_line
-            self.listener.line(message)
-        elif isinstance(message, (Hello, StopRequested)) and name.short == names.LOBBY:
-            self._receive_knock(position, message)
+            if message != self._told:
+                self.listener.line(message)
+        elif isinstance(message, (Hello, StopRequested)):
+            self._receive_knock(position, message, record)
         elif isinstance(message, Envelope) and worker is not None:
             self._note_traffic(worker, message)
             self._handle(EnvelopeReceived(worker, position, message))
@@ -416,10 +492,13 @@ class MasterProcess:
         if isinstance(envelope.body, (Heartbeat, Bye)) and envelope.body.traffic:
             self._traffic[envelope.sender] = envelope.body.traffic
 
-    def _receive_knock(self, position: Position, message: Hello | StopRequested) -> None:
+    def _receive_knock(
+        self, position: Position, message: Hello | StopRequested, record: Record
+    ) -> None:
         if message.run != self.options.run or not verified(self.options.key, message):
-            what = "somebody who does not hold the cluster key knocks; that is ignored"
-            self._warn_once(position.topic, position.offset, what)
+            who = f"worker {message.worker[:40]!r}" if isinstance(message, Hello) else "a stop"
+            what = f"signed with another cluster key, or forged: {who}; that is ignored"
+            self._set_aside(position.topic, record, what)
             return
         if isinstance(message, Hello):
             if NAME.fullmatch(message.worker):
@@ -429,11 +508,36 @@ class MasterProcess:
         else:
             self._handle(StopReceived(position, message))
 
-    def _warn_once(self, where: str, offset: int, what: str) -> None:
-        """One line a source: a flood of bad records is not a flood of lines."""
-        if where not in self._bad:
-            self._bad.add(where)
-            self._say.say(f"{where}, offset {offset}: {what}", "warning")
+    def _set_aside(self, short: str, record: Record, why: str) -> None:
+        """What does not count is kept apart, with its reason."""
+        self._quarantine.add(short, record.offset, why, record.value)
+
+    def _look_at_voids(self) -> None:
+        """Records of others in our ledger: void by rule, and told."""
+        for offset, why in self._ledger.voids[self._voids :]:
+            self._quarantine.add(names.LEDGER, offset, f"void: {why}")
+        self._voids = len(self._ledger.voids)
+
+    # --- storage --------------------------------------------------------------------------------
+
+    def _watch_storage(self) -> StorageWatch:
+        assert self._prepared is not None
+        assert self._trainer is not None
+        model = sum(tensor.nbytes for tensor in self._trainer.weights().values())
+        settings, batch = self.options.settings, self.options.job.batch
+        return watch_over(self._meter, settings, self._prepared, batch, model, self.steps)
+
+    def _look_at_storage(self) -> None:
+        lines, stop = self._storage.look(self._ledger.state)
+        for line in lines:
+            self._say.say(line.text, line.level)
+        if stop is not None:
+            self._stop.put(stop)
+
+    def _tell(self, line: Line) -> None:
+        """Say it to whoever looks on, before the upload; it comes by once more, in the topic."""
+        self._told = self._say.say(line.text, line.level)
+        self.listener.line(self._told)
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -456,9 +560,51 @@ class MasterProcess:
         self._evaluator.stop()
         best = self._evaluator.best
         if state.newest is not None:
-            save_models(options.folder, state, self._store, best)
+            best = save_models(options.folder, state, self._store, best)
         traffic = [self.log.traffic.flat(), *self._traffic.values()]
-        return build_result(options.folder, state, self.clock.now(), traffic, best)
+        storage = self._storage.result()
+        return build_result(
+            options.folder, state, self.clock.now(), traffic, best, storage, self._quarantine.count
+        )
+
+    def _salvage(self, error: HermesError) -> dict[str, object]:
+        """The run cannot go on: save what is held. Returns the result if somebody wanted it to stop
+        anyway, and raises the error with what was saved else."""
+        if isinstance(error, (BrokerUnreachable, OutcomeUnknown)) and not error.remedy:
+            error = given_up(self.log, "the run's master", self.options.patience)
+        left = isinstance(error, BrokerError) and bool(self._interrupted)
+        code = self._interrupted if left else reason_code(error)
+        end = ("stopped" if left else "failed", Reason(code, {"why": error.what}))
+        folder, best = self.options.folder, self._evaluator.best
+        if not isinstance(error, BrokerError):
+            self._announce(*end)
+        saved = salvage(folder, self._ledger.state, self._desk, self._judge, best, end)
+        traffic = [self.log.traffic.flat(), *self._traffic.values()]
+        now, storage = self.clock.now(), self._storage.result()
+        result = None
+        with contextlib.suppress(RunFailed):  # a disk that is full takes none of it
+            result = build_result(
+                folder, saved.state, now, traffic, saved.best, storage, self._quarantine.count
+            )
+            self._last_word(f"The run has {end[0]}: {code}: {error.what}. {saved.text}")
+        if not left or result is None:
+            raise with_advice(error, saved.text)
+        self._tell_of_broker(
+            f"{error.where}: {error.what}. It could not be told "
+            f"{untold(self._ledger.state, self._decider.view)}; "
+            "workers started elsewhere go on waiting for it: end each with Ctrl-C"
+        )
+        return result
+
+    def _announce(self, status: str, reason: Reason) -> None:
+        """Nobody has to wait for a master that cannot go on, where the broker can still be told."""
+        if self._ledger.state.stopped is None:
+            with contextlib.suppress(HermesError):
+                self._ledger.commit((RunStopped(status, reason),), (), self.clock.now())
+
+    def _last_word(self, text: str) -> None:
+        """Into the central log itself: the topic cannot be counted on any more."""
+        self._central.write(LogLine("master", "error", utc_now(), text))
 
 
 PERFORM: dict[type, Callable[..., None]] = {

@@ -24,10 +24,11 @@ def emulated_step(measured: float) -> float:
     return max(measured, EMULATED)
 
 
-def step_seconds(job: Job, batch: Batch) -> float:
-    """The median time of a step on this batch, in seconds. Trains a throw-away model."""
+def step_seconds(job: Job, batch: Batch, seconds: float = SECONDS) -> float:
+    """The median time of a step on this batch, in seconds; measured for `seconds` at most, but
+    for three steps at least. Trains a throw-away model."""
     trainer = make_trainer(job, generator(0, "measure"))
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     times: list[float] = []
     while len(times) < STEPS and (len(times) < 3 or time.monotonic() < end):
         started = time.perf_counter()

@@ -14,11 +14,12 @@ from typing import NamedTuple, TextIO
 import msgspec
 
 from hermes.broker.process import identity
-from hermes.codec import decode, encode, proof_of
-from hermes.errors import BrokerError, DecodeError, RunError, UsageError
+from hermes.codec import decode, encode, proof_of, same
+from hermes.errors import BrokerError, DecodeError, RunError, Unverified, UsageError
 from hermes.machine.state import MasterState
 from hermes.messages import LedgerRecord, LogLine, MasterBeat, StopRequested
 from hermes.perform.ledger import Ledger
+from hermes.perform.upload import Signer
 from hermes.runtime.archive import fold_archive, read_archive
 from hermes.runtime.folder import RunFolder, RunNote
 from hermes.runtime.join import runs_at
@@ -31,6 +32,9 @@ Take = Callable[[LedgerRecord], None]
 
 BEATS = 3.0
 """Seconds in which a master that lives is heard: it beats every 2 s."""
+
+TAIL = 200
+"""Records of `logs` in which a beat is looked for: some seconds of a run with many workers."""
 
 LOOK = 0.25
 """Seconds between two looks at what has no news to wait for."""
@@ -140,7 +144,35 @@ def beating(log: Log, runs: Iterable[str], seconds: float = BEATS) -> set[str]:
     return heard
 
 
+def last_beat(log: Log, run: str) -> MasterBeat | None:
+    """What the run's master said last of itself; None where it said nothing of late."""
+    topic = names.physical(run, names.LOGS)
+    end = log.ends([topic])[topic]
+    place, found = max(0, end - TAIL), None
+    reader = log.reader()
+    try:
+        reader.follow(topic, place)
+        while place < end and (records := reader.poll(1.0)):
+            for record in records:
+                place, message = record.offset + 1, _read(record)
+                found = message if isinstance(message, MasterBeat) else found
+    finally:
+        reader.close()
+    return found
+
+
 # --- stopping -----------------------------------------------------------------------------------
+
+
+def refuse_other_key(state: MasterState, run: str, key: bytes) -> None:
+    """Raise `Unverified` where the run's master has another cluster key: it would not listen."""
+    opened = state.opened
+    if opened is not None and not same(opened.key_proof, Signer(run, key).opening()):
+        raise Unverified(
+            "the run's master has another cluster key, and would not listen to us",
+            where=f"run {run}",
+            remedy="Name the master's key file with --key-file.",
+        )
 
 
 def request_stop(log: Log, run: str, key: bytes, reason: str) -> None:

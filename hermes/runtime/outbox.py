@@ -6,8 +6,11 @@ proves that the first process is gone (protocol 6).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -86,6 +89,39 @@ class Outbox:
         except OSError as error:
             raise _unusable(self._path, error) from None
         self._now = contents
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, broker: str, run: str | None, name: str) -> Iterator[None]:
+    """This process alone is the worker of this name, for this run (None: for any) at this broker,
+    on this machine; the lock goes with the process, however that ends.
+
+    Raises `UsageError` where another has it, `RunFailed` where the folder cannot be used.
+    """
+    digest = hashlib.sha256(f"{broker} {run or ''} {name}".encode()).hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / f"{name}-{digest}.lock").open("a+")
+    except OSError as error:
+        raise _unusable(folder, error) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            whose = lock.read().strip()
+            raise UsageError(
+                f"another worker named {name!r} is on this machine already"
+                f"{f' (process {whose})' if whose else ''}, "
+                f"{f'for the run {run!r}' if run else 'serving run after run'} at {broker}",
+                where="--name",
+                remedy="Choose another --name, or stop that one.",
+            ) from None
+        with contextlib.suppress(OSError):  # it is for the message alone
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+        yield
 
 
 def _unusable(path: Path, error: OSError) -> RunFailed:

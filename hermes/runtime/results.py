@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from hermes.codec import encode_tensors
 from hermes.machine.state import MasterState, Member
 from hermes.perform.desk import finite
 from hermes.perform.store import Store
@@ -17,17 +19,19 @@ from hermes.transport.counting import summed
 from hermes.values import SECOND
 
 
-def save_models(folder: RunFolder, state: MasterState, store: Store, best: Best) -> None:
-    """Write `model.safetensors` (the last version) and `best.safetensors` (best on validation)."""
+def save_models(folder: RunFolder, state: MasterState, store: Store, best: Best) -> Best:
+    """Write `model.safetensors` (the last version) and `best.safetensors` (best on validation);
+    returns which that is."""
     assert state.newest is not None
     last = store.get(state.newest.payload)
     folder.write(folder.model, last)
     final = state.scores.get("validation_loss")
-    if not best.data or (final is not None and final < best.loss):
-        best.data, best.version = last, state.newest.version
-        best.loss = float("nan") if final is None else final
-        best.accuracy = state.scores.get("validation_accuracy")
-    folder.write(folder.best, best.data)
+    if best.model is None or (final is not None and final < best.loss):
+        folder.write(folder.best, last)
+        loss, accuracy = final, state.scores.get("validation_accuracy")
+        return Best(state.newest.version, math.nan if loss is None else loss, accuracy)
+    folder.write(folder.best, encode_tensors(best.model))
+    return best
 
 
 def build_result(
@@ -36,6 +40,8 @@ def build_result(
     now: int,
     traffic: Iterable[tuple[int, ...]],
     best: Best,
+    storage: dict[str, Any],
+    quarantined: int,
 ) -> dict[str, Any]:
     """The result, written to `result.json` and returned; keys are only ever added."""
     assert state.stopped is not None
@@ -58,11 +64,13 @@ def build_result(
         },
         "loss": {"validation": scores.get("validation_loss"), "test": scores.get("test_loss")},
         "best": {
-            "version": best.version if best.data else None,
+            "version": best.version if best.version >= 0 else None,
             "loss": finite(best.loss),
             "accuracy": best.accuracy,
         },
         "bytes": summed(traffic),
+        "storage": storage,
+        "quarantined": quarantined,
         "workers": {name: _worker(m, state) for name, m in sorted(state.members.items())},
         "updates": _updates(state),
         "reallocations": state.resizes,

@@ -6,6 +6,7 @@ fetches blocks ahead. All that happens comes as an event through one queue.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import secrets
@@ -21,7 +22,17 @@ from msgspec.structs import replace
 from hermes.chance import generator
 from hermes.codec import decode, encode, proof_of
 from hermes.data.cache import BlockCache
-from hermes.errors import BrokerUnreachable, DecodeError, NoSuchTopic, RunError, Unverified
+from hermes.errors import (
+    BrokerError,
+    BrokerUnreachable,
+    DecodeError,
+    Fenced,
+    HermesError,
+    NoSuchTopic,
+    RunError,
+    RunFailed,
+    Unverified,
+)
 from hermes.job import Job, build
 from hermes.machine import worker as machine
 from hermes.machine.events import (
@@ -67,24 +78,33 @@ from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer
 from hermes.policy.presets import from_tree
-from hermes.runtime.acks import Acknowledgements, away
+from hermes.runtime.acks import Acknowledgements
 from hermes.runtime.hands import Failed, Hand, as_ours
+from hermes.runtime.hearing import MasterEar
 from hermes.runtime.join import check_key, wait_for_run
 from hermes.runtime.logs import LineSender
 from hermes.runtime.measure import emulated_step, step_seconds
 from hermes.runtime.outbox import Outbox
 from hermes.runtime.pace import Pacer
 from hermes.runtime.software import software
+from hermes.runtime.watch import BrokerWatch
 from hermes.train import make_trainer
 from hermes.transport import names
 from hermes.transport.counting import CountingLog
-from hermes.transport.log import Log, Reader, Receipt
+from hermes.transport.log import Log, Receipt
 
 KNOCK_AGAIN = 5.0
 """Seconds between two hellos."""
 
 UNANSWERED = 30.0
 """Seconds after which a worker without a named run leaves one whose master does not answer."""
+
+SILENCE = 10.0
+"""Seconds without a sign of the master before anybody is told: it beats every 2 s, and is listened
+for after 5 s without a ledger record."""
+
+LAST_WORDS = 3.0
+"""Seconds that a bye is waited for."""
 
 LEAVING = 2.0
 """Seconds that a step under way may take when the process leaves."""
@@ -111,7 +131,8 @@ class WorkerOptions(NamedTuple):
 
 
 class Farewell(NamedTuple):
-    """Why a worker left: "done", "refused", "fenced", "interrupted", "unanswered", "again"."""
+    """Why a worker left: "done", "refused", "fenced", "interrupted", "unanswered" (no master took
+    it in), "deserted" (the one that did is silent), "again"."""
 
     code: str
     reason: str
@@ -124,33 +145,53 @@ class WorkerProcess:
         self.log, self.options, self.say = log, options, say
         self._over = threading.Event()
         self._part: TakingPart | None = None
+        self._watch: BrokerWatch | None = None
 
     def interrupt(self, reason: str = "interrupted") -> None:
         """Say bye and leave. May be called from a signal handler."""
         self._over.set()
+        if self._watch is not None:
+            self._watch.leave()
         part = self._part
         if part is not None:
             part.events.put(Interrupted(reason))
 
     def run(self) -> Farewell:
         """Take part until the run is over (or, without a run's name, until interrupted)."""
+        watch = BrokerWatch(self.log, self.options.name, self.options.outage, self.say)
+        self._watch = watch
+        if self._over.is_set():
+            watch.leave()
+        try:
+            farewell = self._serve(watch.acks)
+            _wait_for_answers(watch)
+            if watch.gone:
+                self.say(f"nobody could be told that it leaves: {watch.gone}")
+            return farewell
+        except BrokerError as error:
+            if not watch.left:
+                raise
+            self.say(f"leaves; nobody could be told: {error.what}")
+            return Farewell("interrupted", "interrupted")
+        finally:
+            watch.stop()
+
+    def _serve(self, acks: Acknowledgements) -> Farewell:
         options, seen = self.options, set[str]()
         while True:
             run = wait_for_run(self.log, options.run, seen, options.patience, self._over.wait)
             if run is None:
                 return Farewell("interrupted", "interrupted")
-            farewell = self._take_part(run)
-            if farewell.code == "unanswered" and options.run is not None:
-                raise RunError(
-                    farewell.reason, where="the broker", remedy="Is the run's master alive?"
-                )
+            farewell = self._take_part(run, acks)
+            if options.run is not None:
+                _refuse_silence(farewell, run)
             if options.run is not None or farewell.code in ("interrupted", "refused"):
                 return farewell
             seen.add(run)
 
-    def _take_part(self, run: str) -> Farewell:
+    def _take_part(self, run: str, acks: Acknowledgements) -> Farewell:
         while True:
-            self._part = TakingPart(self.log, run, self.options, self.say, self._over)
+            self._part = TakingPart(self.log, run, self.options, self.say, self._over, acks)
             try:
                 farewell = self._part.see_through()
             finally:
@@ -158,6 +199,26 @@ class WorkerProcess:
             if farewell.code != "again" or self._over.is_set():
                 return farewell
             self.say(f"Beginning again: {farewell.reason}")
+
+
+def _wait_for_answers(watch: BrokerWatch) -> None:
+    """What was said last may still be under way."""
+    end = time.monotonic() + LAST_WORDS
+    while watch.acks.unanswered() and not watch.gone and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def _refuse_silence(farewell: Farewell, run: str) -> None:
+    """Raise what is to be said of a master that does not answer, or no longer."""
+    if farewell.code == "unanswered":
+        raise RunError(farewell.reason, where="the broker", remedy="Is the run's master alive?")
+    if farewell.code == "deserted":
+        raise RunFailed(
+            farewell.reason,
+            where=f"run {run}",
+            remedy="Is its process alive, and does it reach the broker? Its own output, and "
+            "central.log beside it, tell why it ended.",
+        )
 
 
 class TakingPart:
@@ -170,6 +231,7 @@ class TakingPart:
         options: WorkerOptions,
         say: Callable[[str], None],
         over: threading.Event,
+        acks: Acknowledgements,
     ) -> None:
         self.log, self.run, self.options, self.say = CountingLog(log), run, options, say
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -187,9 +249,12 @@ class TakingPart:
         self._bench: WorkerBench | None = None
         self._beat_every = 1.0
         self._next_beat = 0.0
-        self._acks = Acknowledgements()
+        self._acks = acks
+        self._silence_said = False
+        self._voids = 0
         self._next_knock = 0.0
         self._began, self._said = 0.0, False
+        self._failed = ""
 
     # --- the whole ------------------------------------------------------------------------------
 
@@ -206,12 +271,15 @@ class TakingPart:
             self._store, self._bulk = Store(self.log, self.run), Store(self.log, self.run)
             self._trains = Hand("train", self.events.put, self._store.close)
             self._fetches = Hand("fetch", self.events.put, self._bulk.close)
-            follower = threading.Thread(target=self._follow, args=(reader,), daemon=True)
+            self._ear = MasterEar(self.log, reader, self.run)
+            follower = threading.Thread(target=self._follow, daemon=True)
             follower.start()
             left = self.outbox.left
             self._deliver(Began(secrets.token_hex(8), left.incarnation, left.updates))
             try:
                 return self._live()
+            except HermesError as error:
+                raise self._given_up(error) from error
             finally:
                 self._following.set()
                 self._ready.set()
@@ -239,6 +307,20 @@ class TakingPart:
             self._keep_time(time.monotonic())
         return self.farewell
 
+    def _given_up(self, error: HermesError) -> HermesError:
+        """Tell the master why, at once: nobody has to wait until this worker counts as lost."""
+        mine = type(error)(
+            error.what,
+            where=f"{self.options.name}: {error.where}" if error.where else self.options.name,
+            remedy=error.remedy,
+        )
+        if not isinstance(error, BrokerError | Fenced):
+            self._failed = " ".join(f"{error.where}: {error.what}".removeprefix(": ").split())[:500]
+            with contextlib.suppress(HermesError):
+                self._lines.say(str(error), "error")
+                self._deliver(Interrupted(self._failed))
+        return mine
+
     def _keep_time(self, now: float) -> None:
         if self.farewell is not None:
             return
@@ -249,6 +331,22 @@ class TakingPart:
         if now >= self._next_beat:
             self._next_beat = now + self._beat_every
             self._deliver(BeatDue(self._pacer.steps))
+            self._listen_for_master()
+
+    def _listen_for_master(self) -> None:
+        """Say when the master that took us in falls silent, and when it is back; leave after our
+        patience."""
+        if self.state.phase == "knocking" or self._acks.unanswered() > SILENCE:
+            self._ear.rest()
+            return
+        silent, patience = self._ear.silent, self.options.patience
+        text = f"the master of {self.run} has not been heard for {silent:.0f} s"
+        if silent > patience:
+            self.farewell = Farewell("deserted", text)
+        elif (silent > SILENCE) != self._silence_said:
+            self._silence_said = not self._silence_said
+            waits = f"{text}; waiting for it, up to {patience:g} s (Ctrl-C leaves)"
+            self.say(waits if self._silence_said else f"the master of {self.run} is heard again")
 
     def _wait_for_answer(self, now: float) -> None:
         """Say that nobody answers, once; give up after the patience."""
@@ -279,7 +377,11 @@ class TakingPart:
         for entry in record.entries:
             if isinstance(entry, WorkerAdmitted) and entry.incarnation == self.incarnation:
                 self._preparing = True
-                self.outbox.begin(self.incarnation)
+                try:
+                    self.outbox.begin(self.incarnation)
+                except RunFailed as error:  # told once the machine knows that it is admitted
+                    self.events.put(Failed(error))
+                    return
                 self._trains.do(partial(self._make_bench, entry))
 
     def _make_bench(self, admitted: WorkerAdmitted) -> None:
@@ -317,22 +419,29 @@ class TakingPart:
 
     # --- the ledger -----------------------------------------------------------------------------
 
-    def _follow(self, reader: Reader) -> None:
+    def _follow(self) -> None:
         """Follow the ledger; the records come as events."""
         while not self._following.is_set():
             try:
-                records = reader.poll(1.0)
+                records = self._ear.poll(1.0)
             except Exception as error:  # noqa: BLE001  (told, and raised by the main thread)
                 self.events.put(Failed(as_ours(error)))
                 return
             for raw in records:
                 try:
                     record = decode(raw.value)
-                except DecodeError:
-                    continue  # void by rule: every reader skips it
+                except DecodeError as error:
+                    self._note_void(raw.offset, error.what)
+                    continue
                 if isinstance(record, LedgerRecord):
                     digest = hashlib.sha256(raw.value).digest()
                     self.events.put(LedgerSeen(record, raw.offset, digest))
+
+    def _note_void(self, offset: int, why: str) -> None:
+        """A record that is none of a ledger: void by rule, every reader skips it; told once."""
+        if not self._voids:
+            self._lines.say(f"ledger, offset {offset}: {why}; it is skipped", "warning")
+        self._voids += 1
 
     # --- sending --------------------------------------------------------------------------------
 
@@ -352,12 +461,18 @@ class TakingPart:
     def _send(self, action: Send) -> None:
         body = action.body
         if isinstance(body, Bye):
-            body = Bye(body.reason, self.log.traffic.flat())
-        elif body.update is not None:
-            self.outbox.keep(body.update)
+            body = Bye(body.reason, self.log.traffic.flat(), bool(self._failed))
+        failure: HermesError | None = None
+        if isinstance(body, Round) and body.update is not None:
+            try:
+                self.outbox.keep(body.update)
+            except RunFailed as error:  # what was trained is sent all the same, then we leave
+                failure = error
         self._say_round(body)
         self.kept[action.number] = body
         self._post(action.number, body)
+        if failure is not None:
+            raise failure
 
     def _say_round(self, body: Round | Bye) -> None:
         if isinstance(body, Round) and body.verdict != "quiet":
@@ -374,18 +489,13 @@ class TakingPart:
 
     def _send_beat(self, action: SendBeat) -> None:
         self._post(0, Heartbeat(action.steps, action.last, self.log.traffic.flat()))
-        self._look_at_broker()
-
-    def _look_at_broker(self) -> None:
-        silent = self._acks.unanswered()
-        if silent > self.options.outage:
-            raise away(silent, self.options.name)
 
     def _post(self, number: int, body: WorkerBody) -> None:
         seen = self.state.authority
         envelope = Envelope(self.incarnation, number, seen.offset, seen.chain, body)
-        receipt = self._append(self._topic, encode(envelope))
-        if receipt is not None and not number:
+        with self._acks.sending():
+            receipt = self._append(self._topic, encode(envelope))
+        if receipt is not None and (not number or isinstance(body, Bye)):
             self._acks.add(receipt)
 
     def _append(self, topic: str, data: bytes) -> Receipt | None:

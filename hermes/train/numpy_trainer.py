@@ -30,9 +30,14 @@ class NumpyTrainer:
         return {name: p.value.astype(np.float32) for name, p in self._parameters.items()}
 
     def load(self, weights: Tensors) -> None:
-        check_weights(weights, self.weights())
+        nothing = np.zeros((), np.float32)
+        shapes = {n: np.broadcast_to(nothing, p.value.shape) for n, p in self._parameters.items()}
+        check_weights(weights, shapes)
         for name, parameter in self._parameters.items():
-            parameter.value = weights[name].copy()
+            if parameter.value.dtype == np.float32 and parameter.value.flags.writeable:
+                np.copyto(parameter.value, weights[name])  # in place: no second model in memory
+            else:  # a layer of the user's has put another array there
+                parameter.value = weights[name].copy()
 
     def buffers(self) -> frozenset[str]:
         return frozenset()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from hermes.errors import BrokerUnreachable
 from hermes.transport import names
+from hermes.transport.held import Held
 from hermes.transport.log import Headers, Log, Reader, Receipt, Record
 from hermes.transport.tensors import HEADER
 
 KINDS = ("data", "model", "update", "control", "logs")
+
+Appended = Callable[[str, int], None]
 
 _BY_TOPIC = {
     names.DATA: "data",
@@ -69,8 +73,9 @@ def summed(all_of: Iterable[tuple[int, ...]]) -> dict[str, dict[str, int]]:
 class CountingLog:
     """A log that counts what goes through it."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, log: Log, appended: Appended | None = None) -> None:
+        """`appended` is told of each record that is sent: its topic and bytes."""
+        self._log, self._appended = log, appended
         self.traffic = Traffic()
 
     def create(self, topics: Iterable[str], config: Mapping[str, str] | None = None) -> None:
@@ -97,6 +102,8 @@ class CountingLog:
         """As on the log, counted as sent."""
         receipt = self._log.append(topic, value, headers)
         self.traffic.add(0, topic, value, headers)
+        if self._appended is not None:
+            self._appended(topic, size_of(value, headers))
         return receipt
 
     @property
@@ -108,9 +115,26 @@ class CountingLog:
         """As on the log."""
         self._log.trim(topic, before)
 
+    def held(self, prefix: str) -> Held | None:
+        """As on the log."""
+        return self._log.held(prefix)
+
     def reader(self) -> CountingReader:
         """As on the log; what it reads is counted as received."""
         return CountingReader(self._log.reader(), self.traffic)
+
+    @property
+    def place(self) -> str:
+        """As on the log."""
+        return self._log.place
+
+    def complaint(self) -> str:
+        """As on the log."""
+        return self._log.complaint()
+
+    def abandon(self, why: BrokerUnreachable | None = None) -> None:
+        """As on the log."""
+        self._log.abandon(why)
 
     def close(self) -> None:
         """As on the log."""
@@ -123,9 +147,9 @@ class CountingReader:
     def __init__(self, reader: Reader, traffic: Traffic) -> None:
         self._reader, self._traffic = reader, traffic
 
-    def follow(self, topic: str, offset: int) -> None:
+    def follow(self, topic: str, offset: int, need: int | None = None) -> None:
         """As on the reader."""
-        self._reader.follow(topic, offset)
+        self._reader.follow(topic, offset, need)
 
     def drop(self, topic: str) -> None:
         """As on the reader."""

@@ -6,13 +6,15 @@ becomes one of ours in `translate`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from hermes.errors import (
     BrokerError,
@@ -23,10 +25,11 @@ from hermes.errors import (
     NoSuchTopic,
     OutcomeUnknown,
 )
-from hermes.transport.flight import Budget
+from hermes.transport.flight import Budget, ReadAhead
+from hermes.transport.held import Held, read_log_dirs
 from hermes.transport.log import Headers, Record
 from hermes.transport.memory import outside, record_size, too_large
-from hermes.transport.probe import Greeting, probe
+from hermes.transport.probe import Greeting, greet, parse_address, probe
 from hermes.transport.settings import MAX_RECORD, MAX_VALUE, TOPIC_CONFIG, Connection
 
 with warnings.catch_warnings():  # of its own use of importlib, where warnings are errors
@@ -51,6 +54,16 @@ _LONG_WAIT, _LONG_WAIT_EMBEDDED = 0.5, 0.128
 through half of what is left, again and again, so that a long wait would make news late."""
 _RETRY = 20
 """Milliseconds between two attempts of the library; its 100 ms would delay every first read."""
+
+_LOOK = 0.2
+"""Seconds between two looks at whether the broker was given up, and at one that is away."""
+_CHECK = 5.0
+"""Seconds, at most, of a question for a topic's first and last offset."""
+
+_DOUBT = 0.5
+"""Seconds of silence after which a place is looked at that should have records."""
+_POLLED = 500
+"""Records taken from the library at once."""
 
 _MAYBE_DONE = (
     trouble.OutOfOrderSequenceNumberError,
@@ -155,12 +168,13 @@ class KafkaLog:
         self._greeting: Greeting | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._gone = threading.Event()
+        self._gone: BrokerUnreachable | None = None
         self._budget = Budget(self._settings.in_flight)
         self._known: set[str] = set()
         self._readers: weakref.WeakSet[KafkaReader] = weakref.WeakSet()
         self._producer: KafkaProducer | None = None
         self._written: set[str] = set()
+        self._sent: set[str] = set()
         self._admin: KafkaAdminClient | None = None
         self._scouting = threading.Lock()
         self._scout: KafkaConsumer | None = None
@@ -255,10 +269,10 @@ class KafkaLog:
         if size > MAX_VALUE:
             raise too_large(topic, size)
         self._must_exist([topic])
-        self._budget.take(size)
+        if not self._budget.take(size):
+            self.refuse_if_gone()
         try:
-            producer = self._producer_for(topic)
-            future = producer.send(topic, value=data, headers=list(headers), partition=0)
+            future = self._send(topic, data, headers)
         except HermesError:
             self._budget.give(size)
             raise
@@ -282,6 +296,22 @@ class KafkaLog:
         self._must_exist([topic], afresh=True)
         self._ask(topic, lambda admin: admin.delete_records({place: before}))
 
+    def held(self, prefix: str) -> Held | None:
+        """Bytes of the topics that begin with `prefix`, and the room on the broker's disk; None
+        where it does not say, or not to us. One attempt. Raises `BrokerUnreachable`.
+        """
+        if self.embedded:  # it does not know the request
+            return None
+        try:
+            names = self._ask("list topics", lambda admin: admin.list_topics(), patient=False)
+            asked = {name: [0] for name in names if name.startswith(prefix)}
+            answers = self._ask(
+                "ask for sizes", lambda admin: admin.describe_log_dirs(asked), patient=False
+            )
+        except BrokerRefused:
+            return None
+        return read_log_dirs(answers, prefix)
+
     def reader(self) -> KafkaReader:
         """A reader that follows nothing yet, with a connection and a thread of its own.
 
@@ -299,16 +329,18 @@ class KafkaLog:
         wanted = {**TOPIC_CONFIG, **(config or {})}
         names = list(topics)
         self._must_exist(names, afresh=True)
-        for topic, facts in self._describe(names).items():
-            _compare(topic, "partitions", str(len(facts["partitions"])), "1")
+        found = {
+            topic: {"partitions": str(len(facts["partitions"]))}
+            for topic, facts in self._describe(names).items()
+        }
         asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in names]
         reported = self._ask(
             "describe topics", lambda admin: admin.describe_configs(asked, config_filter="all")
         )
         for topic, settings in reported.get("topic", {}).items():
-            for key, value in wanted.items():
-                if key in settings:
-                    _compare(topic, key, settings[key]["value"], value)
+            found[topic].update((key, settings[key]["value"]) for key in wanted if key in settings)
+        for topic, settings in found.items():
+            _compare(self.broker, topic, settings, {"partitions": "1", **wanted})
 
     def close(self) -> None:
         """Wait up to 5 s for what is in flight, then let go of everything, readers too."""
@@ -319,7 +351,7 @@ class KafkaLog:
             reader.close()
         with self._lock:
             if self._producer is not None:
-                patience = 0.0 if self._gone.is_set() else 5.0
+                patience = 0.0 if self._gone else 5.0
                 _close_producer(self._producer, orderly=self._budget.idle(patience))
             if self._admin is not None:
                 self._admin.close()
@@ -327,15 +359,36 @@ class KafkaLog:
             if self._scout is not None:
                 self._scout.close(autocommit=False, timeout_ms=1000)
 
-    def abandon(self) -> None:
-        """The broker does not come back: whoever waits for it, now or later, gets
-        `BrokerUnreachable` within a second. From any thread."""
-        self._gone.set()
+    def abandon(self, why: BrokerUnreachable | None = None) -> None:
+        """The broker is given up: whoever waits for it, now or later, gets `BrokerUnreachable` (as
+        `why` has it) within a second. From any thread; the first reason stays."""
+        if self._gone is None:
+            self._gone = why or BrokerUnreachable("the broker is given up", where=self.broker)
+            self._budget.end()
+
+    @property
+    def place(self) -> str:
+        """HOST:PORT, as it was given."""
+        return self.broker
+
+    def complaint(self) -> str:
+        """Why the broker does not answer just now; "" if it does. Asks for 2 s at most."""
+        try:
+            greet(parse_address(self.broker), timeout=1.3)
+        except BrokerUnreachable as error:
+            return error.what
+        return ""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the broker was given up."""
+        return self._gone is not None
 
     def refuse_if_gone(self) -> None:
         """Raise `BrokerUnreachable` once the broker was given up."""
-        if self._gone.is_set():
-            raise BrokerUnreachable("the broker has died", where=self.broker)
+        gone = self._gone
+        if gone is not None:
+            raise BrokerUnreachable(gone.what, where=gone.where, remedy=gone.remedy)
 
     def __enter__(self) -> KafkaLog:
         return self.connect()
@@ -384,7 +437,8 @@ class KafkaLog:
         if self._closed.is_set():
             raise Defect("this log is closed")
         settings = {"kafka_client": _Client, **settings}
-        try:
+
+        def construct() -> T:
             return kind(
                 bootstrap_servers=self.broker,
                 client_id="hermes",
@@ -392,6 +446,9 @@ class KafkaLog:
                 reconnect_backoff_max_ms=1000,  # its 30 s would outlast most outages
                 **settings,
             )
+
+        try:
+            return self._unless_gone(construct)
         except trouble.KafkaError as error:
             raise translate(error, self.broker) from error
 
@@ -422,6 +479,37 @@ class KafkaLog:
                 self._written.add(topic)
             return self._producer
 
+    def _send(self, topic: str, data: bytes, headers: Headers) -> Any:
+        """The library's promise. Only a topic's first record may have to wait for its leader."""
+        producer, new = self._producer_for(topic), topic not in self._sent
+
+        def send() -> Any:
+            return producer.send(topic, value=data, headers=list(headers), partition=0)
+
+        future = self._unless_gone(send) if new else send()
+        self._sent.add(topic)
+        return future
+
+    def _unless_gone(self, work: Callable[[], T]) -> T:
+        """What `work`, which may wait for the broker for long, gives or raises. It is left alone
+        where the broker is given up meanwhile: then `BrokerUnreachable`."""
+        outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+        def do() -> None:
+            try:
+                outcome.put((work(), None))
+            except BaseException as error:  # noqa: BLE001  (raised by who asked)
+                outcome.put((None, error))
+
+        threading.Thread(target=do, name="broker-question", daemon=True).start()
+        while True:
+            self.refuse_if_gone()
+            with contextlib.suppress(queue.Empty):
+                found, error = outcome.get(timeout=_LOOK)
+                if error is not None:
+                    raise error
+                return cast(T, found)
+
     def _renew_producer(self, gone: set[str]) -> None:
         """Let the producer go if it has written to a topic that is gone (see `_Client`), as soon
         as nothing is under way; not at all if that takes long: it is a matter of thrift."""
@@ -433,6 +521,7 @@ class KafkaLog:
                 _close_producer(self._producer, orderly=True)
                 self._producer = None
                 self._written.clear()
+                self._sent.clear()
 
     def _ask(self, what: str, question: Callable[[KafkaAdminClient], T], patient: bool = True) -> T:
         """The answer, asked again while the broker is away (once only, if not `patient`)."""
@@ -443,7 +532,7 @@ class KafkaLog:
         while True:
             self.refuse_if_gone()
             try:
-                return question(admin)
+                return self._unless_gone(lambda: question(admin))
             except trouble.KafkaError as error:
                 ours = translate(error, what)
                 if not ours.retriable or time.monotonic() > deadline or self._closed.is_set():
@@ -558,7 +647,12 @@ class KafkaReader:
         self._log = log
         self._followed: dict[str, TopicPartition] = {}
         self._moves: dict[str, int] = {}  # places asked for and not yet taken
-        self._dropped = False
+        self._assigned: set[str] = set()  # what the client reads; it learns of changes at a poll
+        self._places: dict[str, int] = {}  # of what is assigned: the next record's offset
+        self._kept: list[Record] = []  # came already, not yet asked for; the next is the last
+        self._ends: dict[str, int] = {}  # seen in answers; the true ends are there or beyond
+        self._unproven: set[str] = set()  # of `_places`: on the caller's word, until records come
+        self._ahead = ReadAhead(settings.fetch_bytes)
         self._closed = False
         self._shortest, self._wait = _SHORT_WAIT, _SHORT_WAIT
         self._longest = _LONG_WAIT_EMBEDDED if embedded else _LONG_WAIT
@@ -572,16 +666,23 @@ class KafkaReader:
         self._consumer = log.open_consumer(client)
         self._cluster = clients[0].cluster
 
-    def follow(self, topic: str, offset: int) -> None:
-        """Read `topic` from `offset` on; again for a topic already followed moves it there."""
+    def follow(self, topic: str, offset: int, need: int | None = None) -> None:
+        """Read `topic` from `offset` on; again for a topic already followed moves it there.
+        `need`: bytes wanted from there on (see `Reader`)."""
         self._followed[topic] = TopicPartition(topic, 0)
-        self._moves[topic] = offset
+        goes_on = topic in self._assigned and self._places.get(topic) == offset
+        self._moves.pop(topic, None)
+        if not goes_on:
+            self._moves[topic] = offset
+            if need is not None:
+                self._unproven.add(topic)
+        self._ahead.aim(need, goes_on=goes_on)
 
     def drop(self, topic: str) -> None:
         """Follow `topic` no more; one that is not followed is no error."""
-        if self._followed.pop(topic, None):
-            self._moves.pop(topic, None)
-            self._dropped = True
+        self._followed.pop(topic, None)
+        self._moves.pop(topic, None)
+        self._unproven.discard(topic)
 
     def poll(self, timeout: float, limit: int = 500) -> list[Record]:
         """At most `limit` records; waits up to `timeout` seconds for the first (a little longer
@@ -595,20 +696,25 @@ class KafkaReader:
             raise Defect("this reader is closed")
         deadline = time.monotonic() + timeout
         self._log.refuse_if_gone()
-        if not self._settle(timeout):
-            return []
+        while not self._settle(min(timeout, _CHECK)):
+            # The broker is away. Without a pause whoever polls again and again would take a core.
+            left = deadline - time.monotonic()
+            threading.Event().wait(max(0.0, min(left, _LOOK)))
+            self._log.refuse_if_gone()
+            if left <= _LOOK:
+                return []
         while True:
             self._log.refuse_if_gone()
             left = deadline - time.monotonic()
             if not self._followed:
                 threading.Event().wait(max(0.0, left))
                 return []
-            found = self._fetch(max(0.0, min(left, self._wait)), limit)
-            if found:
+            if self._kept or self._fetch(max(0.0, min(left, self._wait))):
                 self._wait = self._shortest
-                return found
+                return self._hand_out(limit)
             self._raise_if_gone()
             if left <= 0:
+                self._prove(timeout)
                 return []
             self._wait = min(2 * self._wait, self._longest)
 
@@ -618,60 +724,106 @@ class KafkaReader:
             self._closed = True
             self._consumer.close(autocommit=False, timeout_ms=1000)
 
-    def _fetch(self, timeout: float, limit: int) -> list[Record]:
+    def _hand_out(self, limit: int) -> list[Record]:
+        # Taking few records at a time from the library costs a turn of its thread each.
+        given = [self._kept.pop() for _ in range(min(limit, len(self._kept)))]
+        for record in given:
+            self._places[record.topic] = record.offset + 1
+        return given
+
+    def _forget(self, topics: set[str]) -> None:
+        """Let go of what came of these topics and was not asked for yet."""
+        self._kept = [record for record in self._kept if record.topic not in topics]
+
+    def _fetch(self, timeout: float) -> bool:
+        """Have the library wait for records, into `_kept`; whether any came."""
         # The wait at the broker is short after news and grows while nothing comes. So a reader
         # that is in use is prompt even on the embedded broker, whose wait is a timer, and one
         # that is not costs nothing. The library has no setting for that.
-        self._consumer._fetcher.config["fetch_max_wait_ms"] = int(self._wait * 1000)
+        settings = self._consumer._fetcher.config
+        settings["fetch_max_wait_ms"] = int(self._wait * 1000)
+        settings["fetch_max_bytes"] = self._ahead.window
+        settings["max_partition_fetch_bytes"] = self._ahead.window_of_one
         try:
-            batches = self._consumer.poll(timeout_ms=timeout * 1000, max_records=limit)
+            batches = self._consumer.poll(timeout_ms=timeout * 1000, max_records=_POLLED)
         except trouble.OffsetOutOfRangeError as error:
             where = ", ".join(place.topic for place in error.args[0])
             raise translate(error, where) from error
         except trouble.KafkaError as error:
             raise translate(error, ", ".join(self._followed)) from error
-        return [
+        for place, batch in batches.items():
+            self._ends[place.topic] = self._consumer.highwater(place) or 0
+            self._unproven.discard(place.topic)
+            self._ahead.took(sum(record.serialized_value_size for record in batch))
+        self._kept = [
             Record(record.topic, record.offset, record.value or b"", tuple(record.headers))
-            for batch in batches.values()
-            for record in batch
+            for batch in reversed(batches.values())
+            for record in reversed(batch)
         ]
+        return bool(self._kept)
 
     def _settle(self, timeout: float) -> bool:
         """Make the client follow what we follow; False if the broker is away just now.
 
         Places are checked here because the embedded broker answers one that does not exist with
-        silence.
+        silence, after a thought that is the longer the more records a topic has. So nothing is
+        asked about places below an end that was seen, nor (before it is silent: `_prove`) about
+        those that the caller knows to be there.
         """
-        if not (self._moves or self._dropped):
+        if not self._moves and self._assigned == set(self._followed):
             return True
+        unsure = {
+            topic: to
+            for topic, to in self._moves.items()
+            if to > self._ends.get(topic, -1) and topic not in self._unproven
+        }
         try:
-            if self._moves:
-                self._raise_if_gone(list(self._moves))
-            self._consumer.assign(list(self._followed.values()))
-            self._dropped = False
-            if self._moves:
-                self._take_places(max(2.0, timeout))
+            if unsure:
+                self._raise_if_gone(list(unsure))
+            self._assign()
+            if unsure:
+                self._check_places(unsure, max(2.0, timeout))
         except BrokerUnreachable:
             return False
+        self._forget(set(self._moves))
+        for topic, offset in self._moves.items():
+            self._consumer.seek(self._followed[topic], offset)
+            self._places[topic] = offset
+        if self._moves:
+            self._wait = self._shortest
+        self._moves.clear()
         return True
 
-    def _take_places(self, timeout: float) -> None:
-        places = [self._followed[topic] for topic in self._moves]
+    def _assign(self) -> None:
+        wanted = set(self._followed)
+        if wanted != self._assigned:
+            self._consumer.assign(list(self._followed.values()))
+            self._forget(self._assigned - wanted)
+            self._assigned = wanted
+            self._places = {t: at for t, at in self._places.items() if t in wanted}
+
+    def _prove(self, timeout: float) -> None:
+        """Nothing came: is what we were told to be there outside of its topic?"""
+        doubtful = {topic: self._places[topic] for topic in self._unproven & self._places.keys()}
+        if doubtful and timeout >= _DOUBT:
+            with contextlib.suppress(BrokerUnreachable):
+                self._check_places(doubtful, max(2.0, timeout))
+
+    def _check_places(self, wanted: Mapping[str, int], timeout: float) -> None:
+        places = [self._followed[topic] for topic in wanted]
         try:
             firsts = self._consumer.beginning_offsets(places, timeout_ms=timeout * 1000)
             ends = self._consumer.end_offsets(places, timeout_ms=timeout * 1000)
         except trouble.KafkaError as error:
             raise translate(error, ", ".join(self._moves)) from error
-        for topic, offset in list(self._moves.items()):
+        for topic, offset in wanted.items():
             place = self._followed[topic]
             first, end = firsts[place], ends[place]
             if offset > end:  # the embedded broker's word is too low (see `ends`)
                 end = self._log.ends([topic])[topic]
             if not first <= offset <= end:
                 raise outside(topic, offset, first, end)
-            self._consumer.seek(place, offset)
-            del self._moves[topic]
-        self._wait = self._shortest
+            self._ends[topic] = end
 
     def _raise_if_gone(self, suspects: list[str] | None = None) -> None:
         """Raise `NoSuchTopic` for a topic that is gone. Without `suspects` those are asked for
@@ -702,13 +854,23 @@ def _usable(facts: dict[str, Any] | None) -> bool:
     )
 
 
-def _compare(topic: str, key: str, found: str | None, wanted: str) -> None:
-    if found != wanted:
-        raise BrokerRefused(
-            f"the topic has {key}={found}, and a run needs {key}={wanted}",
-            where=topic,
-            remedy=f"Set {key}={wanted} (kafka-configs --alter), or use another run id.",
-        )
+def _compare(broker: str, topic: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Raise `BrokerRefused` for a topic whose settings, as far as they are known, are others."""
+    other = {key: value for key, value in wanted.items() if found.get(key, value) != value}
+    if not other:
+        return
+    told = "; ".join(f"{key}={found[key]} (wanted: {key}={value})" for key, value in other.items())
+    changes = ",".join(f"{key}={value}" for key, value in other.items())
+    tool = f"kafka-configs.sh --bootstrap-server {broker} --alter --topic {topic} --add-config "
+    remedy = f"Use another run id (--run), or set it: {tool}{changes}"
+    if "partitions" in other:
+        remedy = "Use another run id (--run), or delete the topic, if nobody needs it: "
+        remedy += f"kafka-topics.sh --bootstrap-server {broker} --delete --topic {topic}"
+    raise BrokerRefused(
+        f"the topic exists already, with other settings than a run needs: {told}",
+        where=topic,
+        remedy=remedy,
+    )
 
 
 def _high_waters(

@@ -15,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from hermes.errors import BrokerUnreachable
+from hermes.transport.held import Held
+
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -42,8 +45,13 @@ class Receipt(Protocol):
 class Reader(Protocol):
     """Reads topics by offset. Topics are followed until dropped."""
 
-    def follow(self, topic: str, offset: int) -> None:
-        """Read `topic` from `offset` on; again for a topic already followed moves it there."""
+    def follow(self, topic: str, offset: int, need: int | None = None) -> None:
+        """Read `topic` from `offset` on; again for a topic already followed moves it there.
+
+        `need`: bytes that are wanted from there on, where the caller knows: no more is transferred
+        than that, unless place after place turns out to follow on the last (then reading runs
+        ahead). Records that were transferred are never lost: `limit` keeps the rest for later.
+        """
         ...
 
     def drop(self, topic: str) -> None: ...
@@ -102,7 +110,29 @@ class Log(Protocol):
         """
         ...
 
+    def held(self, prefix: str) -> Held | None:
+        """Bytes of the topics that begin with `prefix`, and the room left; None where the broker
+        does not say (the embedded one). One attempt: raises `BrokerUnreachable` in an outage.
+        """
+        ...
+
     def reader(self) -> Reader: ...
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: HOST:PORT."""
+        ...
+
+    def complaint(self) -> str:
+        """Why it does not answer a question just now; "" if it does. Takes 2 s at most. From any
+        thread.
+        """
+        ...
+
+    def abandon(self, why: BrokerUnreachable | None = None) -> None:
+        """It is given up: whoever waits for it, now or later, gets `BrokerUnreachable` (as `why`
+        has it) within a second. From any thread; the first reason stays."""
+        ...
 
     def close(self) -> None:
         """Wait for what is in flight (bounded), then let go of everything."""

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from hermes.errors import BrokerRefused, Defect, NoSuchTopic
+from hermes.errors import BrokerRefused, BrokerUnreachable, Defect, NoSuchTopic
+from hermes.transport.held import Held
 from hermes.transport.log import Headers, Record
 from hermes.transport.settings import MAX_VALUE
 
@@ -116,9 +117,30 @@ class MemoryLog:
             del log.records[:gone]
             log.start += gone
 
+    def held(self, prefix: str) -> Held:
+        """Bytes of the topics that begin with `prefix`; there is no disk."""
+        with self._open().changed:
+            return Held(
+                {
+                    name: sum(record_size(record.value, record.headers) for record in topic.records)
+                    for name, topic in self._store.topics.items()
+                    if name.startswith(prefix)
+                },
+                None,
+            )
+
     def reader(self) -> MemoryReader:
         """A reader that follows nothing yet."""
         return MemoryReader(self._open())
+
+    place = "memory"
+
+    def complaint(self) -> str:
+        """None, ever."""
+        return ""
+
+    def abandon(self, why: BrokerUnreachable | None = None) -> None:
+        """Nobody ever waits for it."""
 
     def close(self) -> None:
         """Let go of this connection; the records stay for the others."""
@@ -144,8 +166,9 @@ class MemoryReader:
         self._places: dict[str, int] = {}
         self._closed = False
 
-    def follow(self, topic: str, offset: int) -> None:
+    def follow(self, topic: str, offset: int, need: int | None = None) -> None:
         """Read `topic` from `offset` on; again for a topic already followed moves it there."""
+        del need  # nothing is transferred
         self._places[topic] = offset
 
     def drop(self, topic: str) -> None:

@@ -259,16 +259,17 @@ def _reach_advertised(address: Address, greeting: Greeting, timeout: float) -> N
         try:
             socket.create_connection(target, timeout=timeout).close()
         except OSError as error:
-            causes.append(f"{target} ({_cause(error)})")
+            causes.append(_cause(error))
         else:
             return
     if causes:
         trouble = BrokerUnreachable(
-            "the broker answers, but tells clients to go on to its advertised address, which "
-            f"cannot be reached from here: {', '.join(causes)}",
+            f"the broker at {address} says that it is to be reached at "
+            f"{' or '.join(str(target) for target in greeting.advertised)}, and that cannot be "
+            f"reached from here: {', '.join(causes)}",
             where=str(address),
-            remedy="Start it with an address that clients can reach: "
-            "hermes broker start --advertise HOST:PORT",
+            remedy="Start it with an address that its clients can reach: "
+            "hermes broker start --listen 0.0.0.0 --advertise HOST:PORT",
         )
         trouble.retriable = False
         raise trouble

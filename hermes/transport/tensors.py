@@ -31,6 +31,11 @@ HEADER = "chunk"
 
 _FIELDS = struct.Struct(">16sIIQ")  # payload id, index, count, length in bytes
 _TRIES = 3
+_OUTAGE = 600.0
+"""Seconds that one acknowledgement is waited for: whoever gives a broker up abandons its log."""
+
+FRAMING = 256
+"""Bytes that a chunk may cost on its way beside its value: headers, its share of a batch."""
 
 Progress = Callable[[int], None]
 """Called with the bytes that are through so far."""
@@ -132,10 +137,10 @@ def _acknowledged(chunk: Chunk, receipt: Receipt, append: Callable[[Chunk], Rece
     """The chunk's offset; appended again while its outcome is unknown, a few times."""
     for _ in range(_TRIES - 1):
         try:
-            return receipt.offset()
+            return receipt.offset(_OUTAGE)
         except OutcomeUnknown:
             receipt = append(chunk)
-    return receipt.offset()
+    return receipt.offset(_OUTAGE)
 
 
 class Assembler:
@@ -246,7 +251,8 @@ def fetch_payload(
     """
     parts = assembler or Assembler(payload, limit=limit)
     if not (parts.complete or parts.read_through):
-        reader.follow(topic, parts.place)
+        rest = payload.length - parts.taken + FRAMING * payload.chunks
+        reader.follow(topic, parts.place, need=rest)
         try:
             _read_range(reader, parts, patience, progress)
         finally:
@@ -259,7 +265,8 @@ def _read_range(
 ) -> None:
     heard = time.monotonic()
     while not (parts.complete or parts.read_through):
-        records = reader.poll(min(1.0, patience))
+        left = parts.payload.last - parts.place + 1
+        records = reader.poll(min(1.0, patience), limit=min(500, left))
         for record in records:
             parts.take(record)
         if records:

@@ -104,7 +104,9 @@ def test_a_process_of_the_same_number_is_left_alone(state: Path) -> None:
 def test_a_taken_port_is_named_with_its_owner(state: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(UsageError, match=f"port {port} is taken by another program") as caught:
+        with pytest.raises(
+            UsageError, match=f"port {port} is taken by a program that is no Kafka"
+        ) as caught:
             control.start("embedded", port=port)
         assert "--port" in caught.value.remedy
 
@@ -154,7 +156,7 @@ def test_wrong_wishes(state: Path, tmp_path: Path) -> None:
         control.start("embedded", port=0, data=tmp_path)
     with pytest.raises(UsageError, match="HOST:PORT"):
         control.start("embedded", port=0, advertise="nonsense")
-    with pytest.raises(UsageError, match="cannot listen"):
+    with pytest.raises(UsageError, match="no address of this machine"):
         control.start("embedded", port=9092, listen="192.0.2.1")
 
 

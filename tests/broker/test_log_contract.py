@@ -113,6 +113,26 @@ class TestLog:
         reader.drop(one)
         reader.drop("never followed")
 
+    def test_what_is_needed_is_had_in_any_order_and_nothing_is_lost(
+        self, log: Log, topics: Make
+    ) -> None:
+        one, two = topics(2)
+        sent = {topic: [bytes([number]) * 1000 for number in range(30)] for topic in (one, two)}
+        at = {topic: append(log, topic, *sent[topic]) for topic in (one, two)}
+        reader, chance = log.reader(), random.Random(7)
+        places = [(one, 0, 3), (one, 3, 3), (one, 6, 24), (two, 0, 30), (one, 28, 2)]
+        places += [
+            (chance.choice([one, two]), first, chance.randint(1, 30 - first))
+            for first in chance.choices(range(30), k=20)
+        ]
+        for topic, first, count in places:
+            reader.follow(topic, at[topic][first], need=chance.choice([1, 1000 * count]))
+            got: list[Record] = []
+            while len(got) < count:
+                got += reader.poll(20.0, limit=count - len(got))
+            assert values(got) == sent[topic][first : first + count]
+            reader.drop(topic)
+
     def test_a_reader_of_nothing_gets_nothing(self, log: Log, topic: str) -> None:
         reader = log.reader()
         assert reader.poll(0.01) == []

@@ -132,7 +132,7 @@ def test_a_web_server_that_waits_for_a_line() -> None:
 def test_an_advertised_address_that_cannot_be_reached() -> None:
     with Child("embedded", advertise=f"127.0.0.1:{free_port()}") as broker:
         error = complaint(broker.address)
-        assert "advertised address" in error.what
+        assert "says that it is to be reached at" in error.what
         assert "Connection refused" in error.what
         assert "--advertise" in error.remedy
 

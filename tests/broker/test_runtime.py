@@ -26,14 +26,7 @@ from hermes.runtime.worker import Farewell, WorkerOptions, WorkerProcess
 from hermes.transport import names
 from hermes.transport.kafka import KafkaLog
 
-pytestmark = [
-    pytest.mark.broker,
-    # kafka-python 3.0 leaves a socket to the collector when it is closed in the middle of a connect
-    # (seen once in some hundred connections): a warning here, and nothing that stays.
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+pytestmark = pytest.mark.broker
 
 JOB = """
 import hermes

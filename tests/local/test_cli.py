@@ -44,7 +44,7 @@ from hermes.transport.log import Record
 REPOSITORY = Path(__file__).parents[2]
 DIGITS = str(REPOSITORY / "examples" / "digits.py")
 NOBODY = "127.0.0.1:9"
-COMMANDS = ("demo", "run", "master", "worker", "broker", "runs", "status", "logs", "stop")
+COMMANDS = ("demo", "run", "master", "worker", "broker", "runs", "status", "logs", "stop", "clean")
 
 JOB = """\
 import hermes
@@ -158,15 +158,15 @@ BAD = [
     (["run", "raises.py"], 2, "raises.py:2: the job file raises ValueError: out of luck"),
     (["run", "nojob.py"], 2, "nojob.py: the job file defines no `job`"),
     (["run", "job.py", "--set", "gate.alhpa=1"], 2, "Did you mean gate.alpha?"),
-    (["run", "job.py", "--set", "gate.alpha=high"], 2, "gate.alpha: Expected `float`"),
+    (["run", "job.py", "--set", "gate.alpha=high"], 2, '--set: gate.alpha is "high"'),
     (["run", "job.py", "--set", "stop.samples=0"], 2, "stop.samples is 0"),
     (["run", "job.py", "--set", "nonsense"], 2, "is not KEY=VALUE"),
     (["run", "job.py", "--strategy", "hermes-papr"], 2, "Did you mean hermes-paper?"),
     (["run", "job.py", "--workers", "0"], 2, "0 workers"),
-    (["run", "job.py", "--workers", "three"], 2, "invalid value for '--workers'"),
+    (["run", "job.py", "--workers", "three"], 2, "--workers: 'three' is no whole number"),
     (["run", "job.py", "--workers", "3", "--speeds", "1,1"], 2, "2 speeds for 3 workers"),
-    (["run", "job.py", "--speeds", "1,fast"], 2, "--speeds: '1,fast' are not speeds"),
-    (["run", "job.py", "--speeds", "1,0"], 2, "the speed 0"),
+    (["run", "job.py", "--speeds", "1,fast"], 2, "--speeds: '1,fast' is no list of speeds"),
+    (["run", "job.py", "--speeds", "1,0"], 2, "--speeds: 0 is no speed"),
     (["run", "job.py", "--run", "A run"], 2, "'A run' is not a run id"),
     (["run", "job.py", "--device", "cuda:0"], 2, "the device 'cuda:0' cannot be had"),
     (["run", "job.py", "--key-file", "none.key"], 2, "none.key: the cluster key cannot be read"),
@@ -175,10 +175,10 @@ BAD = [
     (["run", "job.py", "--broker", "nonsense"], 2, "'nonsense' is not HOST:PORT"),
     (["run", "job.py", "--broker", NOBODY, "--patience", "0"], 3, "nothing listens there"),
     (["master", "job.py", "--broker", NOBODY, "--patience", "0"], 3, "nothing listens there"),
-    (["master", "job.py", "--expect", "0"], 2, "0 workers expected"),
+    (["master", "job.py", "--expect", "0"], 2, "0 workers are expected"),
     (["worker", "--broker", NOBODY, "--patience", "0"], 3, "nothing listens there"),
     (["worker", "--broker", NOBODY, "--name", "A"], 2, "'A' is not a worker's name"),
-    (["worker", "--broker", NOBODY, "--speed", "0"], 2, "--speed is 0"),
+    (["worker", "--broker", NOBODY, "--speed", "0"], 2, "--speed: 0 is out of range"),
     (["worker", "--join", "nonsense"], 2, "this is not a token"),
     (["status"], 2, "there is no run here"),
     (["status", "nope"], 2, "there is no run 'nope'"),
@@ -188,7 +188,7 @@ BAD = [
     (["stop"], 2, "no run is under way"),
     (["stop", "nope"], 2, "there is no run 'nope'"),
     (["broker", "stop"], 2, "no broker that Hermes started runs"),
-    (["broker", "start", "--kind", "rabbit"], 2, "invalid value for '--kind'"),
+    (["broker", "start", "--kind", "rabbit"], 2, "--kind: 'rabbit' is not one of"),
     (["frobnicate"], 2, "no such command 'frobnicate'"),
 ]
 
@@ -252,7 +252,7 @@ def test_a_job_file_is_its_own_program(tmp_path: Path) -> None:
         [sys.executable, DIGITS, "--expect", "0"], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 2
-    assert "0 workers expected" in done.stderr
+    assert "0 workers are expected" in done.stderr
 
 
 def test_a_defect_of_ours_leaves_its_traceback_in_a_file(
@@ -283,13 +283,16 @@ def test_a_flag_wins_over_its_variable_and_both_over_the_job(
 ) -> None:
     monkeypatch.setenv("HERMES_SET", "stop.samples=2 stop.versions=2")
     wishes = Wishes("j.py", (), None, ("stop.samples=3",), 0, Path(), None, None, False)
-    stop = settings_of(wishes, {"stop.samples": 1, "stop.versions": 1, "stop.loss": 1.0}).stop
+    text = JOB.replace(
+        "job = hermes.Job(", "job = hermes.Job(stop=hermes.Stop(samples=1, versions=1, loss=1.0), "
+    )
+    stop = settings_of(wishes, build(text, "j.py")).stop
     assert (stop.samples, stop.versions, stop.loss) == (3, 2, 1.0)
 
 
 def test_a_run_that_nothing_stops_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     wishes = Wishes("j.py", (), None, (), 0, Path(), None, None, False)
-    settings_of(wishes, {})
+    settings_of(wishes, build(JOB, "j.py"))
     assert "no stopping rule" in capsys.readouterr().err
 
 

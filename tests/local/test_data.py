@@ -193,9 +193,9 @@ REFUSED = {
     "y has the type <U1": lambda: (X, np.array(["a"] * 20)),
     "x has the type complex64": lambda: (X.astype("c8"), Y),
     "y has the type datetime64[D]": lambda: (X, Y.astype("M8[D]")),
-    "x is not finite (NaN or infinite) in sample 7": lambda: (NAN, Y),
-    "y is not finite (NaN or infinite) in sample 3": lambda: (X, INF),
-    "x_test is not finite (NaN or infinite) in sample 7": lambda: ((X, Y), (NAN, Y)),
+    "x[7] is not finite: it holds nan (a sample of the ": lambda: (NAN, Y),
+    "y[3] is not finite: it holds inf": lambda: (X, INF),
+    "x_test[7] is not finite: it holds nan (a sample of the test": lambda: ((X, Y), (NAN, Y)),
     "3 samples cannot be split into train, probe, validation, test": lambda: (X[:3], Y[:3]),
     "2 samples cannot be split into train, probe, validation": lambda: ((X[:2], Y[:2]), (X, Y)),
     "one sample takes 4000008 bytes, and a block holds 982016": lambda: (

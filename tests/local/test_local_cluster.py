@@ -73,6 +73,7 @@ def test_a_run_that_cannot_go_on_is_given_up(
     """Before the start every worker is expected; after it one that is left is enough."""
     listener = Quiet()
     cluster = LocalCluster(_options(tmp_path, 2), "broker", listener)
+    cluster.grace = 0.0
     asked: list[tuple[str, str]] = []
 
     class Master(MasterProcess):
@@ -112,7 +113,7 @@ def test_speeds_are_scaled_only_where_the_cores_cannot_give_them() -> None:
 
 @pytest.mark.parametrize(
     ("workers", "speeds", "what"),
-    [(0, None, "0 workers"), (2, (1.0,), "1 speeds for 2 workers"), (1, (0.0,), "the speed 0")],
+    [(0, None, "0 workers"), (2, (1.0,), "1 speeds for 2 workers"), (1, (0.0,), "0 is no speed")],
 )
 def test_what_cannot_be_is_said(tmp_path: Path, workers: int, speeds: Any, what: str) -> None:
     """Before anything is started."""

@@ -28,6 +28,7 @@ from hermes.policy.aggregate import (
     mean_of_models,
     mean_weight,
 )
+from hermes.policy.ranges import shown
 from hermes.values import Facts, Reason
 
 Array = npt.NDArray[Any]
@@ -386,5 +387,5 @@ def test_the_weight_in_a_mean() -> None:
 def test_a_value_out_of_range_is_named(key: str, value: object) -> None:
     with pytest.raises(SettingError) as caught:
         check_merge(msgspec.convert({key: value}, MergeSettings))
-    assert caught.value.where == f"merge.{key}"
+    assert caught.value.what == f"merge.{key} is {shown(value)}"
     assert check_merge(MergeSettings()) == []

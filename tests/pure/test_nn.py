@@ -162,8 +162,14 @@ ERRORS = {
     "SGD: lr is -1": lambda: nn.SGD([], lr=-1),
     "SGD: momentum is nan": lambda: nn.SGD([], lr=1, momentum=float("nan")),
     "y is float64": lambda: nn.CrossEntropy().forward(np.ones((2, 3)), np.ones(2)),
-    "outputs have shape (2, 3) and y has (2, 1)": lambda: nn.CrossEntropy().forward(
+    "outputs have shape (2, 3) and y has (2, 2)": lambda: nn.CrossEntropy().forward(
+        np.ones((2, 3)), np.ones((2, 2), int)
+    ),
+    "y has (2, 1): a column": lambda: nn.CrossEntropy().forward(
         np.ones((2, 3)), np.ones((2, 1), int)
+    ),
+    "y has (2, 3) and is one-hot": lambda: nn.CrossEntropy().forward(
+        np.ones((2, 3)), np.eye(3)[:2]
     ),
     "given no samples": lambda: nn.CrossEntropy().forward(np.ones((0, 3)), np.ones(0, int)),
     "labels from 0 to 3; the model's 3 outputs stand for the labels 0 to 2": (

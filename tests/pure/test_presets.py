@@ -70,7 +70,7 @@ def test_what_assigns_nothing_is_an_error(text: str) -> None:
         ({"gate.alhpa": 1}, "Did you mean gate.alpha"),
         ({"strategy": "bsp"}, "--strategy"),
         ({"size.first": "many"}, "size.first"),
-        ({"close.rule": "some"}, "all, each"),
+        ({"close.rule": "some"}, "each, all"),
         ({"continue.rule": "x"}, "on-version"),
         ({"round.steps": 0}, "at least 1"),
         ({"round.epochs": 0}, "at least 1"),

@@ -1,0 +1,79 @@
+"""What is a person told of a run's storage? Why it was stopped, and how much it has used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hermes.errors import RunFailed
+
+if TYPE_CHECKING:
+    from hermes.runtime.folder import RunFolder
+    from hermes.transport.kafka import KafkaLog
+
+IN_MEMORY = (
+    "Or keep the records on disk: hermes broker start --kind apache, and --broker 127.0.0.1:9092"
+)
+ON_DISK = "Or make room on the broker's disk: hermes runs, then hermes clean OLD-RUN"
+
+
+class Used(NamedTuple):
+    """Bytes that a run has at its broker, and may have (0: no limit, or not known)."""
+
+    used: int
+    limit: int
+
+    def __str__(self) -> str:
+        """`2.1 MB of 1.0 GB`."""
+        from hermes.report.words import size
+
+        return f"{size(self.used)} of {size(self.limit)}" if self.limit else size(self.used)
+
+
+def stopped_short(result: Mapping[str, Any]) -> RunFailed:
+    """The message of a run that met its storage limit, from its result."""
+    from hermes.report.words import size
+
+    storage, needed = result["storage"], result["reason_facts"].get("needed")
+    limit, of = storage["limit"], f"the broker's {storage['of']}"
+    if needed:
+        what = f"data and first model take {size(needed)}; storage.max is {size(limit)} of {of}"
+        less, more = "send less data, or a smaller model", storage["used"] + 2 * needed
+    else:
+        used = Used(storage["used"], limit)
+        what = f"stopped at its storage limit: {used} of {of} are used"
+        kept = result["paths"].get("model")
+        what += f"; its model, version {result['version']}, is in {kept}" if kept else ""
+        less, more = "let it write less (docs/commands.md, Storage)", 2 * limit
+    return RunFailed(
+        what,
+        where=f"run {result['run']}",
+        remedy=f"Give it more: --set storage.max={rounded(more)}; or {less}.\n  "
+        f"{IN_MEMORY if storage['of'] == 'memory' else ON_DISK}",
+    )
+
+
+def used_now(log: KafkaLog, run: str) -> Used | None:
+    """As the run's master said last."""
+    from hermes.runtime.observe import last_beat
+
+    beat = last_beat(log, run)
+    return Used(beat.used, beat.limit) if beat is not None else None
+
+
+def used_at_end(folder: RunFolder) -> Used | None:
+    """As the run's result says, where it has one."""
+    try:
+        storage = json.loads(folder.result.read_bytes())["storage"]
+        return Used(int(storage["used"]), int(storage["limit"] or 0))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def rounded(count: int) -> str:
+    """A number of bytes as it is typed, rounded up: `2GB`, `6MB`."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6)):
+        if count >= scale:
+            return f"{-(-count // scale)}{unit}"
+    return f"{-(-count // 1000)}kB"

@@ -1,0 +1,33 @@
+"""How is memory had before something large is taken in? By letting go of what nobody can reach."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+from collections.abc import Callable
+
+LARGE = 8 << 20
+"""Bytes that are worth a look for garbage (some 20 ms; to transfer them takes 60)."""
+
+
+def make_room(size: int) -> None:
+    """Call before `size` bytes are taken in.
+
+    The client's timeouts leave exceptions in cycles with the frames that they came through, ours
+    among them, and with the models that those held. Python counts objects, not bytes, and would
+    let a dozen of them pile up. And glibc keeps what was freed in pieces, of chunks for example.
+    """
+    if size >= LARGE:
+        gc.collect()
+        trim()(0)
+
+
+@functools.cache
+def trim() -> Callable[[int], int]:
+    """glibc's `malloc_trim`; elsewhere something that does nothing."""
+    try:
+        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return lambda _pad: 0
+    return found
