@@ -308,7 +308,8 @@ class SGD:
                 raise JobError(f"SGD: {name} is {value}", remedy="It is a number from 0 up.")
         self.params = list(params)
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
-        self._velocity = [np.zeros_like(parameter.value) for parameter in self.params]
+        # One zero each: a model that is only scored has no use for a second one in memory.
+        self._velocity = [np.zeros((), parameter.value.dtype) for parameter in self.params]
 
     def step(self, factor: float = 1.0) -> None:
         """Move every parameter against its gradient, at learning rate lr * factor."""

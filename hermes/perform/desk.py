@@ -24,6 +24,7 @@ from hermes.machine.events import (
 )
 from hermes.messages import Update, VersionPublished
 from hermes.perform.blocks import Blocks
+from hermes.perform.room import make_room
 from hermes.perform.store import Store
 from hermes.policy import aggregate
 from hermes.train.protocol import Scores, Trainer
@@ -155,6 +156,7 @@ class Desk:
         return deltas.finish(current)
 
     def _put(self, model: Tensors) -> Payload:
+        make_room(sum(tensor.nbytes for tensor in model.values()))
         payload = self._store.put(names.MODEL, encode_tensors(model))
         self._models[payload.digest] = model
         return payload
