@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import signal
 import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 
 from benchmarks import common
@@ -16,6 +18,8 @@ from benchmarks.damage import Sample, collect, damaged, verdict_on
 
 COUNT = 1_000_000
 SLICE = 5_000
+PATIENCE = 1.0
+"""Seconds that one record may take its reader; a sound one takes some 0.0001."""
 
 
 @cache
@@ -33,6 +37,26 @@ def by_kind() -> dict[tuple[str, str], list[Sample]]:
     return found
 
 
+class TooLong(BaseException):
+    """A record that keeps its reader busy is as bad as one that crashes it."""
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Raises `TooLong` after `PATIENCE` seconds of CPU time."""
+
+    def over(_number: int, _frame: object) -> None:
+        raise TooLong(f"took longer than {PATIENCE:g} s")
+
+    before = signal.signal(signal.SIGVTALRM, over)
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def one_slice(first: int, count: int = SLICE) -> tuple[Counter[tuple[str, str, str]], list[str]]:
     """The verdicts over records number first .. first + count - 1, and what crashed."""
     verdicts: Counter[tuple[str, str, str]] = Counter()
@@ -43,8 +67,10 @@ def one_slice(first: int, count: int = SLICE) -> tuple[Counter[tuple[str, str, s
         where, kind = kinds[number % len(kinds)]
         sample = damaged(chance, chance.choice(by_kind()[where, kind]), samples())
         try:
-            verdicts[where, kind, verdict_on(sample).verdict] += 1
-        except Exception:  # noqa: BLE001  (whatever it is, it is a crash)
+            with limited():
+                verdict = verdict_on(sample).verdict
+            verdicts[where, kind, verdict] += 1
+        except (Exception, TooLong):  # noqa: BLE001  (whatever it is, it is a crash)
             verdicts[where, kind, "CRASH"] += 1
             crashes.append(f"record {number} ({where}, {kind}):\n{traceback.format_exc()}")
     return verdicts, crashes

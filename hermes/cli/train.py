@@ -279,3 +279,5 @@ def _draw(folder: RunFolder, result: dict[str, Any], story: Story) -> None:
         rewrite(folder, result)
     except RunFailed as error:
         warn(str(error))
+    except Exception as error:  # noqa: BLE001  (a library that is broken here is no fault of the run)
+        warn(f"no picture was drawn: {type(error).__name__}: {error}")

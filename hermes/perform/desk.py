@@ -7,6 +7,7 @@ a time; a model or two are all that is held.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from hermes.codec import decode_tensors, encode_tensors
 from hermes.errors import BrokerRefused, Defect, NoSuchTopic, PeerError
@@ -127,9 +128,7 @@ class Desk:
     def _merge(self, action: Merge) -> VersionStored:
         digest = action.current.payload.digest
         self._keep({digest, *(part.update.payload.digest for part in action.parts)})
-        merged = self._merged(action)
-        self._keep({digest})
-        return VersionStored(action.version, self._put(merged))
+        return VersionStored(action.version, self._put(self._merged(action), {digest}))
 
     def _merged(self, action: Merge) -> Tensors:
         """The new model; of the updates nothing is held when this returns."""
@@ -155,13 +154,17 @@ class Desk:
             del base, local
         return deltas.finish(current)
 
-    def _put(self, model: Tensors) -> Payload:
+    def _put(self, model: Tensors, beside: Collection[str] = ()) -> Payload:
+        """Send a version, and hold it; of the others only those `beside` it."""
+        self._keep(beside)
         make_room(sum(tensor.nbytes for tensor in model.values()))
-        payload = self._store.put(names.MODEL, encode_tensors(model))
+        data = encode_tensors(model)
+        model = decode_tensors(data)  # views: what was merged is not held twice while it is sent
+        payload = self._store.put(names.MODEL, data)
         self._models[payload.digest] = model
         return payload
 
-    def _keep(self, digests: set[str]) -> None:
+    def _keep(self, digests: Collection[str]) -> None:
         """Let go of the other models."""
         self._models = {digest: m for digest, m in self._models.items() if digest in digests}
 

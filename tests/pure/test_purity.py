@@ -13,7 +13,7 @@ import hermes
 
 ROOT = Path(hermes.__file__).parent
 
-PURE = ("values", "messages", "codec", "policy", "machine")
+PURE = ("values", "messages", "codec", "packing", "policy", "machine")
 
 WORLD = frozenset(
     [
