@@ -8,6 +8,7 @@ crash, and the master's state must keep its invariants.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import random
@@ -242,13 +243,13 @@ def _values(chance: random.Random, data: bytes, other: bytes) -> bytes:
         if how < 0.3 and isinstance(value, int) and not isinstance(value, bool):
             holder[key] = value + chance.choice([-1, 1, 2, 1000])
         elif how < 0.6 and alike:  # of the same type: it may well pass for sound
-            holder[key] = chance.choice(alike)
+            holder[key] = copy.deepcopy(chance.choice(alike))
         elif how < 0.7:
-            holder[key] = chance.choice(places)[2]
+            holder[key] = copy.deepcopy(chance.choice(places)[2])  # never into itself
         elif how < 0.8 and isinstance(holder, list):
-            holder.insert(key, value)
+            holder.insert(key, copy.deepcopy(value))
         else:
-            holder[key] = chance.choice(NASTY)
+            holder[key] = copy.deepcopy(chance.choice(NASTY))
         places = list(_places(tree)) or places
     try:
         return data[:HEAD] + msgspec.msgpack.encode(tree)

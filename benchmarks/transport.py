@@ -3,8 +3,9 @@
 Both sides cut a payload into the same chunks, wait for every acknowledgement of one payload before
 the next, hash it on both ends, and put it together in one buffer. Sending and fetching are measured
 in processes of their own; ours and the peer's take turns, and the order is turned round each time.
-The peer has the same settings of the client, all records of a topic in one stream, and neither
-announcements nor verification beyond the hash.
+The peer has the same settings of the client (but fetches twice as much at once, which is the better
+for it), all records of a topic in one stream, and neither announcements nor verification beyond the
+hash.
 """
 
 from __future__ import annotations

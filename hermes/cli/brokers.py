@@ -97,7 +97,10 @@ def start(
     if json_:
         _print_json(_facts(running))
     elif not quiet:
-        typer.echo(f"{_line(running)}\nstop it with: hermes broker stop --port {running.port}")
+        typer.echo(_line(running))
+        if running.port != 9092:  # the default of every other command
+            typer.echo(f"use it with:  --broker {running.advertised}")
+        typer.echo(f"stop it with: hermes broker stop --port {running.port}")
 
 
 @app.command()

@@ -123,7 +123,8 @@ def _clean_run(run: str, out: Path, broker: str | None, asking: Asking) -> None:
         cleaning.refuse_live(out, left, log)
         gone = address if log is None else None
         removed = asking.may_go(_run_lines(left, address, gone=gone is not None), left.clean)
-        if removed:
+        if removed:  # the answer may have taken its time: somebody may have begun meanwhile
+            cleaning.refuse_live(out, left, log)
             cleaning.remove(left, log)
     if log is None and removed:
         warn(_topics_stay(run, gone))

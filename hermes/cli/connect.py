@@ -22,18 +22,23 @@ BRIEF = 1.0
 """Seconds for a command that only looks: a broker that is not there now is the answer."""
 
 
-def connected(broker: str, patience: float | None = None, first: float = FIRST) -> KafkaLog:
-    """A connection, made within `first` seconds; `patience`, where given, is for that and for
-    outages. Raises `UsageError` for text that is no address, `BrokerUnreachable` with the cause."""
+def connected(
+    broker: str, patience: float | None = None, first: float = FIRST, *, master: bool = False
+) -> KafkaLog:
+    """A connection, a `master`'s or not, made within `first` seconds; `patience`, where given, is
+    for that and for outages. Raises `UsageError` for text that is no address, `BrokerUnreachable`
+    with the cause."""
     from hermes.transport.kafka import KafkaLog
     from hermes.transport.probe import parse_address
-    from hermes.transport.settings import Connection
+    from hermes.transport.settings import OF_MASTER, Connection
 
     with at_flag("--broker"):
         parse_address(broker)
+    settings = OF_MASTER if master else Connection()
     if patience is None:
-        return KafkaLog(broker, patience=first).connect()
-    return KafkaLog(broker, patience=patience, settings=Connection(outage=patience)).connect()
+        return KafkaLog(broker, patience=first, settings=settings).connect()
+    settings = settings._replace(outage=patience)
+    return KafkaLog(broker, patience=patience, settings=settings).connect()
 
 
 @contextlib.contextmanager

@@ -187,7 +187,7 @@ def _see_through(
     from hermes.runtime.master import MasterProcess
 
     with (
-        connected(broker, patience) as log,
+        connected(broker, patience, master=True) as log,
         show(quiet=quiet, greeting=_greeting(prepared, broker)) as listener,
     ):
         process = MasterProcess(log, prepared, listener)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 
-from hermes.errors import BrokerError, BrokerUnreachable, NoSuchTopic, OutcomeUnknown
+from hermes.errors import BrokerError, BrokerUnreachable, OutcomeUnknown
 from hermes.transport.log import Receipt
 
 
 class Acknowledgements:
-    """Receipts of heartbeats. One thread sends, another may ask."""
+    """Receipts of heartbeats. One thread sends, any may ask."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[float, Receipt]] = deque()
         self._began: float | None = None
+        self._looking = threading.Lock()
         self.used = False
         """Whether anything was ever sent."""
 
@@ -31,18 +33,28 @@ class Acknowledgements:
 
     def add(self, receipt: Receipt) -> None:
         """One more heartbeat was sent."""
-        self._waiting.append((time.monotonic(), receipt))
+        with self._looking:
+            self._waiting.append((time.monotonic(), receipt))
 
     def unanswered(self) -> float:
-        """Seconds since the oldest that is not acknowledged, or not even sent; 0 if all are."""
-        while self._waiting:
-            sent, receipt = self._waiting[0]
-            try:
-                receipt.offset(0.0)
-            except (OutcomeUnknown, BrokerUnreachable, NoSuchTopic):
-                return time.monotonic() - sent
-            except BrokerError:
-                pass  # a no is an answer
-            self._waiting.popleft()
-        began = self._began
-        return time.monotonic() - began if began is not None else 0.0
+        """Seconds since the oldest that is not acknowledged, or not even sent; 0 if all are.
+
+        One that will never be told of (its outcome stays unknown, its topic is gone) is answered
+        by any that was sent later.
+        """
+        with self._looking:
+            answered = [n for n, (_, one) in enumerate(self._waiting) if _is_answered(one)]
+            for _ in range(answered[-1] + 1 if answered else 0):
+                self._waiting.popleft()
+            oldest = self._waiting[0][0] if self._waiting else self._began
+        return time.monotonic() - oldest if oldest is not None else 0.0
+
+
+def _is_answered(receipt: Receipt) -> bool:
+    try:
+        receipt.offset(0.0)
+    except (OutcomeUnknown, BrokerUnreachable):
+        return False
+    except BrokerError:
+        pass  # a no is an answer, and so is that the topic is gone
+    return True

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from hermes.codec import decode_tensors
-from hermes.errors import PeerError
+from hermes.errors import BrokerRefused, NoSuchTopic, PeerError
 from hermes.machine.events import EvaluationFinished, Event
 from hermes.messages import VersionPublished
 from hermes.perform.desk import Judge, evaluation
@@ -82,7 +82,7 @@ class Evaluator:
             try:
                 if model is None:
                     model = decode_tensors(judge.bytes_of(version))
-            except PeerError:
+            except (PeerError, BrokerRefused, NoSuchTopic):
                 # The version is gone or damaged: the grid goes on with the next one.
                 cost = self._clock.now() - started
                 self._tell(EvaluationFinished(version.version, None, None, started, cost))

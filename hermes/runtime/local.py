@@ -25,7 +25,7 @@ from hermes.runtime.master import Listener, MasterOptions, MasterProcess
 from hermes.runtime.measure import emulated_step, step_seconds
 from hermes.transport.kafka import KafkaLog
 from hermes.transport.probe import Address
-from hermes.transport.settings import Connection
+from hermes.transport.settings import OF_MASTER
 
 SPARE_CORES = 0.5
 """Cores left to master and broker when emulated speeds share this machine."""
@@ -151,8 +151,8 @@ def run_locally(options: LocalOptions, listener: Listener) -> dict[str, object]:
 
 def _connected(address: str, patience: float | None) -> KafkaLog:
     if patience is None:
-        return KafkaLog(address).connect()
-    return KafkaLog(address, settings=Connection(outage=patience)).connect()
+        return KafkaLog(address, settings=OF_MASTER).connect()
+    return KafkaLog(address, settings=OF_MASTER._replace(outage=patience)).connect()
 
 
 def _patient(options: LocalOptions) -> MasterOptions:

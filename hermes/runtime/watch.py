@@ -6,6 +6,7 @@ somebody wants to leave. This one can: it abandons the log, and all of them get 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -59,7 +60,8 @@ class BrokerWatch:
     def _watch(self) -> None:
         while not self._over.wait(LOOK):
             silent = self.acks.unanswered()
-            self._tell_news(silent)
+            with contextlib.suppress(Exception):  # a display that is gone must not end the watch
+                self._tell_news(silent)
             if self._is_over(silent):
                 self.left = self._leaving.is_set()
                 error = given_up(self._log, self._who, silent)

@@ -34,3 +34,7 @@ class Connection(NamedTuple):
     request_timeout: float = 60.0
     outage: float = 600.0
     """How long a broker may be away, once connected, before we give up."""
+
+
+OF_MASTER = Connection(fetch_bytes=4 << 20)
+"""A master reads from all workers and holds the model several times over: smaller pieces."""

@@ -1,0 +1,147 @@
+"""How does a run begin? What it is opened with is tried before anything is sent: then the topics,
+the data, and the first version of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hermes.chance import generator
+from hermes.data.cache import BlockCache
+from hermes.data.prepare import Prepared, prepare
+from hermes.errors import RunError
+from hermes.job import check_fit
+from hermes.messages import DataPublished, RunOpened
+from hermes.perform.blocks import Blocks, read_upload
+from hermes.perform.desk import Desk, Judge
+from hermes.perform.store import Store
+from hermes.perform.upload import Signer, upload
+from hermes.policy.allocate import first_size
+from hermes.policy.presets import to_tree
+from hermes.runtime.folder import existing
+from hermes.runtime.logs import utc_now
+from hermes.runtime.options import MasterOptions
+from hermes.runtime.software import software
+from hermes.runtime.storage import Meter, StorageWatch, watch_over
+from hermes.train import Batch, Trainer, make_trainer, starting_weights
+from hermes.transport import names
+from hermes.transport.log import Log
+from hermes.transport.settings import LEDGER_CONFIG
+from hermes.values import Tensors
+
+
+class Material:
+    """The data and the first model of a run; each is let go of once it was sent."""
+
+    def __init__(self, options: MasterOptions) -> None:
+        """Raises `JobError` for what does not fit."""
+        self._options = options
+        self._prepared: Prepared | None = prepare(
+            options.job.data,
+            options.job.split,
+            options.seed,
+            lambda train: first_size(options.settings.size, train, options.expect),
+            existing(options.folder.path),
+        )
+        self._trainer: Trainer | None = make_trainer(options.job, generator(options.seed, "init"))
+        starting_weights(options.job, self._trainer)
+
+    def tried(self) -> Batch:
+        """See that model and data fit each other; returns a first batch. Raises `JobError`."""
+        options, prepared, trainer = self._options, self._prepared, self._trainer
+        assert prepared is not None
+        assert trainer is not None
+        batch = prepared.first(options.job.batch)
+        check_fit(options.job, trainer, batch)
+        for extreme in prepared.extremes():
+            trainer.evaluate([extreme])
+        return batch
+
+    def opened(self) -> RunOpened:
+        """The first entry of the ledger."""
+        options = self._options
+        assert self._trainer is not None
+        return RunOpened(
+            run=options.run,
+            settings=to_tree(options.settings),
+            seed=options.seed,
+            expect=options.expect,
+            opened=utc_now(),
+            software=software(self._trainer.framework),
+            key_proof=Signer(options.run, options.key).opening(),
+        )
+
+    def storage(self, meter: Meter, steps: tuple[float, ...]) -> StorageWatch:
+        """Whoever holds the run to its limit; `steps`: seconds of a step, by worker."""
+        assert self._prepared is not None
+        assert self._trainer is not None
+        model = sum(tensor.nbytes for tensor in self._trainer.weights().values())
+        settings, batch = self._options.settings, self._options.job.batch
+        return watch_over(meter, settings, self._prepared, batch, model, steps)
+
+    def oddities(self) -> list[str]:
+        """What is odd about the data, for people."""
+        assert self._prepared is not None
+        return list(self._prepared.oddities())
+
+    def send_data(self, store: Store, sent: Callable[[int, int], None]) -> DataPublished:
+        """Send job and data; `sent` is told of the blocks sent, and of all. Raises `BrokerError`,
+        and whatever `sent` raises."""
+        options = self._options
+        assert self._prepared is not None
+        signer = Signer(options.run, options.key)
+        data = upload(store, signer, options.source, self._prepared, options.job.batch, sent)
+        self._prepared = None  # what the user's function holds is released
+        return data
+
+    def take_weights(self) -> Tensors:
+        """The first model; asked for once."""
+        assert self._trainer is not None
+        weights = self._trainer.weights()
+        self._trainer = None  # its model and gradients are not needed beside those of the desk
+        return weights
+
+
+def refuse_known_run(log: Log, run: str) -> None:
+    """Nothing of this name may be there: neither a run, nor somebody else's records. Raises
+    `RunError`."""
+    there = log.topics(names.prefix_of(run))
+    if names.physical(run, names.LEDGER) in there:
+        raise RunError(
+            f"the run {run!r} exists already",
+            where=f"the broker {log.place}",
+            remedy="Choose another id with --run; to go on with a run comes later (hermes resume).",
+        )
+    log.check_topics(there)
+    for topic, end in log.ends(there).items():
+        if end:
+            raise RunError(
+                f"the topic exists already and holds {end} records, which are not of this run",
+                where=topic,
+                remedy="Choose another id with --run, or delete it, if nobody needs it: "
+                f"kafka-topics.sh --bootstrap-server {log.place} --delete --topic {topic}",
+            )
+
+
+def create_topics(log: Log, run: str) -> None:
+    """The topics that every run has, kept as a run needs them. Raises `BrokerError`."""
+    topics = [names.physical(run, short) for short in names.RUN_TOPICS]
+    log.create([topics[0]], LEDGER_CONFIG)
+    log.create(topics[1:])
+    log.check_topics(topics[:1], LEDGER_CONFIG)
+    log.check_topics(topics[1:])
+
+
+def seats(
+    log: Log, store: Store, options: MasterOptions, data: DataPublished
+) -> tuple[Desk, Judge, Judge]:
+    """Who merges and scores in the master's thread, over `store`, and who scores beside it, over a
+    store of its own. Raises `BrokerError`."""
+    _, manifest = read_upload(store, data)
+    options.folder.note_blocks(b.digest for blocks in manifest.blocks.values() for b in blocks)
+    cache = BlockCache(options.cache, options.settings.cache.max << 20)
+    trainer = make_trainer(options.job, generator(options.seed, "init"))
+    judge = Judge(trainer, Blocks(store, manifest, cache), store)
+    desk = Desk(store, judge, trainer)
+    own = Store(log, options.run)
+    another = make_trainer(options.job, generator(options.seed, "init"))
+    return desk, judge, Judge(another, Blocks(own, manifest, cache), own)

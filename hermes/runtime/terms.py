@@ -1,0 +1,34 @@
+"""On what terms does a worker take part? What it is started with, and why it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class WorkerOptions(NamedTuple):
+    """What a worker is started with."""
+
+    run: str | None
+    name: str
+    key: bytes
+    state: Path
+    """Folder of the outbox."""
+    cache: Path
+    """Folder of the blocks."""
+    speed: float | None = None
+    """Emulated, against `step_seconds`; None: as fast as it goes."""
+    step_seconds: float | None = None
+    """Seconds of a step on a device of speed 1; None: measured before the first round."""
+    patience: float = 600.0
+    """Seconds to wait for the run."""
+    outage: float = 600.0
+    """Seconds that the broker may be away."""
+
+
+class Farewell(NamedTuple):
+    """Why a worker left: "done", "refused", "fenced", "interrupted", "unanswered" (no master took
+    it in), "deserted" (the one that did is silent), "again"."""
+
+    code: str
+    reason: str

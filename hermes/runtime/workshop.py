@@ -1,0 +1,166 @@
+"""What do a worker's hands do? One builds the bench, trains and pushes; one fetches blocks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from hermes.chance import generator
+from hermes.data.cache import BlockCache
+from hermes.errors import Unverified
+from hermes.job import Job, build
+from hermes.machine.events import (
+    BlocksFetched,
+    DropGrant,
+    Event,
+    FetchBlocks,
+    LoadVersion,
+    RoundFinished,
+    Train,
+    UpdateStored,
+    VersionLoaded,
+)
+from hermes.messages import WorkerAdmitted
+from hermes.perform.bench import WorkerBench, push
+from hermes.perform.blocks import Blocks, read_upload
+from hermes.perform.store import Store
+from hermes.perform.upload import Signer
+from hermes.policy.presets import from_tree
+from hermes.runtime.hands import Hand
+from hermes.runtime.measure import emulated_step, step_seconds
+from hermes.runtime.pace import Pacer
+from hermes.runtime.terms import WorkerOptions
+from hermes.train import make_trainer
+from hermes.transport.log import Log
+
+LEAVING = 2.0
+"""Seconds that a step under way may take when the process leaves."""
+
+
+class Workshop:
+    """The slow things of one incarnation: each is begun here, and its outcome told as an event."""
+
+    def __init__(
+        self,
+        log: Log,
+        run: str,
+        options: WorkerOptions,
+        tell: Callable[[Event], None],
+        announce: Callable[[str], None],
+    ) -> None:
+        """`tell` is given outcomes, `announce` a line for people; both from the hands' threads."""
+        self.beat_every = 1.0
+        """Seconds between two heartbeats, as the run's settings have it once they are known."""
+        self._run, self._options, self._announce = run, options, announce
+        self._pacer = Pacer()
+        self._ready = threading.Event()
+        self._bench: WorkerBench | None = None
+        self._store, self._bulk = Store(log, run), Store(log, run)
+        self._trains = Hand("train", tell, self._store.close)
+        self._fetches = Hand("fetch", tell, self._bulk.close)
+
+    @property
+    def steps(self) -> int:
+        """Steps done so far."""
+        return self._pacer.steps
+
+    def stop(self) -> None:
+        """End after what is under way, which is waited for a moment."""
+        self._ready.set()
+        self._pacer.over.set()
+        self._trains.stop(LEAVING)
+        self._fetches.stop(LEAVING)
+
+    # --- the bench ------------------------------------------------------------------------------
+
+    def build(self, admitted: WorkerAdmitted) -> None:
+        """Admitted: have the job fetched, verified and built."""
+        self._trains.do(partial(self._make_bench, admitted))
+
+    def _make_bench(self, admitted: WorkerAdmitted) -> None:
+        """Nothing of the job runs before its signature is verified."""
+        options, settings = self._options, from_tree(admitted.opened.settings)
+        Signer(self._run, options.key).verify(admitted.data)
+        source, manifest = read_upload(self._store, admitted.data)
+        job = build(source.text, source.name, source.args)
+        seed = admitted.opened.seed
+        trainer = make_trainer(job, generator(seed, "init"))
+        cache = BlockCache(options.cache, settings.cache.max << 20)
+        blocks = Blocks(self._store, manifest, cache)
+        ahead = BlockCache(options.cache, settings.cache.max << 20)
+        self._ahead = Blocks(self._bulk, manifest, ahead)
+        blocks.fetch("probe", range(blocks.count("probe")))
+        self.beat_every = settings.workers.heartbeat
+        bench = WorkerBench(options.name, seed, job, trainer, blocks)
+        self._pacer.emulate(self._step_seconds(job, blocks), options.speed)
+        bench.after_step = self._pacer.after_step
+        self._bench = bench
+        self._ready.set()
+        self._announce(f"admitted to {self._run}")
+
+    def _step_seconds(self, job: Job, blocks: Blocks) -> float | None:
+        """A step's time on this machine, where a speed is to be emulated."""
+        options = self._options
+        if options.speed is None or options.step_seconds is not None:
+            return options.step_seconds
+        x, y = blocks.read("probe", 0)
+        return emulated_step(step_seconds(job, (x[: job.batch], y[: job.batch])))
+
+    def _ready_bench(self) -> WorkerBench:
+        if self._bench is None:
+            raise Unverified("no job was verified", where=self._run)
+        return self._bench
+
+    # --- training -------------------------------------------------------------------------------
+
+    def fetch(self, action: FetchBlocks) -> None:
+        """Fetch a grant's blocks; from then on rounds use them, too."""
+
+        def job() -> Event:
+            self._ready.wait()
+            bench = self._ready_bench()
+            self._ahead.fetch("train", bench.indices(action.grant))
+            self._trains.do(partial(bench.accept, action.grant))
+            return BlocksFetched(action.grant.number)
+
+        self._fetches.do(job)
+
+    def drop(self, action: DropGrant) -> None:
+        """Rounds use this grant no more."""
+        self._trains.do(lambda: self._ready_bench().drop(action.grant))
+
+    def load(self, action: LoadVersion) -> None:
+        """Take over a version."""
+
+        def job() -> Event:
+            data = self._store.get(action.version.payload)
+            return VersionLoaded(self._ready_bench().load(action.version, data))
+
+        self._trains.do(job)
+
+    def train(self, action: Train) -> None:
+        """Train one round."""
+
+        def job() -> Event:
+            bench, pacer = self._ready_bench(), self._pacer
+            started = time.monotonic_ns()
+            pacer.begin()
+            done = bench.train(action)
+            pacer.end()
+            busy = time.monotonic_ns() - started
+            return RoundFinished(
+                action.round, done.steps, done.samples, busy, done.loss, done.probe
+            )
+
+        self._trains.do(job)
+
+    def push(self) -> None:
+        """Store what was learned, for the update that names it."""
+
+        def job() -> Event:
+            data = self._ready_bench().encoded()
+            return UpdateStored(push(self._store, self._options.name, data))
+
+        self._trains.do(job)
