@@ -103,12 +103,17 @@ def test_the_same_schedules_over_any_number_of_processes() -> None:
     assert tallies[0].checks == tallies[1].checks > 0
 
 
+def heeding() -> None:
+    """Where the tests run in the background, their shell has them ignore Ctrl-C; a user's do not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_leaves_nothing_behind() -> None:
     """Exit 130 without a traceback; the processes that shared the work are gone."""
     command = [sys.executable, "-m", "hermes.simulate", "--count", "100000", "--processes", "2"]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=heeding,
     ) as process:  # fmt: skip
         try:
             assert process.stdout is not None
