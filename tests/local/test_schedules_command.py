@@ -104,7 +104,7 @@ def test_the_same_schedules_over_any_number_of_processes() -> None:
 
 
 def heeding() -> None:
-    """Where the tests run in the background, their shell has them ignore Ctrl-C; a user's do not."""
+    """Tests that run in the background inherit deafness to Ctrl-C; what a user starts does not."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
