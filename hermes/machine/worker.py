@@ -40,7 +40,7 @@ from hermes.machine.events import (
     UpdateStored,
     VersionLoaded,
 )
-from hermes.machine.ledger import Authority, advance, link
+from hermes.machine.ledger import Authority, advance
 from hermes.machine.rounds import Plan, plan, probe_of
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.stopping import progress
@@ -221,30 +221,42 @@ def _on_ledger(hand: Hand, event: LedgerSeen) -> None:
 
 
 def _look_for_answer(hand: Hand, event: LedgerSeen) -> None:
-    for index, entry in enumerate(event.record.entries):
-        if isinstance(entry, RunStopped):
-            # Whoever knows no history cannot tell whether the record counts: if the run goes on,
-            # its master answers the hello before the next one is due.
-            hand.become(over=f"the run has {entry.status}: {entry.reason.code}")
-        if isinstance(entry, WorkerRefused) and entry.hello in hand.state.hellos:
-            facts = ", ".join(f"{key} {value}" for key, value in entry.reason.facts.items())
-            _gone(hand, "refused", f"{entry.reason.code} ({facts})" if facts else entry.reason.code)
-            return
-        if isinstance(entry, WorkerAdmitted) and entry.incarnation == hand.state.incarnation:
-            record = event.record
-            hand.become(
-                phase="idle",
-                authority=Authority(
-                    record.term,
-                    record.nonce,
-                    record.n + 1,
-                    link(record.chain, event.digest),
-                    event.offset,
-                ),
-            )
+    entries = event.record.entries
+    for index, entry in enumerate(entries):
+        answer = ANSWERS.get(type(entry))
+        if answer is not None:
+            answer(hand, entry, event)
+        if hand.state.phase != "knocking":
             # What the record says before that concerns an incarnation before this one.
-            _fold_entries(hand, record.entries[index:])
+            _fold_entries(hand, entries[index:])
             return
+
+
+def _answer_stopped(hand: Hand, entry: RunStopped, _event: LedgerSeen) -> None:
+    # Whoever knows no history cannot tell whether the record counts: if the run goes on, its
+    # master answers the hello before the next one is due.
+    hand.become(over=f"the run has {entry.status}: {entry.reason.code}")
+
+
+def _answer_refused(hand: Hand, entry: WorkerRefused, _event: LedgerSeen) -> None:
+    if entry.hello in hand.state.hellos:
+        facts = ", ".join(f"{key} {value}" for key, value in entry.reason.facts.items())
+        _gone(hand, "refused", f"{entry.reason.code} ({facts})" if facts else entry.reason.code)
+
+
+def _answer_admitted(hand: Hand, entry: WorkerAdmitted, event: LedgerSeen) -> None:
+    if entry.incarnation == hand.state.incarnation:
+        before = Authority(chain=event.record.chain)
+        after = advance(before, event.record, event.offset, event.digest)
+        hand.become(phase="idle", authority=after)
+
+
+ANSWERS: dict[type, Callable[[Hand, Any, LedgerSeen], None]] = {
+    WorkerAdmitted: _answer_admitted,
+    WorkerRefused: _answer_refused,
+    RunStopped: _answer_stopped,
+}
+"""What a knocking worker looks for in the ledger."""
 
 
 def _fold(hand: Hand, record: LedgerRecord) -> None:

@@ -110,7 +110,7 @@ def test_nothing_is_given_that_the_tables_do_not_show(
     can: dict[str, set[str]] = {}
     event = ""
     for part in page.parts_of(module.HANDLERS):
-        event = event if part.body else part.kind.__name__
+        event = event if part.table else part.kind.__name__
         can.setdefault(event, set(always)).update(part.gives.entries, part.gives.actions)
     assert len(given) >= 9
     for event, names in given.items():
@@ -140,7 +140,7 @@ def test_a_handler_is_read_through_what_it_calls() -> None:
 
 def test_phases_and_tables_are_read() -> None:
     assert set(gives(worker.HANDLERS[RoundFinished]).phases) == {"pushing", "idle"}
-    assert gives(worker.HANDLERS[events.LedgerSeen]).tables == ("ENTRIES",)
+    assert gives(worker.HANDLERS[events.LedgerSeen]).tables == ("ENTRIES", "ANSWERS")
     assert gives(worker.ENTRIES[RunStopped]).phases == ("gone",)
     assert gives(worker.HANDLERS[BeatDue]).phases == ()
     due = {move.phase: move.actions for move in moves(worker._go_on)}

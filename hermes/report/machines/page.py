@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from hermes.machine import apply, duties, events, master, worker
 from hermes.machine.events import LedgerSeen
-from hermes.messages import WorkerRefused
 from hermes.report.machines import master_picture, worker_picture
 from hermes.report.machines.master_picture import Decider
 from hermes.report.machines.moves import DUE, SCHEDULES, Moved
@@ -74,10 +73,17 @@ next round is trained.
 ### Events
 """
 
-WORKER_ENTRIES = """### Entries that a worker takes from the ledger
+WORKER_ENTRIES = {
+    "ANSWERS": """### Entries that a knocking worker looks for
 
-Within `LedgerSeen`; the other entries do not concern it.
-"""
+Within `LedgerSeen`, until it is admitted.
+""",
+    "ENTRIES": """### Entries that a worker takes from the ledger
+
+Within `LedgerSeen`, once admitted; the other entries do not concern it.
+""",
+}
+"""By the name of the table in `machine.worker`."""
 
 MOVES = f"""### Moves
 
@@ -106,8 +112,8 @@ class Part(NamedTuple):
     """A row of a table of handlers."""
 
     kind: type
-    body: bool
-    """Not an event by itself: what an event brings."""
+    table: str
+    """The table that an event's handler goes on with; "" for an event itself."""
     gives: Gives
 
 
@@ -116,10 +122,10 @@ def parts_of(handlers: dict[type, Callable[..., Any]]) -> list[Part]:
     found: list[Part] = []
     for kind, handler in handlers.items():
         given = gives(handler)
-        found.append(Part(kind, False, given))
+        found.append(Part(kind, "", given))
         for name in given.tables:
             inner = table_of(handler, name).items()
-            found += [Part(it, True, gives(function)) for it, function in inner]
+            found += [Part(it, name, gives(function)) for it, function in inner]
     return found
 
 
@@ -130,7 +136,7 @@ def deciders() -> list[Decider]:
     """Events, what envelopes hold, and standing duties: with what each can give."""
     parts = parts_of(master.HANDLERS)
     found = [
-        Decider(p.kind.__name__, "body" if p.body else "event", p.gives.entries, p.gives.actions)
+        Decider(p.kind.__name__, "body" if p.table else "event", p.gives.entries, p.gives.actions)
         for p in parts
     ]
     for duty in called_in_order(duties.perform):
@@ -149,7 +155,7 @@ def draw_master() -> str:
 def _master() -> str:
     events_rows = [
         (
-            f"{'… ' if part.body else ''}`{part.kind.__name__}`",
+            f"{'… ' if part.table else ''}`{part.kind.__name__}`",
             first_sentence(part.kind),
             code(part.gives.rules),
             ", ".join(filter(None, [code(part.gives.entries), "*consumes*" * part.gives.consumes])),
@@ -205,7 +211,7 @@ def _word(move: Moved) -> Word:
     if move.cause == DUE:
         asked = {it.phase: ", ".join(it.actions) for it in moves(worker._go_on)}
         return Word(f"{DUE}: {asked[move.after]}", worker_picture.DUE)
-    told = {entry.__name__ for entry in worker.ENTRIES} | {WorkerRefused.__name__}
+    told = {entry.__name__ for entry in (*worker.ENTRIES, *worker.ANSWERS)}
     return Word(move.cause, worker_picture.ENTRY if move.cause in told else worker_picture.EVENT)
 
 
@@ -233,9 +239,12 @@ def _worker(found: Counter[Moved]) -> str:
         cells = (code(given.rules), code(given.actions), code(given.phases))
         return (name, first_sentence(kind), *cells)
 
-    rows = [row(f"`{p.kind.__name__}`", p.kind, p.gives) for p in parts if not p.body]
+    rows = [row(f"`{p.kind.__name__}`", p.kind, p.gives) for p in parts if not p.table]
     rows.append(row(f"*{DUE}*", worker._go_on, gives(worker._go_on)))
-    inner = [row(f"`{p.kind.__name__}`", p.kind, p.gives) for p in parts if p.body]
+    inner = {
+        name: [row(f"`{p.kind.__name__}`", p.kind, p.gives) for p in parts if p.table == name]
+        for name in WORKER_ENTRIES
+    }
     seen_rows = [
         (f"`{m.before}`", cause(m), f"`{m.after}`", str(n)) for m, n in sorted(found.items())
     ]
@@ -244,8 +253,10 @@ def _worker(found: Counter[Moved]) -> str:
         [
             WORKER,
             table(("event", *head), rows),
-            WORKER_ENTRIES,
-            table(("entry", *head), inner),
+            *(
+                f"{text}\n{table(('entry', *head), inner[name])}"
+                for name, text in WORKER_ENTRIES.items()
+            ),
             MOVES,
             table(("from", "by", "to", "times"), seen_rows),
             UNSEEN,
