@@ -94,6 +94,9 @@ class Round(Message, frozen=True):
     finished: tuple[int, ...]
     """Numbers of the grants that this round used up."""
     update: Update | None = None
+    moved: Count = 0
+    """Of `waited`, nanoseconds in which tensors were under way: the update before was stored, a
+    version was loaded."""
 
 
 class Resent(Message, frozen=True):
@@ -245,6 +248,7 @@ class RoundNoted(Message, frozen=True):
     verdict: str
     reason: Reason
     finished: tuple[int, ...]
+    moved: int = 0
 
 
 class UpdateTaken(Message, frozen=True):
@@ -447,6 +451,8 @@ class MasterBeat(Message, frozen=True):
     """Bytes that the run has at its broker ..."""
     limit: int = 0
     """... and may have; 0: no limit, or not said."""
+    traffic: dict[str, tuple[int, ...]] = {}
+    """Bytes moved so far, as in a heartbeat, by process: "master", and each worker's name."""
 
 
 AnyMessage: TypeAlias = (

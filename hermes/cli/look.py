@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hermes.cli import options
 from hermes.cli.connect import BRIEF, connected
-from hermes.cli.storage import Used, used_at_end, used_now
+from hermes.cli.seen import Seen, see, unfinished
 from hermes.cli.trouble import note
 from hermes.errors import HermesError, RunError
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from hermes.runtime.folder import RunFolder
     from hermes.runtime.observe import View
     from hermes.runtime.quarantine import Quarantined
-    from hermes.transport.kafka import KafkaLog
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")]
 
@@ -32,18 +30,6 @@ STOP_PATIENCE = 10.0
 
 
 # --- status -------------------------------------------------------------------------------------
-
-
-class Seen(NamedTuple):
-    """A run, and whether its master lives (None: not known)."""
-
-    view: View
-    story: Story
-    lives: bool
-    broker: str | None
-    storage: Used | None = None
-    quarantined: Quarantined | None = None
-    """Where the run's folder is on this machine."""
 
 
 def status(
@@ -56,9 +42,12 @@ def status(
 
     Asks the broker if it is there, else reads what the run left in its folder.
     """
-    seen = _at_broker(run, broker) if broker else _on_this_machine(run, out)
+    from hermes.report.story import Story
+
+    story = Story()
+    seen = see(run, out, broker, story.read)
     if json_:
-        _print_json(_status_json(seen))
+        _print_json(_status_json(seen, story))
         return
     from hermes.report.tables import output, status_view
 
@@ -66,7 +55,7 @@ def status(
     place = f"live at {view.place}" if view.live else f"as saved in {view.place}"
     shown = status_view(
         view.state,
-        seen.story,
+        story,
         run=view.run,
         place=place,
         condition=condition(seen),
@@ -91,7 +80,7 @@ def condition(seen: Seen) -> str:
     return f"running, {len(state.alive())} workers"
 
 
-def _status_json(seen: Seen) -> dict[str, Any]:
+def _status_json(seen: Seen, story: Story) -> dict[str, Any]:
     from hermes.report.tables import status_json
 
     view = seen.view
@@ -103,7 +92,7 @@ def _status_json(seen: Seen) -> dict[str, Any]:
         "master_alive": seen.lives,
         "storage": seen.storage._asdict() if seen.storage else None,
         "quarantined": _quarantine_json(seen.quarantined),
-        **status_json(view.state, seen.story),
+        **status_json(view.state, story),
     }
 
 
@@ -113,58 +102,6 @@ def _quarantine_json(found: Quarantined | None) -> dict[str, Any] | None:
     if found is None:
         return None
     return {"count": found.total, "last": [msgspec.to_builtins(aside) for aside in found.last]}
-
-
-def _at_broker(run: str | None, broker: str) -> Seen:
-    from hermes.report.story import Story
-    from hermes.runtime.observe import LiveRun, beating, newest_at
-
-    story = Story()
-    with connected(broker, first=BRIEF) as log:
-        name = run or newest_at(log, broker)
-        view = LiveRun(log, broker, name, story.read).look()
-        lives = view.state.stopped is None and name in beating(log, [name])
-        used = used_now(log, name)
-    return Seen(view, story, lives, broker, used)
-
-
-def _on_this_machine(run: str | None, out: Path) -> Seen:
-    """By run.json: the broker if it is there and has the run, else what is saved."""
-    from hermes.report.story import Story
-    from hermes.runtime.folder import find_run
-    from hermes.runtime.observe import LiveRun, is_running, saved
-    from hermes.runtime.quarantine import read_quarantine
-
-    folder = find_run(out, run)
-    aside = read_quarantine(folder.quarantine)
-    remembered = folder.read_note()
-    lives = is_running(remembered)
-    broker = remembered.broker if remembered else None
-    story = Story()
-    if broker is not None and lives:
-        with _live_log(broker) as log:
-            if log is not None and _has(log, folder.run):
-                view = LiveRun(log, broker, folder.run, story.read).look()
-                return Seen(view, story, lives, broker, used_now(log, folder.run), aside)
-    return Seen(saved(folder, story.read), story, lives, broker, used_at_end(folder), aside)
-
-
-@contextlib.contextmanager
-def _live_log(broker: str) -> Iterator[KafkaLog | None]:
-    """A connection to a broker that this machine noted; None if it is gone."""
-    from hermes.runtime.observe import answers
-
-    if not answers(broker):
-        yield None
-        return
-    with connected(broker, first=BRIEF) as log:
-        yield log
-
-
-def _has(log: KafkaLog, run: str) -> bool:
-    from hermes.runtime.join import runs_at
-
-    return run in runs_at(log)
 
 
 # --- runs ---------------------------------------------------------------------------------------
@@ -370,7 +307,7 @@ def _which(run: str | None, out: Path, broker: str | None) -> tuple[str, str]:
 
     place = str((out / "runs").absolute())
     if run is None:
-        alive = [f.run for f in saved_runs(out) if is_running(f.read_note()) and _unfinished(f)]
+        alive = [f.run for f in saved_runs(out) if is_running(f.read_note()) and unfinished(f)]
         run = _only(alive, place)
     remembered = find_run(out, run).read_note()
     if remembered is None:
@@ -380,15 +317,6 @@ def _which(run: str | None, out: Path, broker: str | None) -> tuple[str, str]:
             remedy="Name its broker: --broker HOST:PORT",
         )
     return run, remembered.broker
-
-
-def _unfinished(folder: RunFolder) -> bool:
-    from hermes.runtime.observe import saved
-
-    try:
-        return saved(folder).state.stopped is None
-    except HermesError:
-        return False
 
 
 def _open_at(broker: str) -> list[str]:

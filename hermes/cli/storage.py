@@ -10,7 +10,6 @@ from hermes.errors import RunFailed
 
 if TYPE_CHECKING:
     from hermes.runtime.folder import RunFolder
-    from hermes.transport.kafka import KafkaLog
 
 IN_MEMORY = (
     "Or keep the records on disk: hermes broker start --kind apache, and --broker 127.0.0.1:9092"
@@ -52,14 +51,6 @@ def stopped_short(result: Mapping[str, Any]) -> RunFailed:
         remedy=f"Give it more: --set storage.max={rounded(more)}; or {less}.\n  "
         f"{IN_MEMORY if storage['of'] == 'memory' else ON_DISK}",
     )
-
-
-def used_now(log: KafkaLog, run: str) -> Used | None:
-    """As the run's master said last."""
-    from hermes.runtime.observe import last_beat
-
-    beat = last_beat(log, run)
-    return Used(beat.used, beat.limit) if beat is not None else None
 
 
 def used_at_end(folder: RunFolder) -> Used | None:

@@ -302,6 +302,7 @@ def _on_round(draft: Draft, worker: str, body: Round, at: Position) -> None:
             body.verdict,
             body.reason,
             body.finished,
+            body.moved,
         )
     )
     if body.update is not None:

@@ -113,6 +113,10 @@ class WorkerState(msgspec.Struct, frozen=True):
     """Pushed, and neither merged nor rejected."""
     ended: int = 0
     """Run time of the end of the last round."""
+    moving: int = 0
+    """Run time at which tensors began to be stored or loaded; 0: none are under way."""
+    moved: int = 0
+    """Nanoseconds of that since the end of the last round."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -412,6 +416,7 @@ def _on_fetched(hand: Hand, event: BlocksFetched) -> None:
 
 
 def _on_loaded(hand: Hand, event: VersionLoaded) -> None:
+    _moved(hand)
     hand.become(phase="idle", base=event.base, unsent_samples=0, unsent_rounds=0)
 
 
@@ -422,7 +427,7 @@ def _go_on(hand: Hand) -> None:
     if state.phase != "idle" or not ready or state.newest is None:
         return
     if state.base is None:
-        hand.become(phase="loading")
+        hand.become(phase="loading", moving=hand.now)
         hand.actions.append(LoadVersion(state.newest))
         return
     todo = plan(state.settings, state.grants, state.offset)
@@ -449,29 +454,32 @@ def _on_round(hand: Hand, event: RoundFinished) -> None:
     assert state.base is not None
     loss = event.loss if event.probe is None else event.probe
     verdict = gate.decide(state.settings.gate, state.gate, loss)
+    waited = max(0, hand.now - state.ended - event.busy) if state.ended else 0
     report = Round(
         round=event.round,
         base=state.base.version,
         steps=event.steps,
         samples=event.samples,
         busy=event.busy,
-        waited=max(0, hand.now - state.ended - event.busy) if state.ended else 0,
+        waited=waited,
         loss=event.loss if math.isfinite(event.loss) else None,
         probe=event.probe if event.probe is not None and math.isfinite(event.probe) else None,
         verdict=verdict.push,
         reason=verdict.reason,
         finished=todo.finished,
+        moved=min(state.moved, waited),
     )
     hand.become(
         gate=verdict.state,
         current=None,
         ended=hand.now,
+        moved=0,
         unsent_samples=state.unsent_samples + event.samples,
         unsent_rounds=state.unsent_rounds + 1,
     )
     _use_up(hand, todo)
     if verdict.push == "push":
-        hand.become(phase="pushing", done=report)
+        hand.become(phase="pushing", done=report, moving=hand.now)
         hand.actions.append(StoreUpdate())
     else:
         _report(hand, report)
@@ -493,7 +501,13 @@ def _report(hand: Hand, report: Round) -> None:
     hand.actions.append(Send(hand.state.number, report))
 
 
+def _moved(hand: Hand) -> None:
+    """What was under way has arrived."""
+    hand.become(moved=hand.state.moved + hand.now - hand.state.moving)
+
+
 def _on_stored(hand: Hand, event: UpdateStored) -> None:
+    _moved(hand)
     state = hand.state
     assert state.done is not None
     assert state.base is not None

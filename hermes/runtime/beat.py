@@ -30,9 +30,11 @@ class Beater:
         nonce: str,
         acks: Acknowledgements,
         storage: Callable[[], tuple[int, int]],
+        traffic: Callable[[], dict[str, tuple[int, ...]]],
     ) -> None:
-        """`storage` is called from this thread, for the bytes used and the limit."""
-        self._acks, self._storage = acks, storage
+        """Called from this thread: `storage` for the bytes used and the limit, `traffic` for the
+        bytes that each process moved."""
+        self._acks, self._storage, self._traffic = acks, storage, traffic
         self._log, self._topic = log, names.physical(run, names.LOGS)
         self._term, self._nonce = term, nonce
         self._over = threading.Event()
@@ -44,12 +46,15 @@ class Beater:
         self._over.set()
         self._thread.join(LEAVING)
 
+    def _one(self, count: int) -> MasterBeat:
+        return MasterBeat(self._term, self._nonce, count, *self._storage(), self._traffic())
+
     def _beat(self) -> None:
         count = 0
         while not self._over.wait(EVERY if count else 0.0):
             count += 1
             try:
-                beat = encode(MasterBeat(self._term, self._nonce, count, *self._storage()))
+                beat = encode(self._one(count))
                 with self._acks.sending():
                     self._acks.add(self._log.append(self._topic, beat))
             except BrokerError:

@@ -25,8 +25,8 @@ class Counted(NamedTuple):
 
     now: int
     """Run time, nanoseconds."""
-    traffic: list[tuple[int, ...]]
-    """Bytes by process, as heartbeats carry them."""
+    traffic: dict[str, tuple[int, ...]]
+    """Bytes by process, as heartbeats carry them: "master", and each worker's name."""
     storage: dict[str, Any]
     aside: int
     """Records that were set aside."""

@@ -163,7 +163,7 @@ class MasterProcess:
         self._storage = material.storage(self._meter, self.steps)
         term = self._ledger.state.authority.term
         acks, facts = watch.acks, self._storage.facts
-        self._beater = Beater(self.log, options.run, term, nonce, acks, facts)
+        self._beater = Beater(self.log, options.run, term, nonce, acks, facts, self._moved)
 
     def _close(self) -> None:
         self._beater.stop()
@@ -331,9 +331,12 @@ class MasterProcess:
         folder, best = self.options.folder, self._evaluator.best
         return Holdings(folder, self._decider, self._desk, self._judge, best, self._count)
 
+    def _moved(self) -> dict[str, tuple[int, ...]]:
+        return {"master": self.log.traffic.flat(), **self._traffic.by_worker()}
+
     def _count(self) -> Counted:
-        traffic = [self.log.traffic.flat(), *self._traffic.told()]
-        return Counted(self.clock.now(), traffic, self._storage.result(), self._inbox.aside)
+        storage, aside = self._storage.result(), self._inbox.aside
+        return Counted(self.clock.now(), self._moved(), storage, aside)
 
 
 def _wait(wake: int | None, now: int) -> float:

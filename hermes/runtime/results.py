@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from hermes.perform.desk import finite
 from hermes.perform.store import Store
 from hermes.runtime.evaluator import Best
 from hermes.runtime.folder import RunFolder
-from hermes.transport.counting import summed
+from hermes.transport.counting import by_kind, summed
 from hermes.values import SECOND
 
 
@@ -38,7 +38,7 @@ def build_result(
     folder: RunFolder,
     state: MasterState,
     now: int,
-    traffic: Iterable[tuple[int, ...]],
+    traffic: Mapping[str, tuple[int, ...]],
     best: Best,
     storage: dict[str, Any],
     quarantined: int,
@@ -68,7 +68,8 @@ def build_result(
             "loss": finite(best.loss),
             "accuracy": best.accuracy,
         },
-        "bytes": summed(traffic),
+        "bytes": summed(traffic.values()),
+        "traffic": {process: by_kind(flat) for process, flat in sorted(traffic.items())},
         "storage": storage,
         "quarantined": quarantined,
         "workers": {name: _worker(m, state) for name, m in sorted(state.members.items())},

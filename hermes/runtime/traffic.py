@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from hermes.machine.events import EnvelopeReceived, Event
 from hermes.machine.state import Member
 from hermes.messages import Bye, Heartbeat
+from hermes.transport.counting import added
 
 
 class WorkersTraffic:
-    """Bytes by incarnation, as heartbeats carry them."""
+    """Bytes by worker and incarnation, as heartbeats carry them; the beating thread reads them."""
 
     def __init__(self) -> None:
-        self._told: dict[str, tuple[int, ...]] = {}
+        self._told: dict[tuple[str, str], tuple[int, ...]] = {}
 
     def note(self, event: Event, members: Mapping[str, Member]) -> None:
         """What a message tells, if it comes from a member."""
@@ -25,8 +26,11 @@ class WorkersTraffic:
         if member is None or member.incarnation != sender:
             return
         if isinstance(body, (Heartbeat, Bye)) and body.traffic:
-            self._told[sender] = body.traffic
+            self._told[event.worker, sender] = body.traffic
 
-    def told(self) -> list[tuple[int, ...]]:
-        """The last of each incarnation."""
-        return list(self._told.values())
+    def by_worker(self) -> dict[str, tuple[int, ...]]:
+        """What each worker's incarnations moved together."""
+        found: dict[str, tuple[int, ...]] = {}
+        for (worker, _), told in list(self._told.items()):
+            found[worker] = added(found.get(worker, ()), told)
+        return found

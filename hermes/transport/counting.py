@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
@@ -59,15 +61,22 @@ class Traffic:
             return tuple(number for kind in KINDS for number in self._bytes[kind])
 
 
-def summed(all_of: Iterable[tuple[int, ...]]) -> dict[str, dict[str, int]]:
-    """Traffics of several processes in one, as `result.json` shows it."""
-    total = [0] * (2 * len(KINDS))
-    for flat in all_of:
-        for index, number in enumerate(flat[: len(total)]):
-            total[index] += number
+def added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    """Two flat traffics together; a shorter one counts as zeros at its end."""
+    return tuple(a + b for a, b in itertools.zip_longest(one, other, fillvalue=0))
+
+
+def by_kind(flat: tuple[int, ...]) -> dict[str, dict[str, int]]:
+    """A flat traffic as `result.json` shows it."""
+    known = added(flat, (0,) * (2 * len(KINDS)))
     return {
-        kind: {"sent": total[2 * i], "received": total[2 * i + 1]} for i, kind in enumerate(KINDS)
+        kind: {"sent": known[2 * i], "received": known[2 * i + 1]} for i, kind in enumerate(KINDS)
     }
+
+
+def summed(all_of: Iterable[tuple[int, ...]]) -> dict[str, dict[str, int]]:
+    """Traffics of several processes in one."""
+    return by_kind(functools.reduce(added, all_of, ()))
 
 
 class CountingLog:
