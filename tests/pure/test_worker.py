@@ -388,6 +388,13 @@ def test_an_interrupted_worker_says_bye_if_it_was_admitted() -> None:
     assert [type(a) for a in stage.put(Interrupted("Ctrl-C")).actions] == [Leave]
 
 
+def test_who_knocks_at_a_run_that_has_stopped_leaves_when_nobody_answers() -> None:
+    """A stop that may be forged is believed once the next hello is due."""
+    stage = WorkerStage(admit=False)
+    assert not of(Leave, stage.see(RunStopped("finished", Reason("samples"))))
+    assert of(Leave, stage.put(KnockDue("b"))) == [Leave("done", "the run has finished: samples")]
+
+
 def test_a_state_that_cannot_be_is_seen() -> None:
     """`check` is a check: each of its sentences can be false."""
     good = WorkerState("w1", "w1-1")

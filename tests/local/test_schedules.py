@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import pytest
 from msgspec.structs import replace
-from stage import WorkerStage, of
 
 from hermes.errors import Defect
 from hermes.machine import audit
 from hermes.machine.audit import Audit
-from hermes.machine.events import KnockDue, Leave
 from hermes.machine.ledger import Counting
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.state import MasterState
@@ -47,6 +46,14 @@ SEEDS = 150
 
 TRIED = 600
 """Schedules that are tried without a rule, if its hints have grown stale."""
+
+
+T = TypeVar("T")
+
+
+def of(kind: type[T], items: Iterable[object]) -> list[T]:
+    """The items of one kind."""
+    return [item for item in items if isinstance(item, kind)]
 
 
 def plain(strategy: str, workers: int, versions: int, *script: Fault) -> Schedule:
@@ -110,13 +117,6 @@ def test_a_record_that_does_not_count_sends_nobody_away() -> None:
     never had a worker. It cannot judge the record; it waits whether its hello is answered."""
     driver = schedules.run(plain("bsp", 1, 1, Fault("forged", 2)))
     assert driver.watch.state.members["worker-1"].rounds > 0
-
-
-def test_who_knocks_at_a_run_that_has_stopped_leaves_when_nobody_answers() -> None:
-    """The other side of it: the stop is believed once the next hello is due."""
-    stage = WorkerStage(admit=False)
-    assert not of(Leave, stage.see(RunStopped("finished", Reason("samples"))))
-    assert of(Leave, stage.put(KnockDue("b"))) == [Leave("done", "the run has finished: samples")]
 
 
 # --- outcomes of single faults ------------------------------------------------------------------
