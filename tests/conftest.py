@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-Shown = Callable[[str, str, int, str], None]
-"""Called with (what went wrong, the command that was typed, its exit code, what it printed)."""
+from commands import Shell, Shown
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,3 +36,11 @@ def shown(request: pytest.FixtureRequest) -> Shown:
                 )
 
     return show
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """Commands in a folder of the test's own; what is left of them is ended."""
+    made = Shell(tmp_path)
+    yield made
+    made.close()

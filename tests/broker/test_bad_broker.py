@@ -16,16 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_commands import DIGITS, ENDLESS, Shell, shell, wait_for
+from commands import DIGITS, ENDLESS, Shell, Shown, wait_for
 
 from hermes.broker.control import Child
 from hermes.broker.places import free_port
 from hermes.errors import BrokerUnreachable
 from hermes.transport.kafka import KafkaLog
-
-Shown = Callable[[str, str, int, str], None]
-
-__all__ = ["shell"]
 
 pytestmark = pytest.mark.broker
 

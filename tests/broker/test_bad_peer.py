@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import DIGITS, ENDLESS, Shell, Shown, wait_for
 from msgspec.structs import replace
-from test_commands import DIGITS, ENDLESS, Shell, wait_for
 
 from hermes.broker.control import Child
 from hermes.codec import encode, encode_tensors, proof_of
@@ -35,8 +35,6 @@ from hermes.runtime.software import software
 from hermes.transport import names, tensors
 from hermes.transport.kafka import KafkaLog
 from hermes.values import Base, Birth, Payload, Reason
-
-Shown = Callable[[str, str, int, str], None]
 
 pytestmark = pytest.mark.broker
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from test_commands import Shell, shell, wait_for
+from commands import Shell, Shown, wait_for
 from test_runtime import KEY, Cluster
 
 from hermes.broker.control import Child
 from hermes.perform.upload import Signer
 from hermes.transport import names
 from hermes.transport.kafka import KafkaLog
-
-Shown = Callable[[str, str, int, str], None]
-
-__all__ = ["shell"]
 
 pytestmark = pytest.mark.broker
 
@@ -175,11 +171,10 @@ def test_bad_records_of_somebody_else(apache: Child, shell: Shell, shown: Shown)
 
 def cpu(pid: int) -> float:
     """Seconds of processor time that this process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_bad_time_for_workers_costs_nothing(shell: Shell, shown: Shown) -> None:
     """Broker and master are killed: workers in training, waiting for their run, and knocking use
     little of a core meanwhile, and SIGTERM ends each within seconds."""

@@ -9,23 +9,20 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import safetensors.numpy
+from commands import Shell, Shown, wait_for
 from mounts import on_disk
 
 from hermes.broker.control import Child
 
 pytestmark = pytest.mark.broker
-
-Shown = Callable[[str, str, int, str], None]
 
 JOB = """\
 import hermes
@@ -36,60 +33,6 @@ job = hermes.Job(
     data=hermes.data.digits, optimizer=lambda params: nn.SGD(params, lr=0.1),
     loss=nn.CrossEntropy(), stop=hermes.Stop(seconds={seconds}))
 """
-
-
-class Shell:
-    """Starts commands in a folder, and ends what is left of them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        plain = {key: text for key, text in os.environ.items() if not key.startswith("HERMES_")}
-        places = {f"HERMES_{k}": str(folder / k.lower()) for k in ("CONFIG", "STATE", "CACHE")}
-        self.environment = {**plain, **places}
-        self.started: list[subprocess.Popen[str]] = []
-
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hermes", *args],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.folder,
-            env=self.environment,
-        )
-        self.started.append(process)
-        return process
-
-    def __call__(self, *args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "hermes", *args],
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            env=self.environment,
-            timeout=60,
-        )
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    made = Shell(tmp_path)
-    yield made
-    for process in made.started:
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-        process.communicate()
-
-
-def wait_for(process: subprocess.Popen[str], pattern: str, seen: list[str]) -> str:
-    """The first line on its stderr in which the pattern is found; all lines go to `seen`."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        seen.append(line)
-        if re.search(pattern, line):
-            return line
-    raise AssertionError(f"{pattern!r} is not in: {''.join(seen)}")
 
 
 # --- full disks ---------------------------------------------------------------------------------
@@ -238,12 +181,12 @@ def test_a_bad_sleep_of_a_worker_and_then_of_the_master(shown: Shown, shell: She
     wait_for(process, "worker-2 is admitted", seen)
     note = json.loads((shell.folder / "runs" / "nap" / "run.json").read_text())
     with asleep(note["workers"]["worker-2"], 3.2):
-        assert "worker-2 is lost: silent for" in wait_for(process, "worker-2 is lost", seen)
+        assert "worker-2 is lost: silent for" in wait_for(process, "worker-2 is lost", seen).string
     wait_for(process, "worker-2 is back", seen)
     mark = len(seen)
     with asleep(process.pid, 3.2):
         pass
-    assert "every deadline starts anew" in wait_for(process, "stood still for", seen)
+    assert "every deadline starts anew" in wait_for(process, "stood still for", seen).string
     wait_for(process, r"version \d+", seen)
     process.send_signal(signal.SIGINT)
     out, rest = process.communicate(timeout=30)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from commands import DIGITS, Shell
 
 from hermes.broker import apache as apache_module
 from hermes.broker.control import Child
@@ -21,36 +21,7 @@ from hermes.transport.log import Log
 
 pytestmark = pytest.mark.broker
 
-DIGITS = str(Path(__file__).parents[2] / "examples" / "digits.py")
 LIMIT = ("--set", "storage.max=3MB", "--set", "stop.samples=off", "--set", "stop.patience=off")
-
-
-class Shell:
-    """Runs `hermes` in a folder, in an environment of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        plain = {key: text for key, text in os.environ.items() if not key.startswith("HERMES_")}
-        places = {
-            f"HERMES_{key}": str(folder / key.lower()) for key in ("CONFIG", "STATE", "CACHE")
-        }
-        self.environment = {**plain, **places}
-
-    def __call__(self, *args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "hermes", *args],
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            env=self.environment,
-            timeout=90,
-            stdin=subprocess.DEVNULL,
-        )
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
 
 
 @pytest.fixture(params=["embedded", "apache"])

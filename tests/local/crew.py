@@ -4,7 +4,6 @@ are, without a broker."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,6 @@ from hermes.runtime.worker import Farewell, WorkerOptions, WorkerProcess
 from hermes.transport.memory import MemoryLog
 
 KEY = b"k" * 32
-
-Shown = Callable[[str, str, int, str], None]
-"""The fixture `shown`: (what went wrong, the command, its exit code, what it printed)."""
 
 
 class Crew:

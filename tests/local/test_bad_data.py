@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from crew import Crew, Shown, told
+from commands import Shown
+from crew import Crew, told
 
 from hermes.errors import HermesError
 from hermes.transport import names

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from crew import Shown
+from commands import Shown
 from mounts import on_disk
 
 from hermes.cli.trouble import exit_code_of

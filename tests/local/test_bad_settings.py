@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from crew import Shown
+from commands import Shown
 
 from hermes.cli.entry import run
 from hermes.job import build

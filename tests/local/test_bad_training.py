@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import safetensors.numpy
-from crew import Crew, Shown, told
+from commands import Shown
+from crew import Crew, told
 
 from hermes.cli.endings import short
 from hermes.errors import HermesError
