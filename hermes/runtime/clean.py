@@ -240,6 +240,16 @@ def remove(left: Leftovers, log: Log | None) -> None:
         unlink([left.latest])
     unlink(sorted((t.path for t in left.files.files), key=lambda path: path.name == "run.json"))
     _remove_empty(left.files)
+    if left.latest is not None:
+        _next_latest(left.folder)
+
+
+def _next_latest(gone: Path) -> None:
+    """The newest of the runs that are left is the latest now."""
+    others = [folder for folder in saved_runs(gone.parent.parent) if folder.path != gone]
+    if others:
+        with contextlib.suppress(OSError):  # a link for people: no reason to fail
+            others[0].become_latest()
 
 
 def unlink(paths: Iterable[Path]) -> None:

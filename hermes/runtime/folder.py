@@ -66,17 +66,20 @@ class RunFolder:
         try:
             self.log.mkdir(parents=True, exist_ok=True)
             self.work.mkdir(exist_ok=True)
-            latest = self.runs / LATEST
-            spare = self.runs / f".{LATEST}-{os.getpid()}"
-            spare.unlink(missing_ok=True)
-            spare.symlink_to(self.run)
-            spare.replace(latest)
+            self.become_latest()
         except OSError as error:
             raise UsageError(
                 f"the run's folder cannot be made: {error.strerror or error}",
                 where=str(self.path),
                 remedy="Choose another place with --out DIR.",
             ) from None
+
+    def become_latest(self) -> None:
+        """Point `runs/latest` at this run. Raises `OSError`."""
+        spare = self.runs / f".{LATEST}-{os.getpid()}"
+        spare.unlink(missing_ok=True)
+        spare.symlink_to(self.run)
+        spare.replace(self.runs / LATEST)
 
     def write(self, path: Path, data: bytes | bytearray) -> None:
         """Replace a file at once: nobody ever reads half of it. Raises `RunFailed`."""

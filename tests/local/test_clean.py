@@ -118,7 +118,8 @@ def test_everything_goes_and_nothing_else(tmp_path: Path, home: Path) -> None:
     assert not folder.path.exists()
     assert not (home / "state" / "workers" / "r").exists()
     assert files(home / "cache") == [f"blocks/{shared}"]
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["other"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["latest", "other"]
+    assert (tmp_path / "runs" / "latest").readlink() == Path("other"), "the newest that is left"
     assert files(tmp_path / "runs" / "other")
 
 
