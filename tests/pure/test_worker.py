@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 from stage import WorkerStage, of, one, version
 
 from hermes.errors import Defect
@@ -118,7 +119,7 @@ def record(stage: WorkerStage, *entries: object, **changes: object) -> LedgerRec
     """A record as the master in force would write it next, but for the changes."""
     nonce, term, n, chain = stage.place
     made = LedgerRecord(term, nonce, n, chain, 0, (), entries)  # type: ignore[arg-type]
-    return worker.replace(made, **changes)
+    return replace(made, **changes)
 
 
 def test_a_repeated_append_and_a_zombies_record_are_skipped() -> None:
@@ -169,7 +170,7 @@ def test_a_higher_term_has_it_wait_to_be_admitted_again() -> None:
     stage.place = ("m2", 2, 1, stage.state.authority.chain)
     assert not stage.state.admitted
     assert not of(Train, stage.finish())
-    admitted = stage.see(worker.replace(stage.admission(), started=True))
+    admitted = stage.see(replace(stage.admission(), started=True))
     assert one(SendAgain, admitted).first == 1
     assert one(Train, admitted).round == 2
 
@@ -354,7 +355,7 @@ def test_updates_left_by_an_incarnation_before_are_sent_again() -> None:
         for number in (3, 5)
     )
     stage.put(Began("again", "w1-0", updates))
-    admission = worker.replace(stage.admission(), taken={"w1-0": 3, "w1-1": 0})
+    admission = replace(stage.admission(), taken={"w1-0": 3, "w1-1": 0})
     step = stage.see(admission, TrainingStarted(1))
     assert one(ForgetUpdate, step).birth == updates[0].birth
     assert one(SendResent, step) == SendResent(1, updates[1])
@@ -405,4 +406,4 @@ def test_a_state_that_cannot_be_is_seen() -> None:
         {"fetched": frozenset({1})},
     ):
         with pytest.raises(Defect):
-            worker.check(worker.replace(good, **bad))
+            worker.check(replace(good, **bad))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from hermes.machine import worker
 from hermes.machine.events import LedgerSeen, RoundFinished
+from hermes.machine.reading import on_ledger
 from hermes.report.machines.source import ENTRY_TYPES
 from hermes.simulate.schedules import draw, run
 
@@ -73,7 +74,7 @@ def _cause(frame: FrameType | None) -> str:
             return type(entry).__name__
         if frame.f_code is worker._on_round.__code__:
             return f"{RoundFinished.__name__}: {frame.f_locals['verdict'].push}"
-        if frame.f_code is worker._on_ledger.__code__ and frame.f_locals.get("why"):
+        if frame.f_code is on_ledger.__code__ and frame.f_locals.get("why"):
             return f"{LedgerSeen.__name__}: astray"
         if frame.f_code is worker.decide.__code__:
             return type(frame.f_locals["event"]).__name__

@@ -1,0 +1,141 @@
+"""What does a worker know, and how is its next step made? Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from hermes.errors import Defect
+from hermes.machine.events import (
+    Action,
+    DropGrant,
+    Leave,
+    Send,
+)
+from hermes.machine.ledger import Authority
+from hermes.machine.rounds import Plan
+from hermes.machine.rules import Rules
+from hermes.messages import (
+    BlocksGranted,
+    Bye,
+    Round,
+    Update,
+    VersionPublished,
+)
+from hermes.policy.gate import GateState
+from hermes.policy.presets import Settings
+from hermes.values import Base, Birth
+
+
+class WorkerState(msgspec.Struct, frozen=True):
+    """What a worker knows. `phase` says what it is doing:
+
+    knocking -> idle -> loading -> idle -> training -> pushing -> waiting -> idle; at last, gone.
+    """
+
+    name: str
+    incarnation: str
+    phase: str = "knocking"
+    hellos: tuple[str, ...] = ()
+    """Nonces of the hellos sent."""
+    over: str = ""
+    """While knocking: that the run has stopped, as a record says that may or may not count."""
+    previous: str = ""
+    left_over: tuple[Update, ...] = ()
+    """Undecided updates of incarnations before, to be sent once admitted."""
+    authority: Authority = Authority()
+    admitted: bool = False
+    settings: Settings = Settings()
+    newest: VersionPublished | None = None
+    started: bool = False
+    stopped: bool = False
+    base: Base | None = None
+    """The version that the local model started from; None: a new one is to be loaded."""
+    grants: tuple[BlocksGranted, ...] = ()
+    fetched: frozenset[int] = frozenset()
+    offset: int = 0
+    """Samples of the first grant that are used up."""
+    current: Plan | None = None
+    """The round being trained."""
+    done: Round | None = None
+    """The round that is being pushed."""
+    gate: GateState | None = None
+    round: int = 0
+    number: int = 0
+    """Of the last message sent."""
+    taken: int = 0
+    """Number of the last message that the ledger has taken."""
+    unsent_samples: int = 0
+    unsent_rounds: int = 0
+    waiting_for: tuple[Birth, ...] = ()
+    """Pushed, and neither merged nor rejected."""
+    ended: int = 0
+    """Run time of the end of the last round."""
+    moving: int = 0
+    """Run time at which tensors began to be stored or loaded; 0: none are under way."""
+    moved: int = 0
+    """Nanoseconds of that since the end of the last round."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """The state after an event, and what is to be done."""
+
+    state: WorkerState
+    actions: tuple[Action, ...] = ()
+
+
+class Hand:
+    """A step in the making."""
+
+    def __init__(self, rules: Rules, state: WorkerState, now: int) -> None:
+        self.rules, self.state, self.now = rules, state, now
+        self.actions: list[Action] = []
+
+    def become(self, **changes: Any) -> None:
+        """Change the state."""
+        self.state = replace(self.state, **changes)
+
+
+def check(state: WorkerState) -> None:
+    """Raise `Defect` if anything that must always hold does not."""
+    if state.phase == "waiting" and not state.waiting_for:
+        raise Defect("waits for nothing", where=state.name)
+    if state.phase == "training" and state.current is None:
+        raise Defect("trains nothing", where=state.name)
+    if state.taken > state.number:
+        raise Defect(
+            f"the ledger took number {state.taken}, only {state.number} were sent",
+            where=state.name,
+        )
+    if not state.fetched <= {grant.number for grant in state.grants}:
+        raise Defect("keeps blocks that it does not hold", where=state.name)
+
+
+def leave(hand: Hand, code: str, reason: str) -> None:
+    """Say bye, where somebody listens, and leave."""
+    if hand.state.admitted:
+        hand.become(number=hand.state.number + 1)
+        hand.actions.append(Send(hand.state.number, Bye(reason)))
+    hand.actions.append(Leave(code, reason))
+    hand.become(phase="gone")
+
+
+def gone(hand: Hand, code: str, reason: str) -> None:
+    """Leave without a word."""
+    hand.actions.append(Leave(code, reason))
+    hand.become(phase="gone")
+
+
+def drop(hand: Hand, numbers: tuple[int, ...]) -> None:
+    """These grants are finished or returned: let go of them."""
+    state = hand.state
+    if state.grants and state.grants[0].number in numbers:
+        hand.become(offset=0)
+    held = [grant.number for grant in state.grants]
+    hand.become(
+        grants=tuple(grant for grant in state.grants if grant.number not in numbers),
+        fetched=state.fetched - set(numbers),
+    )
+    hand.actions += [DropGrant(number) for number in numbers if number in held]

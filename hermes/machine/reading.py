@@ -1,0 +1,223 @@
+"""What does a worker take from the ledger? What counts, and what each entry means to it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hermes.errors import SettingError
+from hermes.machine.events import (
+    FetchBlocks,
+    Forget,
+    ForgetUpdate,
+    LedgerSeen,
+    SendAgain,
+    SendResent,
+)
+from hermes.machine.hand import Hand, drop, gone, leave
+from hermes.machine.ledger import Authority, advance
+from hermes.messages import (
+    BlocksGranted,
+    BlocksReturned,
+    Entry,
+    LedgerRecord,
+    MasterStarted,
+    ResendAsked,
+    RunStopped,
+    TrainingStarted,
+    UpdateRejected,
+    VersionPublished,
+    WorkerAdmitted,
+    WorkerLeft,
+    WorkerRefused,
+)
+from hermes.policy import gate
+from hermes.policy.presets import from_tree
+from hermes.values import Birth
+
+
+def on_ledger(hand: Hand, event: LedgerSeen) -> None:
+    """Fold a record of the ledger, if it counts."""
+    record = event.record
+    if hand.state.phase == "knocking":
+        _look_for_answer(hand, event)
+        return
+    if hand.rules.void(hand.state.authority, record):
+        why = hand.rules.astray(hand.state.authority, record)
+        if why:
+            gone(hand, "again", f"the ledger does not continue ({why})")
+        return
+    _fold(hand, record)
+    authority = advance(hand.state.authority, record, event.offset, event.digest)
+    hand.become(authority=authority)
+
+
+def _look_for_answer(hand: Hand, event: LedgerSeen) -> None:
+    entries = event.record.entries
+    for index, entry in enumerate(entries):
+        answer = ANSWERS.get(type(entry))
+        if answer is not None:
+            answer(hand, entry, event)
+        if hand.state.phase != "knocking":
+            # What the record says before that concerns an incarnation before this one.
+            _fold_entries(hand, entries[index:])
+            return
+
+
+def _answer_stopped(hand: Hand, entry: RunStopped, _event: LedgerSeen) -> None:
+    # Whoever knows no history cannot tell whether the record counts: if the run goes on, its
+    # master answers the hello before the next one is due.
+    hand.become(over=f"the run has {entry.status}: {entry.reason.code}")
+
+
+def _answer_refused(hand: Hand, entry: WorkerRefused, _event: LedgerSeen) -> None:
+    if entry.hello in hand.state.hellos:
+        facts = ", ".join(f"{key} {value}" for key, value in entry.reason.facts.items())
+        gone(hand, "refused", f"{entry.reason.code} ({facts})" if facts else entry.reason.code)
+
+
+def _answer_admitted(hand: Hand, entry: WorkerAdmitted, event: LedgerSeen) -> None:
+    if entry.incarnation == hand.state.incarnation:
+        before = Authority(chain=event.record.chain)
+        after = advance(before, event.record, event.offset, event.digest)
+        hand.become(phase="idle", authority=after)
+
+
+ANSWERS: dict[type, Callable[[Hand, Any, LedgerSeen], None]] = {
+    WorkerAdmitted: _answer_admitted,
+    WorkerRefused: _answer_refused,
+    RunStopped: _answer_stopped,
+}
+"""What a knocking worker looks for in the ledger."""
+
+
+def _fold(hand: Hand, record: LedgerRecord) -> None:
+    mine = f"from.{hand.state.name}"
+    for consumed in record.consumed:
+        if consumed.position.topic == mine and consumed.incarnation == hand.state.incarnation:
+            _forget(hand, consumed.number)
+    _fold_entries(hand, record.entries)
+
+
+def _fold_entries(hand: Hand, entries: tuple[Entry, ...]) -> None:
+    for entry in entries:
+        handler = ENTRIES.get(type(entry))
+        if handler is not None and hand.state.phase != "gone":
+            handler(hand, entry)
+
+
+def _forget(hand: Hand, number: int) -> None:
+    hand.become(taken=max(hand.state.taken, number))
+    hand.actions.append(Forget(hand.state.taken))
+
+
+def _entry_master(hand: Hand, _entry: MasterStarted) -> None:
+    hand.become(admitted=False)
+
+
+def _entry_admitted(hand: Hand, entry: WorkerAdmitted) -> None:
+    state = hand.state
+    if entry.worker != state.name:
+        return
+    if entry.incarnation != state.incarnation:
+        gone(hand, "fenced", "a newer incarnation took this worker's place")
+        return
+    try:
+        settings = from_tree(entry.opened.settings)
+    except SettingError as error:  # no master of this version writes that
+        gone(hand, "again", f"the admission cannot be read ({error.what})")
+        return
+    hand.become(
+        admitted=True,
+        settings=settings,
+        started=entry.started,
+        newest=entry.version,
+        gate=state.gate or gate.start(settings.gate),
+    )
+    taken = entry.taken.get(state.incarnation, 0)
+    _forget(hand, taken)
+    if taken < state.number:
+        hand.actions.append(SendAgain(taken + 1))
+    _send_left_over(hand, entry)
+
+
+def _send_left_over(hand: Hand, entry: WorkerAdmitted) -> None:
+    """Updates that an incarnation before pushed: those that the ledger has, it has."""
+    for update in hand.state.left_over:
+        if not hand.rules.owed(update.birth, entry.taken):
+            hand.actions.append(ForgetUpdate(update.birth))
+            continue
+        number = hand.state.number + 1
+        waiting = (*hand.state.waiting_for, update.birth)
+        hand.become(number=number, waiting_for=waiting, phase="waiting")
+        hand.actions.append(SendResent(number, update))
+    hand.become(left_over=())
+
+
+def _entry_started(hand: Hand, _entry: TrainingStarted) -> None:
+    hand.become(started=True)
+
+
+def _entry_granted(hand: Hand, entry: BlocksGranted) -> None:
+    if entry.worker == hand.state.name:
+        hand.become(grants=(*hand.state.grants, entry))
+        hand.actions.append(FetchBlocks(entry))
+
+
+def _entry_returned(hand: Hand, entry: BlocksReturned) -> None:
+    if entry.worker == hand.state.name:
+        drop(hand, entry.numbers)
+
+
+def _entry_version(hand: Hand, entry: VersionPublished) -> None:
+    hand.become(newest=entry)
+    for part in entry.members:
+        if part.worker == hand.state.name:
+            _decided(hand, part.birth)
+
+
+def _entry_rejected(hand: Hand, entry: UpdateRejected) -> None:
+    if entry.worker == hand.state.name:
+        _decided(hand, entry.birth)
+
+
+def _decided(hand: Hand, birth: Birth) -> None:
+    """A version contains the update, or it is rejected: on to the newest version."""
+    if birth not in hand.state.waiting_for:
+        return
+    left = tuple(other for other in hand.state.waiting_for if other != birth)
+    hand.become(waiting_for=left)
+    hand.actions.append(ForgetUpdate(birth))
+    if not left and hand.state.phase == "waiting":
+        hand.become(phase="idle", base=None)
+
+
+def _entry_resend(hand: Hand, entry: ResendAsked) -> None:
+    state = hand.state
+    if (entry.worker, entry.incarnation) == (state.name, state.incarnation):
+        hand.actions.append(SendAgain(entry.first))
+
+
+def _entry_left(hand: Hand, entry: WorkerLeft) -> None:
+    if entry.worker == hand.state.name:
+        gone(hand, "fenced", entry.reason)
+
+
+def _entry_stopped(hand: Hand, entry: RunStopped) -> None:
+    hand.become(stopped=True)
+    leave(hand, "done", f"the run has {entry.status}: {entry.reason.code}")
+
+
+ENTRIES: dict[type, Callable[[Hand, Any], None]] = {
+    MasterStarted: _entry_master,
+    WorkerAdmitted: _entry_admitted,
+    TrainingStarted: _entry_started,
+    BlocksGranted: _entry_granted,
+    BlocksReturned: _entry_returned,
+    VersionPublished: _entry_version,
+    UpdateRejected: _entry_rejected,
+    ResendAsked: _entry_resend,
+    WorkerLeft: _entry_left,
+    RunStopped: _entry_stopped,
+}
+"""What a worker takes from the ledger; the other entries do not concern it."""
