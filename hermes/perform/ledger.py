@@ -50,7 +50,7 @@ class Ledger:
         self.read_to = 0
         """Offset of the next record to fold."""
         self.voids: list[tuple[int, str]] = []
-        """Offsets of records that do not count, and why."""
+        """Offsets of records that do not count, and why; whoever tells of them empties it."""
         self._nonce = ""
         """Ours, once we have claimed the run."""
         self._log, self._topic, self._rules, self._watcher = log, topic, rules, watcher

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hermes.errors import RunError, RunFailed
-from hermes.perform.ledger import Ledger
+from hermes.perform.ledger import Ledger, Watcher
 from hermes.transport.log import Record
 from hermes.transport.memory import MemoryLog
 
@@ -66,8 +66,8 @@ def read_archive(path: Path, topic: str) -> Iterator[Record]:
         place += length
 
 
-def fold_archive(path: Path) -> Ledger:
-    """The fold of a saved ledger."""
+def fold_archive(path: Path, watcher: Watcher | None = None) -> Ledger:
+    """The fold of a saved ledger; `watcher` is told of each record that counts."""
     topic = "ledger"
     log = MemoryLog()
     log.create([topic])
@@ -75,6 +75,6 @@ def fold_archive(path: Path) -> Ledger:
         while log.ends([topic])[topic] < record.offset:
             log.append(topic, b"")  # an offset that the broker kept to itself: void by rule
         log.append(topic, record.value)
-    ledger = Ledger(log, topic)
+    ledger = Ledger(log, topic, watcher=watcher)
     ledger.fold()
     return ledger

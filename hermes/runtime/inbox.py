@@ -3,7 +3,7 @@ is set aside, with its reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from hermes.codec import verified
 from hermes.errors import PeerError
@@ -40,7 +40,6 @@ class Inbox:
         self._quarantine = Quarantine(options.folder.quarantine, lines.warn)
         self._targets: dict[str, int] = {}
         self._places: dict[str, int] = {}
-        self._voids = 0
         self._reader = log.reader()
         self._reader.follow(names.physical(options.run, names.LOGS), 0)
 
@@ -137,8 +136,8 @@ class Inbox:
         """What does not count is kept apart, with its reason."""
         self._quarantine.add(short, record.offset, why, record.value)
 
-    def set_aside_voids(self, voids: Sequence[tuple[int, str]]) -> None:
-        """Records of others in our ledger: void by rule, and told. `voids`: all so far."""
-        for offset, why in voids[self._voids :]:
+    def set_aside_voids(self, voids: list[tuple[int, str]]) -> None:
+        """Records of others in our ledger: void by rule, and told. The list is emptied."""
+        for offset, why in voids:
             self._quarantine.add(names.LEDGER, offset, f"void: {why}")
-        self._voids = len(voids)
+        voids.clear()

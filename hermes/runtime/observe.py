@@ -20,7 +20,7 @@ from hermes.machine.state import MasterState
 from hermes.messages import LedgerRecord, LogLine, MasterBeat, StopRequested
 from hermes.perform.ledger import Ledger
 from hermes.perform.upload import Signer
-from hermes.runtime.archive import fold_archive, read_archive
+from hermes.runtime.archive import fold_archive
 from hermes.runtime.folder import RunFolder, RunNote
 from hermes.runtime.join import runs_at
 from hermes.transport import names
@@ -61,13 +61,7 @@ def saved(folder: RunFolder, take: Take | None = None) -> View:
             where=str(folder.log),
             remedy="It ended before it was opened; central.log may say why.",
         )
-    ledger = fold_archive(folder.ledger)
-    if take is not None:
-        void = {offset for offset, _ in ledger.voids}
-        for raw in read_archive(folder.ledger, names.LEDGER):
-            message = decode(raw.value) if raw.offset not in void else None
-            if isinstance(message, LedgerRecord):
-                take(message)
+    ledger = fold_archive(folder.ledger, None if take is None else lambda _, it, __: take(it))
     return View(folder.run, ledger.state, str(folder.path), live=False)
 
 
@@ -91,6 +85,7 @@ class LiveRun:
     def look(self) -> View:
         """The state up to the present end of the ledger."""
         self._ledger.fold()
+        self._ledger.voids.clear()  # told by the run's master; a viewer may look for days
         return View(self.run, self._ledger.state, self.broker, live=True)
 
     def _watch(self, _raw: Record, record: LedgerRecord, _state: MasterState) -> None:
