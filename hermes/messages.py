@@ -34,6 +34,8 @@ class Software(Message, frozen=True):
     protocol: int
     python: str
     framework: str
+    machine: str = ""
+    """What it runs on, for people: "Linux x86_64, 2 cores, 24 GiB"."""
 
 
 class Hello(Message, frozen=True):
@@ -97,6 +99,8 @@ class Round(Message, frozen=True):
     moved: Count = 0
     """Of `waited`, nanoseconds in which tensors were under way: the update before was stored, a
     version was loaded."""
+    trainer: str = ""
+    """In an incarnation's first round: framework and device, such as "torch 2.15.0 on cpu"."""
 
 
 class Resent(Message, frozen=True):
@@ -199,6 +203,8 @@ class WorkerAdmitted(Message, frozen=True):
     taken: dict[str, int]
     """Number of the last message taken, by incarnation of this worker."""
     started: bool
+    software: Software | None = None
+    """As its hello has it."""
 
 
 class WorkerRefused(Message, frozen=True):
@@ -249,6 +255,7 @@ class RoundNoted(Message, frozen=True):
     reason: Reason
     finished: tuple[int, ...]
     moved: int = 0
+    trainer: str = ""
 
 
 class UpdateTaken(Message, frozen=True):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from hermes.machine.state import MasterState
-from hermes.messages import WorkerAdmitted
+from hermes.messages import Software, WorkerAdmitted
 
 
-def admission(state: MasterState, worker: str, incarnation: str, hello: str) -> WorkerAdmitted:
+def admission(
+    state: MasterState, worker: str, incarnation: str, hello: str, software: Software | None
+) -> WorkerAdmitted:
     """All that this worker needs to take part."""
     assert state.opened is not None
     assert state.data is not None
@@ -22,4 +24,5 @@ def admission(state: MasterState, worker: str, incarnation: str, hello: str) -> 
         state.newest,
         {incarnation: 0, **taken},
         state.started is not None,
+        software,
     )

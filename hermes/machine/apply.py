@@ -127,7 +127,7 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
             last=Reason("admitted-again"),
         )
     taken = {entry.incarnation: 0, **member.taken}
-    member = replace(member, taken=taken)
+    member = replace(member, software=entry.software, taken=taken)
     return replace(state, members=_with(state.members, entry.worker, member))
 
 
@@ -215,6 +215,7 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
         waited=member.waited + entry.waited,
         timings=timings,
         last=entry.reason,
+        trainer=entry.trainer or member.trainer,
     )
 
 

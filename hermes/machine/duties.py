@@ -113,7 +113,7 @@ def _readmit(draft: Draft) -> None:
         return
     for name, member in sorted(draft.state.members.items()):
         if draft.rules.readmit(member, draft.state.authority.term):
-            draft.add(admission(draft.state, name, member.incarnation, ""))
+            draft.add(admission(draft.state, name, member.incarnation, "", member.software))
 
 
 def _stop(draft: Draft) -> None:
@@ -161,10 +161,11 @@ def _close(draft: Draft) -> None:
         if state.settings.merge.rule == "interpolate":
             _interpolate(draft, members[0], answer.reason)
         else:
-            _merge(draft, members, _weights(state, members), 0.0, answer.reason)
+            _merge(draft, members, mean_weights(state, members), 0.0, answer.reason)
 
 
-def _weights(state: MasterState, members: list[Pending]) -> list[float]:
+def mean_weights(state: MasterState, members: list[Pending]) -> list[float]:
+    """The weights of these updates in a mean."""
     if state.settings.merge.rule == "mean-by-samples":
         return [float(pending.update.samples) for pending in members]
     return [1.0] * len(members)
@@ -237,13 +238,21 @@ def _wants_blocks(draft: Draft, member: Member) -> bool:
 
 def resize(draft: Draft, worker: str) -> None:
     """The size of this worker's next grants, after a round of it."""
-    state = draft.state
+    member, answer = draft.state.members[worker], sized(draft.state, worker)
+    if not isinstance(answer, allocate.Sizing):
+        return
+    if (answer.size, answer.batch) != (member.size, member.batch):
+        draft.add(ShardResized(worker, answer.size, answer.batch, answer.reason))
+        draft.note = f"{worker} is re-sized from {member.size} to {answer.size} samples"
+
+
+def sized(state: MasterState, worker: str) -> allocate.Answer:
+    """What the size rule answers about this worker, after a round of it."""
     assert state.data is not None
-    member = state.members[worker]
     alive = [state.members[name] for name in state.alive()]
-    answer = allocate.resize(
+    return allocate.resize(
         state.settings.size,
-        _times(member),
+        _times(state.members[worker]),
         [_times(other) for other in alive if other.name != worker and other.timings],
         allocate.Work(
             batch=state.data.batch,
@@ -252,11 +261,6 @@ def resize(draft: Draft, worker: str) -> None:
             total=state.data.first_size * len(alive),
         ),
     )
-    if not isinstance(answer, allocate.Sizing):
-        return
-    if (answer.size, answer.batch) != (member.size, member.batch):
-        draft.add(ShardResized(worker, answer.size, answer.batch, answer.reason))
-        draft.note = f"{worker} is re-sized from {member.size} to {answer.size} samples"
 
 
 def _times(member: Member) -> allocate.WorkerTimes:

@@ -250,6 +250,8 @@ class RoundFinished(Event, frozen=True):
     busy: int
     loss: float
     probe: float | None
+    trainer: str = ""
+    """Framework and device."""
 
 
 class UpdateStored(Event, frozen=True):

@@ -198,7 +198,7 @@ def _on_hello(draft: Draft, event: HelloReceived) -> None:
     old = draft.state.members.get(knock.worker)
     if old is not None and old.status == "alive":
         _dismiss(draft, old, "a newer incarnation took its place")
-    draft.add(admission(draft.state, knock.worker, knock.incarnation, knock.nonce))
+    draft.add(admission(draft.state, knock.worker, knock.incarnation, knock.nonce, knock.software))
     draft.remember(heard={**draft.soft.heard, knock.worker: draft.now})
     place = draft.rules.resume(draft.state, f"from.{knock.worker}")
     draft.actions.append(FollowWorker(knock.worker, place))
@@ -303,6 +303,7 @@ def _on_round(draft: Draft, worker: str, body: Round, at: Position) -> None:
             body.reason,
             body.finished,
             body.moved,
+            body.trainer,
         )
     )
     if body.update is not None:
@@ -318,15 +319,20 @@ def _on_resent(draft: Draft, worker: str, body: Resent, at: Position) -> None:
 def _on_update(draft: Draft, worker: str, update: Update, at: Position) -> None:
     if not draft.rules.unborn(draft.state.members[worker], update.birth):
         return
+    draft.add(UpdateTaken(worker, update))
+    refusal = refused(draft, worker, update, at.offset)
+    if refusal is not None:
+        draft.add(UpdateRejected(worker, update.birth, refusal))
+
+
+def refused(draft: Draft, worker: str, update: Update, offset: int) -> Reason | None:
+    """Why an update whose message lies at `offset` is rejected as soon as it comes, or None."""
     state = draft.state
     assert state.newest is not None
-    draft.add(UpdateTaken(worker, update))
     refusal = check_staleness(state.settings.merge, state.newest.version - update.oldest)
     if not draft.rules.known_base(state, update):
         refusal = Reason("unknown-base", {"base": update.base.version})
-    refusal = draft.rules.malformed(update, worker, at.offset, state.newest) or refusal
-    if refusal is not None:
-        draft.add(UpdateRejected(worker, update.birth, refusal))
+    return draft.rules.malformed(update, worker, offset, state.newest) or refusal
 
 
 def _on_bye(draft: Draft, worker: str, body: Bye, at: Position) -> None:

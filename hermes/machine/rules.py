@@ -21,7 +21,7 @@ from hermes.messages import (
     Update,
     VersionPublished,
 )
-from hermes.values import SECOND, Birth, BlockRange, Position, Reason
+from hermes.values import SECOND, Birth, BlockRange, Facts, Position, Reason
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
 """What a worker may be called (protocol 1)."""
@@ -111,8 +111,10 @@ def hello(state: MasterState, knock: Hello) -> Reason | None:
     assert state.opened is not None
     ours = state.opened.software
     if knock.software.protocol != PROTOCOL or knock.software.hermes != ours.hermes:
-        facts = {"worker": knock.software.hermes, "master": ours.hermes}
-        return Reason("other-version", {**facts})
+        facts: Facts = {"worker": knock.software.hermes, "master": ours.hermes}
+        if knock.software.protocol != PROTOCOL:
+            facts |= {"worker_protocol": knock.software.protocol, "master_protocol": PROTOCOL}
+        return Reason("other-version", facts)
     if member is None:
         limit = state.settings.workers.max
         return Reason("too-many", {"limit": limit}) if len(state.members) >= limit else None
@@ -167,7 +169,10 @@ def malformed(update: Update, worker: str, offset: int, newest: VersionPublished
         "oldest": update.oldest <= update.base.version,
     }
     wrong = [claim for claim, holds in claims.items() if not holds]
-    return Reason("malformed", {"claim": wrong[0]}) if wrong else None
+    if not wrong:
+        return None
+    facts: Facts = {"before": offset} if wrong[0] == "offsets" else {}
+    return Reason("malformed", {"claim": wrong[0], **facts})
 
 
 def known_base(state: MasterState, update: Update) -> bool:

@@ -9,7 +9,14 @@ import msgspec
 
 from hermes.errors import Defect
 from hermes.machine.ledger import Authority
-from hermes.messages import BlocksGranted, DataPublished, RunOpened, Update, VersionPublished
+from hermes.messages import (
+    BlocksGranted,
+    DataPublished,
+    RunOpened,
+    Software,
+    Update,
+    VersionPublished,
+)
 from hermes.policy.presets import Settings
 from hermes.values import BlockRange, Position, Reason
 
@@ -63,6 +70,9 @@ class Member(Struct, frozen=True):
     """(steps, busy nanoseconds) of the last rounds, newest last."""
     last: Reason = Reason("admitted")
     """The last decision about this worker."""
+    software: Software | None = None
+    trainer: str = ""
+    """Framework and device, once its first round is noted."""
 
 
 class Pending(Struct, frozen=True):

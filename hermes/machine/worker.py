@@ -156,6 +156,7 @@ def _on_round(hand: Hand, event: RoundFinished) -> None:
         reason=verdict.reason,
         finished=todo.finished,
         moved=min(state.moved, waited),
+        trainer=event.trainer if event.round == 1 else "",
     )
     hand.become(
         gate=verdict.state,
