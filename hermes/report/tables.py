@@ -1,4 +1,4 @@
-"""What does a person see of a run? Tables for the terminal: at its end, and while it goes."""
+"""What does a person see of a run? Tables for the terminal: at its end, and as it stands."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from rich.text import Text
 
 from hermes.machine.state import MasterState, Member
 from hermes.report import words
+from hermes.report.live.recent import Recent
+from hermes.report.live.waits import BROKEN_OFF, CALM, Standing, standing
+from hermes.report.live.workers import waiting_share, worker_lines
 from hermes.report.story import Story
 from hermes.values import SECOND
 
 RESIZES = 6
 """Re-sizings that a status shows, beside each worker's first."""
-
-STYLE = {"alive": "green", "lost": "red", "left": "dim"}
 
 
 def plain_table(*columns: str, left: int = 1) -> Table:
@@ -76,89 +77,76 @@ def _result_facts(result: Mapping[str, Any]) -> dict[str, str]:
     moved = {kind: both["sent"] + both["received"] for kind, both in result["bytes"].items()}
     paths = result["paths"]
     version = "none" if result["version"] is None else result["version"]
+    resized = words.counted(result["reallocations"], "re-sizing")
     return {
         "run": f"{result['run']} ({result['strategy']}, seed {result['seed']}): "
         f"{result['status']}, {result['reason']}",
         "test": f"accuracy {words.score(accuracy['test'])}, loss {words.score(loss['test'])}",
         "validation": f"accuracy {words.score(accuracy['validation'])}, "
         f"loss {words.score(loss['validation'])}",
-        "model": f"version {version}, {words.count(result['samples'])} samples in "
-        f"{words.duration(result['seconds'])}, {result['reallocations']} re-sizings",
+        "model": f"version {version}, {words.counted(result['samples'], 'sample')} in "
+        f"{words.duration(result['seconds'])}, {resized}",
         "moved": ", ".join(f"{kind} {words.size(number)}" for kind, number in moved.items()),
         "folder": str(paths.get("folder")),
         "weights": str(paths.get("model") or "none"),
         "picture": str(paths.get("picture") or "none"),
+        "report": str(paths.get("report") or "none"),
     }
 
 
-def waiting_share(busy: float, waited: float) -> str:
-    """The share of a worker's time that it waited."""
-    total = busy + waited
-    return f"{100 * waited / total:.0f} %" if total else "-"
-
-
-# --- while it goes ------------------------------------------------------------------------------
-
-
-def worker_rows(state: MasterState, *, ages: Mapping[str, float] | None = None) -> Table:
-    """One row a worker: what the ledger says of it, and its last decision."""
-    columns = ["worker", "state", "shard", "rounds", "pushes", "quiet", "samples", "waiting"]
-    table = plain_table(*columns, left=2)
-    table.add_column("last decision", justify="left", no_wrap=True, overflow="ellipsis")
-    if ages is not None:
-        table.add_column("ago", justify="right", no_wrap=True)
-    for name, member in sorted(state.members.items()):
-        row: list[str | Text] = [
-            name,
-            Text(member.status, style=STYLE.get(member.status, "")),
-            words.count(member.size),
-            words.count(member.rounds),
-            words.count(member.pushes),
-            words.count(member.quiet),
-            words.count(member.samples),
-            waiting_share(member.busy, member.waited),
-            words.short(member.last),
-        ]
-        if ages is not None:
-            row.append(f"{ages.get(name, 0.0):.1f} s")
-        table.add_row(*row)
-    return table
+# --- as it stands -------------------------------------------------------------------------------
 
 
 def status_view(
     state: MasterState,
-    story: Story,
+    story: Story | None,
+    recent: Recent,
+    facts: Mapping[str, str],
+    width: int,
     *,
-    run: str,
-    place: str,
-    condition: str,
-    storage: str,
-    quarantined: str,
+    lives: bool,
 ) -> RenderableType:
-    """What `hermes status` shows."""
+    """What `hermes status` shows, at most `width` letters wide; `facts` has what the ledger does
+    not say: run, state, storage, quarantined. `lives`: whether the master does;
+    the re-sizings are those of `story`, if it is given."""
     known = state.evaluations
     opened, newest = state.opened, state.newest
     lines = {
-        "run": f"{run} ({place})",
+        "run": facts["run"],
         "strategy": f"{state.settings.strategy}, seed {opened.seed}" if opened else "-",
-        "state": condition,
+        "state": facts["state"],
         "term": str(state.authority.term),
         "version": f"{newest.version}" if newest else "-",
         "samples": _samples(state),
-        "validation": f"loss {words.score(known.last_loss)}, accuracy "
-        f"{words.score(known.last_accuracy)} (version {known.last_version})"
-        if known.count
-        else "-",
-        "storage": storage,
-        "quarantined": quarantined,
+        "time": _time(state, recent),
+        "validation": _scores(known.last_loss, known.last_accuracy)
+        + (f" (version {known.last_version})" if known.count or state.scored else ""),
     }
+    if known.best is not None:
+        best = _scores(known.best.loss, known.best.accuracy)
+        lines["best"] = f"{best} (version {known.best.version})"
     if state.scored:
-        scores = state.scores
-        lines["test"] = (
-            f"loss {words.score(scores.get('test_loss'))}, "
-            f"accuracy {words.score(scores.get('test_accuracy'))}"
-        )
-    return Group(*fact_lines(lines), Text(), worker_rows(state), *_resize_lines(story))
+        lines["test"] = _scores(state.scores.get("test_loss"), state.scores.get("test_accuracy"))
+    lines |= {"storage": facts["storage"], "quarantined": facts["quarantined"]}
+    around = CALM if lives else BROKEN_OFF
+    workers = worker_lines(state, recent, state.time, around, width=width, moving=False)
+    resizes = _resize_lines(story) if story is not None else []
+    return Group(*fact_lines(lines), Text(), *workers, *resizes)
+
+
+def _scores(loss: float | None, accuracy: float | None) -> str:
+    if loss is None and accuracy is None:
+        return "-"
+    return f"loss {words.score(loss)}, accuracy {words.score(accuracy)}"
+
+
+def _time(state: MasterState, recent: Recent) -> str:
+    """How long it has trained, and how fast."""
+    if recent.started is None:
+        return "-"
+    seconds, version = recent.seconds(state.time), state.newest.version if state.newest else 0
+    rate = f", {version / seconds:.3g} versions/s" if seconds and version else ""
+    return f"{words.duration(seconds)}{rate}"
 
 
 def _resize_lines(story: Story) -> list[Text]:
@@ -179,16 +167,23 @@ def _resize_lines(story: Story) -> list[Text]:
 def _samples(state: MasterState) -> str:
     merged = state.newest.samples if state.newest else 0
     limit = state.settings.stop.samples
-    return f"{words.count(merged)} of {words.count(limit)}" if limit else words.count(merged)
+    text = f"{words.count(merged)} of {words.count(limit)}" if limit else words.count(merged)
+    trained = sum(member.trained for member in state.members.values())
+    return f"{text} merged, {words.count(trained)} trained"
 
 
 # --- as JSON ------------------------------------------------------------------------------------
 
 
-def status_json(state: MasterState, story: Story) -> dict[str, Any]:
-    """What `hermes status --json` prints of a ledger; keys are only ever added."""
+def status_json(
+    state: MasterState, story: Story, recent: Recent, *, lives: bool = True
+) -> dict[str, Any]:
+    """What `hermes status --json` prints of a ledger and its last beat; keys are only ever added.
+
+    `samples_per_second` of a worker is while it trains, over its last rounds.
+    """
     known, newest = state.evaluations, state.newest
-    stopped = state.stopped
+    stopped, around = state.stopped, CALM if lives else BROKEN_OFF
     return {
         "strategy": state.settings.strategy,
         "seed": state.opened.seed if state.opened else None,
@@ -199,6 +194,7 @@ def status_json(state: MasterState, story: Story) -> dict[str, Any]:
         "term": state.authority.term,
         "version": newest.version if newest else None,
         "samples": newest.samples if newest else 0,
+        "trained": sum(member.trained for member in state.members.values()),
         "seconds": round(story.seconds(story.stopped or story.end), 3),
         "accuracy": {
             "validation": state.scores.get("validation_accuracy", known.last_accuracy),
@@ -208,7 +204,11 @@ def status_json(state: MasterState, story: Story) -> dict[str, Any]:
             "validation": state.scores.get("validation_loss", known.last_loss),
             "test": state.scores.get("test_loss"),
         },
-        "workers": {name: _worker_json(m) for name, m in sorted(state.members.items())},
+        "best": _best_json(state),
+        "workers": {
+            name: _worker_json(member, recent, standing(state, recent, member, state.time, around))
+            for name, member in sorted(state.members.items())
+        },
         "reallocations": state.resizes,
         "resizings": [
             {
@@ -225,9 +225,23 @@ def status_json(state: MasterState, story: Story) -> dict[str, Any]:
     }
 
 
-def _worker_json(member: Member) -> dict[str, Any]:
+def _best_json(state: MasterState) -> dict[str, Any] | None:
+    best = state.evaluations.best
+    if best is None:
+        return None
+    return {"version": best.version, "loss": best.loss, "accuracy": best.accuracy}
+
+
+def _worker_json(member: Member, recent: Recent, stands: Standing) -> dict[str, Any]:
+    moved, speed = recent.moved.get(member.name, ()), recent.speed(member.name)
+    decided = recent.decided.get(member.name)
     return {
         "status": member.status,
+        "doing": stands.word,
+        "samples_per_second": round(speed, 3) if speed is not None else None,
+        "first_shard": recent.shards.get(member.name),
+        "bytes": {"sent": sum(moved[::2]), "received": sum(moved[1::2])} if moved else None,
+        "decided": round(decided / SECOND, 3) if decided is not None else None,
         "rounds": member.rounds,
         "pushes": member.pushes,
         "quiet": member.quiet,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 
 from hermes.report.story import Resize
@@ -38,6 +39,54 @@ def short(reason: Reason) -> str:
     return f"{reason.code} ({', '.join(facts)})" if facts else reason.code
 
 
+SAID = {
+    "open": "pushed",
+    "first-loss": "quiet: first loss, {loss}",
+    "no-spread": "quiet: no spread in the losses",
+    "below-threshold": "pushed: z {z} <= {threshold}",
+    "above-threshold": "quiet: z {z} > {threshold}",
+    "loss-not-finite": "vetoed: its loss is {loss}",
+    "not-finite": "rejected: {tensor} is not finite",
+    "too-stale": "rejected: {staleness} versions old, {max_staleness} allowed",
+    "silent": "lost: silent for {silent} s",
+    "by-speed": "re-sized to {size}: {speed} samples/s",
+    "outlier": "re-sized to {size}: round {time} s, median {median} s",
+    "nothing-fits": "re-sized to {size}: nothing fits the median",
+    "admitted-again": "admitted again",
+    "back": "heard again",
+}
+"""Code -> a decision about a worker, as a person says it; `{...}` stand for its facts."""
+
+
+def decided(reason: Reason) -> str:
+    """The last decision about a worker: `pushed: z -1.52 <= -1.3`."""
+    pattern, facts = SAID.get(reason.code), reason.facts
+    if pattern is None or any(name not in facts for name in _names(pattern)):
+        return short(reason)
+    return pattern.format_map({name: _shorter(facts[name]) for name in _names(pattern)})
+
+
+def _names(pattern: str) -> list[str]:
+    return [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
+
+
+def _shorter(value: float | int | str | bool | None) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else number(value)
+
+
+def counted(count_: int, noun: str) -> str:
+    """`1 worker`, `2 workers`, `1 200 samples`."""
+    return f"{count(count_)} {noun}" if count_ == 1 else f"{count(count_)} {noun}s"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """`worker-1, worker-2 and worker-3`; of many the first: `worker-1, worker-2 and 5 more`."""
+    shown = list(names) if len(names) <= most else [*names[: most - 1]]
+    rest = len(names) - len(shown)
+    shown += [f"{rest} more"] if rest else []
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
 def resize_line(resize: Resize) -> str:
     """`worker-4: 314 -> 32 samples: ...` with the numbers that it came from."""
     change = f"{resize.worker}: {resize.before} -> {resize.after} samples"
@@ -70,6 +119,17 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def age(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min`, `2 h`: how long ago, or for how long, in six places."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"
 
 
 def size(count: float) -> str:

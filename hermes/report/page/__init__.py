@@ -1,0 +1,1 @@
+"""How does a run look as one HTML page?"""

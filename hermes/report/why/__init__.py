@@ -1,0 +1,1 @@
+"""Why did that happen? Each decision in words, and worked out once more. Pure."""

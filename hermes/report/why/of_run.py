@@ -1,0 +1,148 @@
+"""Why did the run go so? The master's own decisions in plain sentences. Pure."""
+
+from __future__ import annotations
+
+from hermes.report.why.decided import Decision
+from hermes.report.why.phrases import Say, Setting, Told, clock, fact, listed, loss, when
+from hermes.report.why.tell import SAY as OF_WORKERS
+from hermes.report.words import count, duration
+from hermes.values import SECOND
+
+
+def told(decision: Decision, setting: Setting) -> Told:
+    """The decision in words."""
+    return SAY[decision.kind](decision, setting)
+
+
+def _version(decision: Decision, setting: Setting) -> Told:
+    details = decision.details
+    number = details["merged_into"]
+    title = f"version {number} ({clock(decision.at, setting)})"
+    if not details["members"]:
+        return Told("version", title, "The job's first weights.")
+    body = (
+        f"Made of {_updates(details['members'])}: {CLOSED.get(decision.reason.code, '')} "
+        f"{_weights(decision)} It added {count(details['samples'])} samples, "
+        f"{count(details['all_samples'])} in all."
+    )
+    return Told("version", title, body)
+
+
+def _updates(names: list[str]) -> str:
+    return f"the update{'s' if len(names) > 1 else ''} of {listed(names)}"
+
+
+CLOSED = {
+    "each-push": "every push makes a version.",
+    "all-pushed": "all alive had pushed.",
+}
+
+
+def _weights(decision: Decision) -> str:
+    details, facts = decision.details, decision.reason.facts
+    weights: dict[str, float] = details["weights"]
+    total = details["keep"] + details["total"]
+    shares = ", ".join(f"{name} {weight / total:.3f}" for name, weight in weights.items())
+    if details["rule"] == "interpolate":
+        mine, theirs = loss(facts.get("loss_worker")), loss(facts.get("loss_global"))
+        kept = details["keep"] / total
+        return (
+            f"Weights by 1 / loss on validation: {shares} (loss {mine}); the version before "
+            f"{kept:.3f} (loss {theirs})."
+        )
+    how = "by samples" if details["rule"] == "mean-by-samples" else "all alike"
+    return f"Weights {how}: {shares}."
+
+
+def _evaluated(decision: Decision, setting: Setting) -> Told:
+    details = decision.details
+    title = f"version {details['scored']} evaluated ({clock(decision.at, setting)})"
+    if details["loss"] is None:
+        body = "Its loss on validation is not finite, or it could not be read."
+    else:
+        best = ", the best so far" if details["best"] else ""
+        accuracy = details["accuracy"]
+        right = "" if accuracy is None else f", accuracy {accuracy:.4f}"
+        body = f"On validation: loss {loss(details['loss'])}{right}{best}."
+    cost = duration(details["cost"] / SECOND)
+    more = f" It took {cost}; the next is due 0.5 s or ten times that after its start."
+    return Told("evaluated", title, body + more)
+
+
+def _scored(decision: Decision, setting: Setting) -> Told:
+    details = decision.details
+    parts = []
+    for split in ("validation", "test"):
+        found, right = details[f"{split}_loss"], details[f"{split}_accuracy"]
+        share = "" if right is None else f", accuracy {right:.4f}"
+        parts.append(f"{split} loss {'not finite' if found is None else loss(found)}{share}")
+    title = f"final scores ({clock(decision.at, setting)})"
+    body = f"Version {details['scored']}, the last: {'; '.join(parts)}."
+    return Told("final scores", title, body)
+
+
+STOPS = {
+    "accuracy": "accuracy on validation {accuracy} reached stop.accuracy {limit}",
+    "loss": "loss on validation {loss} reached stop.loss {limit}",
+    "patience": "{evaluations} evaluations without a new best; stop.patience is {limit}",
+    "samples": "{samples} samples are merged; stop.samples is {limit}",
+    "versions": "version {version} is published; stop.versions is {limit}",
+    "seconds": "{seconds} s since training started; stop.seconds is {limit}",
+    "diverged": "{rounds} rounds in a row brought nothing finite",
+    "no-worker-can-train": "all {workers} workers that came cannot train the job ({worker}: {why})",
+    "requested": "somebody asked for it ({by})",
+    "interrupted": "its master was interrupted",
+}
+
+
+def _stopped(decision: Decision, setting: Setting) -> Told:
+    reason = decision.reason
+    try:
+        why = STOPS[reason.code].format_map({k: fact(v) for k, v in reason.facts.items()})
+    except KeyError:
+        numbers = ", ".join(f"{name} {fact(value)}" for name, value in reason.facts.items())
+        why = f"{reason.code} ({numbers})" if numbers else reason.code
+    title = f"{decision.details['status']}, {when(decision, setting)}"
+    return Told("stopped", title, f"The run ended: {why}.")
+
+
+def _master(decision: Decision, setting: Setting) -> Told:
+    term = decision.details["term"]
+    body = "The first master of the run." if term == 1 else "It took over from the one before."
+    return Told("master", f"master of term {term}, {when(decision, setting)}", body)
+
+
+def _opened(decision: Decision, setting: Setting) -> Told:
+    details = decision.details
+    body = f"Strategy {details['strategy']}, seed {details['seed']}."
+    return Told("opened", f"run opened ({clock(decision.at, setting)})", body)
+
+
+def _data(decision: Decision, setting: Setting) -> Told:
+    details = decision.details
+    splits = ", ".join(f"{name} {count(number)}" for name, number in details["samples"].items())
+    body = (
+        f"Samples: {splits}. A first shard has {count(details['size'])} of them, batch "
+        f"{details['batch']}."
+    )
+    return Told("data", f"data published ({clock(decision.at, setting)})", body)
+
+
+def _training(decision: Decision, setting: Setting) -> Told:
+    workers = decision.details["workers"]
+    body = f"All who were expected had come: {workers} alive."
+    return Told("training", f"training started, {when(decision, setting)}", body)
+
+
+SAY: dict[str, Say] = {
+    **OF_WORKERS,
+    "version": _version,
+    "evaluated": _evaluated,
+    "scored": _scored,
+    "stopped": _stopped,
+    "master": _master,
+    "opened": _opened,
+    "data": _data,
+    "training": _training,
+}
+"""Kind -> its sentences; a test asserts that every kind is here."""

@@ -1,0 +1,399 @@
+"""Do a decision's numbers give that decision again? The same rules, the same facts. Pure.
+
+Each function is given the ledger's fold up to just before an entry, and the entry; it calls the
+very functions that the master and the worker decided with. What comes of a reduction (a loss) or
+from outside (a word, a silence) is an input: recorded, and not to be had from the ledger again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from hermes.machine import duties, rules, stopping
+from hermes.machine.admission import admission
+from hermes.machine.draft import Draft
+from hermes.machine.master import refused
+from hermes.machine.soft import Soft
+from hermes.machine.state import MasterState, Pending
+from hermes.machine.walk import next_grant
+from hermes.messages import (
+    BlocksGranted,
+    BlocksReturned,
+    DataPublished,
+    MasterStarted,
+    ResendAsked,
+    RoundNoted,
+    RunStopped,
+    ShardResized,
+    TrainingStarted,
+    Update,
+    UpdateRejected,
+    VersionEvaluated,
+    VersionPublished,
+    WorkerAdmitted,
+    WorkerBack,
+    WorkerLost,
+    WorkerRefused,
+)
+from hermes.policy import aggregate, allocate, gate
+from hermes.policy.gate import GateState, Verdict
+from hermes.policy.sync import CLOSE, Close, Waiting
+from hermes.values import SECOND, Birth, Reason
+
+AGREES, DIFFERS, OPEN = "agrees", "differs", "not recomputable"
+
+Numbers = Mapping[str, Any]
+
+CLOSE_TO = 1e-9
+"""Relative: another release of NumPy may round the last digit of a quartile otherwise."""
+
+OF_TENSORS = "it was read off the update's tensors, which are not in the ledger"
+OF_A_MODEL = "a loss is measured on tensors: it is recorded, and is what others follow from"
+OWN_WORD = "it is what the worker itself said"
+FROM_OUTSIDE = "it came from outside the run's rules"
+
+
+class Check(NamedTuple):
+    """What came of recomputing a decision."""
+
+    outcome: str
+    """AGREES, DIFFERS or OPEN."""
+    recorded: Numbers = MappingProxyType({})
+    recomputed: Numbers = MappingProxyType({})
+    why: str = ""
+    """OPEN: why it cannot be."""
+
+    @property
+    def differing(self) -> list[str]:
+        """Names of the facts that are not the recorded ones."""
+        names = [*self.recorded, *(name for name in self.recomputed if name not in self.recorded)]
+        return [n for n in names if not same(self.recorded.get(n), self.recomputed.get(n))]
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two facts are one: numbers to nine digits, all else exactly."""
+    numbers = (int, float)
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, numbers) and isinstance(other, numbers):
+        return math.isclose(one, other, rel_tol=CLOSE_TO, abs_tol=1e-12)
+    return type(one) is type(other) and one == other
+
+
+def compare(recorded: Numbers, recomputed: Numbers) -> Check:
+    """Whether these facts are one and the same."""
+    check = Check(AGREES, recorded, recomputed)
+    return check._replace(outcome=DIFFERS) if check.differing else check
+
+
+def unsettled(why: str) -> Check:
+    """It cannot be recomputed."""
+    return Check(OPEN, why=why)
+
+
+def of(reason: Reason | None) -> Numbers:
+    """A reason as facts, its code among them."""
+    return {"code": None} if reason is None else {"code": reason.code, **reason.facts}
+
+
+def as_float(value: object) -> float:
+    """A loss, which travels as text where it is not finite."""
+    return float(value) if isinstance(value, int | float | str) else math.nan
+
+
+# --- rounds -------------------------------------------------------------------------------------
+
+
+def verdict_of(state: MasterState, known: GateState, entry: RoundNoted) -> Verdict:
+    """What the gate says to this round's loss."""
+    # An open gate notes no loss where it is not finite, and looks at none.
+    return gate.decide(state.settings.gate, known, as_float(entry.reason.facts.get("loss")))
+
+
+def round_noted(entry: RoundNoted, verdict: Verdict) -> Check:
+    """The gate's verdict."""
+    recorded = {"verdict": entry.verdict, **of(entry.reason)}
+    return compare(recorded, {"verdict": verdict.push, **of(verdict.reason)})
+
+
+def resized(state: MasterState, entry: ShardResized, answer: allocate.Answer) -> Check:
+    """A new size, where the rule's answer after the round was this one."""
+    before = state.members[entry.worker]
+    return compare(
+        {"size": entry.size, "batch": entry.batch, **of(entry.reason)},
+        size_of(answer, before.size, before.batch),
+    )
+
+
+def size_of(answer: allocate.Answer, size: int, batch: int) -> Numbers:
+    """What is in force after this answer, and why."""
+    if isinstance(answer, allocate.Sizing):
+        size, batch = answer.size, answer.batch
+    return {**of(answer.reason), "size": size, "batch": batch}
+
+
+# --- updates ------------------------------------------------------------------------------------
+
+
+def at_once(state: MasterState, worker: str, update: Update, offset: int) -> Reason | None:
+    """Why an update whose message lies at `offset` is refused as it comes; None if it is not."""
+    draft = Draft(rules.PROTOCOL_RULES, state, Soft(), state.time)
+    return refused(draft, worker, update, offset)
+
+
+def taken(state: MasterState, worker: str, birth: Birth) -> Check:
+    """An update is taken once: its birth was not known."""
+    fresh = rules.unborn(state.members[worker], birth)
+    return compare({"fresh": True}, {"fresh": fresh})
+
+
+def pending_of(state: MasterState, birth: Birth) -> Pending | None:
+    """The undecided update of this birth."""
+    return next((p for p in state.pending if p.update.birth == birth), None)
+
+
+def rejected(state: MasterState, entry: UpdateRejected) -> Check:
+    """An update's rejection, where it follows from what the ledger knows of it."""
+    reason, pending = entry.reason, pending_of(state, entry.birth)
+    if pending is None:
+        return compare({"waits": True}, {"waits": False})
+    if reason.code in ("unknown-base", "malformed"):
+        offset = int(as_float(reason.facts.get("before", 2**53)))
+        return compare(of(reason), of(at_once(state, entry.worker, pending.update, offset)))
+    if reason.code == "too-stale":
+        assert state.newest is not None
+        staleness = state.newest.version - pending.update.oldest
+        return compare(of(reason), of(aggregate.check_staleness(state.settings.merge, staleness)))
+    if "loss_global" in reason.facts:
+        return compare(of(reason), of(_weighed(reason)))
+    return unsettled(OF_TENSORS)
+
+
+def _weighed(reason: Reason) -> Reason | None:
+    losses = [as_float(reason.facts.get(name)) for name in ("loss_global", "loss_worker")]
+    answer = aggregate.loss_weights(*losses)
+    return answer if isinstance(answer, Reason) else None
+
+
+# --- versions -----------------------------------------------------------------------------------
+
+
+class Closing(NamedTuple):
+    """An answer of the close rule at some moment: these updates, in this order."""
+
+    births: tuple[Birth, ...]
+    reason: Reason
+
+
+def closing_of(state: MasterState) -> Closing | None:
+    """The updates that the close rule would make a version of now; None while it waits."""
+    if state.newest is None or state.started is None or not state.pending:
+        return None
+    waiting = [Waiting(p.worker, p.update.base.version) for p in state.pending]
+    answer = CLOSE[state.settings.close.rule](waiting, state.alive(), state.newest.version)
+    if not isinstance(answer, Close):
+        return None
+    births = tuple(state.pending[index].update.birth for index in answer.members)
+    return Closing(births, answer.reason)
+
+
+def published(state: MasterState, entry: VersionPublished, closings: Sequence[Closing]) -> Check:
+    """A version's members, weights and counts. `closings`: the answers of the close rule since the
+    version before; it was made at one of those moments."""
+    if not entry.members or state.newest is None:
+        number = 0 if state.newest is None else state.newest.version + 1
+        return compare({"version": entry.version}, {"version": number})
+    births = tuple(part.birth for part in entry.members)
+    closing = next((c for c in closings if c.births == births), None)
+    updates = [pending_of(state, birth) for birth in births]
+    if closing is None or None in updates:
+        return compare({"closed": True}, {"closed": False})
+    losses = {k: v for k, v in entry.reason.facts.items() if k in ("loss_global", "loss_worker")}
+    members = [pending for pending in updates if pending is not None]
+    keep, weights = _weights(state, members, losses)
+    rule = state.settings.merge.rule
+    samples = state.newest.samples + sum(pending.update.samples for pending in members)
+    recomputed = _version_facts(state.newest.version + 1, rule, keep, weights, samples)
+    recorded = _version_facts(
+        entry.version, entry.rule, entry.keep, [m.weight for m in entry.members], entry.samples
+    )
+    return compare({**recorded, **of(entry.reason)}, {**recomputed, **of(closing.reason), **losses})
+
+
+def _version_facts(
+    version: int, rule: str, keep: float, weights: Sequence[float], samples: int
+) -> Numbers:
+    numbered = {f"weight {index}": weight for index, weight in enumerate(weights, 1)}
+    facts = {"version": version, "rule": rule, "keep": keep, "samples": samples}
+    return {**facts, **numbered}
+
+
+def _weights(
+    state: MasterState, members: list[Pending], losses: Numbers
+) -> tuple[float, Sequence[float]]:
+    if state.settings.merge.rule != "interpolate":
+        return 0.0, duties.mean_weights(state, members)
+    found = aggregate.loss_weights(
+        as_float(losses.get("loss_global")), as_float(losses.get("loss_worker"))
+    )
+    return (math.nan, [math.nan]) if isinstance(found, Reason) else (found[0], [found[1]])
+
+
+def evaluated(state: MasterState, entry: VersionEvaluated) -> Check:
+    """An evaluation stands on its grid; its scores are inputs."""
+    due = duties.next_evaluation(state)
+    return compare({"on the grid": True}, {"on the grid": entry.started >= due})
+
+
+# --- who comes and goes -------------------------------------------------------------------------
+
+
+def admitted(state: MasterState, entry: WorkerAdmitted) -> Check:
+    """What a worker was told as it was admitted."""
+    told = admission(state, entry.worker, entry.incarnation, entry.hello, entry.software)
+    return compare(_told(entry), _told(told))
+
+
+def _told(entry: WorkerAdmitted) -> Numbers:
+    data = entry.data
+    return {
+        "version": entry.version.version,
+        "digest": entry.version.payload.digest,
+        "started": entry.started,
+        "size": data.first_size,
+        "batch": data.batch,
+    }
+
+
+def first_size(state: MasterState, data: DataPublished) -> Check:
+    """The size of everybody's first shard."""
+    assert state.opened is not None
+    train, expect = data.samples["train"], state.opened.expect
+    size = allocate.first_size(state.settings.size, train, expect)
+    return compare({"size": data.first_size}, {"size": size})
+
+
+def refused_hello(state: MasterState, entry: WorkerRefused) -> Check:
+    """Why a hello was refused, as far as the ledger shows it."""
+    assert state.opened is not None
+    facts, member = entry.reason.facts, state.members.get(entry.worker)
+    ours = state.opened.software.hermes
+    other = facts.get("worker") != ours or (
+        facts.get("worker_protocol") != facts.get("master_protocol")
+    )
+    limit = state.settings.workers.max
+    holds: dict[str, bool] = {
+        "bad-name": rules.NAME.fullmatch(entry.worker) is None,
+        "other-version": other and facts.get("master") == ours,
+        "too-many": member is None and len(state.members) >= limit == facts.get("limit"),
+        "name-taken": member is not None and member.status == "alive",
+        "run-stopped": state.stopped is not None,
+    }
+    code = entry.reason.code
+    if code not in holds:
+        return unsettled(FROM_OUTSIDE)
+    return compare({code: True}, {code: holds[code]})
+
+
+def granted(state: MasterState, entry: BlocksGranted) -> Check:
+    """A grant: the next blocks of the walk, what was returned first."""
+    again = next_grant(state, entry.worker, *rules.free(state))
+    return compare(_grant_facts(entry), _grant_facts(again))
+
+
+def _grant_facts(entry: BlocksGranted) -> Numbers:
+    blocks = ", ".join(f"{r.first}..{r.last - 1}" for r in entry.ranges)
+    return {"grant": entry.number, "blocks": blocks, "size": entry.size, "batch": entry.batch}
+
+
+def returned(state: MasterState, entry: BlocksReturned) -> Check:
+    """All that a worker held goes back."""
+    held = rules.release(state.members[entry.worker], entry.reason)
+    numbers = [] if held is None else list(held.numbers)
+    return compare({"grants": list(entry.numbers)}, {"grants": numbers})
+
+
+def lost(state: MasterState, entry: WorkerLost) -> Check:
+    """A silence, which only the master heard, beyond the limit."""
+    limit, facts = state.settings.workers.lost, entry.reason.facts
+    silence = as_float(facts.get("silent"))
+    # The fact is rounded to a millisecond.
+    beyond = rules.silent(0, int((silence + 0.0005) * SECOND) + 1, limit)
+    alive = state.members[entry.worker].status == "alive"
+    recomputed = {"lost": beyond and alive, "limit": limit}
+    return compare({"lost": True, "limit": facts.get("limit")}, recomputed)
+
+
+def back(state: MasterState, entry: WorkerBack) -> Check:
+    """Whoever was lost is back with its next message."""
+    return compare({"was lost": True}, {"was lost": rules.comes_back(state.members[entry.worker])})
+
+
+def resend(state: MasterState, entry: ResendAsked, last: int) -> Check:
+    """The first number that is missing; `last`: the last one that this record consumes."""
+    first = state.members[entry.worker].taken.get(entry.incarnation, 0) + 1
+    # Within a record numbers are consumed one by one, and it names only the last of them.
+    wanted = entry.first if first <= entry.first <= max(first, last + 1) else first
+    return compare({"from": entry.first}, {"from": wanted})
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+def claimed(state: MasterState, entry: MasterStarted) -> Check:
+    """A master's term is the next."""
+    return compare({"term": entry.term}, {"term": state.authority.term + 1})
+
+
+def training(state: MasterState, entry: TrainingStarted) -> Check:
+    """As many workers as are expected are there."""
+    assert state.opened is not None
+    came = len(state.alive()) + sum(member.unable for member in state.members.values())
+    recomputed = {"workers": len(state.alive()), "enough": came >= state.opened.expect}
+    return compare({"workers": entry.workers, "enough": True}, recomputed)
+
+
+def stopped(state: MasterState, entry: RunStopped) -> Check:
+    """The stopping rule that held; or that all who came could not train, or brought only NaN."""
+    reason = entry.reason
+    rule = STOPS.get(reason.code)
+    if rule is None:
+        return unsettled(FROM_OUTSIDE)
+    recorded = {**of(reason), "status": entry.status}
+    return compare(recorded, {**of(rule(state, reason)), "status": entry.status})
+
+
+def _rule(state: MasterState, _reason: Reason) -> Reason | None:
+    return None if state.started is None else stopping.stopping_rule(state, state.time)
+
+
+def _seconds(state: MasterState, reason: Reason) -> Reason | None:
+    """Other events may have come into the same record later: its own time is no later than that."""
+    if state.started is None:
+        return None
+    seconds = as_float(reason.facts.get("seconds"))
+    now = state.started + int((seconds + 0.0005) * SECOND)
+    held = stopping.stopping_rule(state, min(now, state.time))
+    if held is None or held.code != "seconds":
+        return held
+    return Reason("seconds", {**held.facts, "seconds": seconds})
+
+
+def _of_the_model(_state: MasterState, reason: Reason) -> Reason | None:
+    found = _weighed(reason)
+    return None if found is None else Reason(f"global-{found.code}", found.facts)
+
+
+STOPS: dict[str, Callable[[MasterState, Reason], Reason | None]] = {
+    **dict.fromkeys(("accuracy", "loss", "patience", "samples", "versions"), _rule),
+    "seconds": _seconds,
+    "diverged": lambda state, _reason: stopping.diverged(state),
+    "no-worker-can-train": lambda state, _reason: stopping.nobody_can(state),
+    **dict.fromkeys(
+        ("global-loss-zero", "global-loss-negative", "global-loss-not-finite"), _of_the_model
+    ),
+}
+"""Code -> what says it again."""

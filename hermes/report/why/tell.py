@@ -1,0 +1,287 @@
+"""Why was it decided so? A decision about a worker in plain sentences, with its numbers. Pure."""
+
+from __future__ import annotations
+
+from hermes.report.why.decided import Decision
+from hermes.report.why.of_size import kept, resized
+from hermes.report.why.phrases import (
+    Say,
+    Setting,
+    Told,
+    apart,
+    clock,
+    fact,
+    listed,
+    loss,
+    many,
+    when,
+)
+from hermes.report.words import count, duration, size
+from hermes.values import SECOND
+
+# --- rounds -------------------------------------------------------------------------------------
+
+SHORT = SECOND // 10_000
+"""Times below are not worth a word."""
+
+VERDICTS = {"push": "pushed", "quiet": "stayed quiet", "veto": "vetoed"}
+
+
+def _round(decision: Decision, setting: Setting) -> Told:
+    details = decision.details
+    verdict = VERDICTS.get(details["verdict"], str(details["verdict"]))
+    again = f" of its start {details['start']}" if details["start"] > 1 else ""
+    title = f"round {details['round']}{again}, {when(decision, setting)}: {verdict}"
+    return Told(verdict, title, f"{_gate(decision)} {_work(decision)}")
+
+
+def _gate(decision: Decision) -> str:
+    facts, details = decision.reason.facts, decision.details
+    code, window = decision.reason.code, details["window"]
+    if code == "open":
+        return "The gate is open: every round is pushed."
+    if code == "loss-not-finite":
+        return (
+            f"Its probe loss is {facts.get('loss')}, not finite: the round is thrown away, and it "
+            "begins again from the newest version."
+        )
+    if code == "first-loss":
+        return (
+            f"Probe loss {loss(facts.get('loss'))} is the first of its window (since its start, or "
+            f"its last push): one loss has no spread.{_decay(decision)}"
+        )
+    losses = ", ".join(loss(value) for value in window)
+    if code == "no-spread":
+        return f"Its last {len(window)} probe losses are all alike ({losses}): z is not defined."
+    z, threshold = facts.get("z"), facts.get("threshold")
+    if not isinstance(z, float) or not isinstance(threshold, int | float):
+        return f"{code}."
+    shown, limit = apart(z, float(threshold))
+    side = "below" if z < 0 else "above"
+    sign = "<=" if z <= threshold else ">"
+    return (
+        f"Probe loss {loss(facts.get('loss'))} lies {shown.lstrip('-')} deviations {side} the mean "
+        f"{loss(facts.get('mean'))} of its last {len(window)} losses ({losses}): z = {shown} "
+        f"{sign} threshold {limit}.{_decay(decision)}"
+    )
+
+
+def _decay(decision: Decision) -> str:
+    details, before = decision.details, decision.reason.facts.get("threshold")
+    after = details["next_threshold"]
+    if details["verdict"] != "quiet" or not isinstance(before, int | float) or after == before:
+        return ""
+    rounds = details["quiet"]
+    return f" {rounds} quiet rounds in a row: the threshold gives way to {after:.2f}."
+
+
+def _work(decision: Decision) -> str:
+    details = decision.details
+    text = (
+        f"It trained {many(details['steps'], 'step')}, {many(details['samples'], 'sample')}, "
+        f"from version {details['base']} in {duration(details['busy'] / SECOND)}"
+    )
+    if details["waited"] < SHORT:
+        return f"{text}."
+    moved = details["moved"]
+    told = moved >= SHORT
+    under_way = f", {duration(moved / SECOND)} of it for tensors under way" if told else ""
+    return f"{text}, after waiting {duration(details['waited'] / SECOND)}{under_way}."
+
+
+# --- updates ------------------------------------------------------------------------------------
+
+
+def _taken(decision: Decision, setting: Setting) -> Told:
+    details = decision.details
+    stale = details["staleness"]
+    old = f", {many(stale, 'version')} old" if stale else ""
+    rounds = f" of {many(details['rounds'], 'round')}" if details["rounds"] > 1 else ""
+    body = (
+        f"Its update{rounds} from version {details['base']} ({many(details['samples'], 'sample')},"
+        f" {size(details['bytes'])}{old}) was taken {when(decision, setting)}."
+    )
+    return Told("taken", f"update taken, {when(decision, setting)}", body)
+
+
+def _merged(decision: Decision, setting: Setting) -> Told:
+    details = decision.details
+    version = details["merged_into"]
+    body = (
+        f"It was merged into version {version} ({clock(decision.at, setting)}, "
+        f"{_after(decision)}) {_weight(decision)}{_quorum(decision)}"
+    )
+    return Told("merged", f"merged into version {version} ({clock(decision.at, setting)})", body)
+
+
+def _after(decision: Decision) -> str:
+    arrived = decision.details["arrivals"].get(decision.worker, decision.at)
+    return f"{duration((decision.at - arrived) / SECOND)} after it was taken"
+
+
+def _weight(decision: Decision) -> str:
+    details, facts = decision.details, decision.reason.facts
+    weight, total = details["weight"], details["keep"] + details["total"]
+    share = weight / total if total else 0.0
+    if details["rule"] == "interpolate":
+        mine, theirs = loss(facts.get("loss_worker")), loss(facts.get("loss_global"))
+        return (
+            f"with weight {share:.3f} = (1/{mine}) / (1/{mine} + 1/{theirs}): its loss on "
+            f"validation is {mine}, the global model's {theirs}."
+        )
+    how = "its samples" if details["rule"] == "mean-by-samples" else "all weigh alike"
+    return f"with weight {share:.3f} = {weight:g} / {total:g} ({how})."
+
+
+def _quorum(decision: Decision) -> str:
+    arrivals: dict[str, int] = decision.details["arrivals"]
+    if decision.reason.code != "all-pushed" or len(arrivals) < 2:
+        return ""
+    first, last = min(arrivals, key=arrivals.__getitem__), max(arrivals, key=arrivals.__getitem__)
+    apart = duration((arrivals[last] - arrivals[first]) / SECOND)
+    return (
+        f" The version closed when all {len(arrivals)} alive had pushed: {last} was the last, "
+        f"{apart} after {first}."
+    )
+
+
+def _rejected(decision: Decision, setting: Setting) -> Told:
+    body = f"It was rejected {when(decision, setting)}: {_refusal(decision)}."
+    return Told("rejected", f"update rejected, {when(decision, setting)}", body)
+
+
+def _refusal(decision: Decision) -> str:
+    facts, code = decision.reason.facts, decision.reason.code
+    pattern = REFUSALS.get(code)
+    if pattern is not None:
+        try:
+            return pattern.format_map({k: loss(v) if "loss" in k else v for k, v in facts.items()})
+        except KeyError:
+            pass
+    numbers = ", ".join(f"{name} {fact(value)}" for name, value in facts.items())
+    return f"{code} ({numbers})" if numbers else code
+
+
+REFUSALS = {
+    "too-stale": "since its oldest step {staleness} versions were published, and "
+    "{max_staleness} are allowed",
+    "unknown-base": "it says that it started from version {base}, which is none of this run",
+    "malformed": "what it claims of its {claim} cannot be",
+    "unreadable": "its tensors could not be read ({why})",
+    "not-finite": "its tensor {tensor} holds NaN or infinity",
+    "wrong-names": "its tensors are not the model's ({missing} missing, {unexpected} unexpected; "
+    "the first is {tensor})",
+    "wrong-shape": "its tensor {tensor} is {found}, the model's {wanted}",
+    "wrong-dtype": "its tensor {tensor} is {found}, the model's {wanted}",
+    "loss-not-finite": "no weight can be made of its loss on validation, {loss_worker} (the global "
+    "model's is {loss_global})",
+    "loss-negative": "no weight can be made of a negative loss: {loss_worker} on validation (the "
+    "global model's is {loss_global})",
+    "loss-zero": "no weight can be made of a loss of zero: {loss_worker} on validation (the global "
+    "model's is {loss_global})",
+}
+"""Code -> why an update was rejected; `{...}` stand for facts."""
+
+
+# --- who comes and goes -------------------------------------------------------------------------
+
+ADMITTED = {
+    "admitted": "admitted",
+    "admitted-again": "admitted again, as a new process",
+    "admitted-by-new-master": "admitted by a new master",
+}
+
+
+def _admitted(decision: Decision, setting: Setting) -> Told:
+    details, code = decision.details, decision.reason.code
+    title = f"{ADMITTED[code]}, {when(decision, setting)}"
+    shard = f"{count(details['size'])} samples, batch {details['batch']}"
+    if code == "admitted":
+        first = f"{details['first']}, {count(details['train'])} train samples / {details['expect']}"
+        body = f"Its first shard: {shard} (the smaller of {first} workers expected)."
+    else:
+        body = f"Its shard stays {shard}."
+    software = details["software"] or {}
+    parts = [f"Hermes {software.get('hermes')}", f"Python {software.get('python')}"]
+    parts += [software["machine"]] if software.get("machine") else []
+    where = f" It runs {', '.join(parts)}." if software else ""
+    return Told("admitted", title, f"{body} It begins from version {details['base']}.{where}")
+
+
+REFUSED = {
+    "bad-name": "a name is {rule}",
+    "other-version": "it runs Hermes {worker}, the master {master}",
+    "too-many": "{limit} names have taken part, as many as may (workers.max)",
+    "name-taken": "another process of this name is heard, and it does not follow on that one",
+    "run-stopped": "the run had stopped",
+}
+
+
+def _refused(decision: Decision, setting: Setting) -> Told:
+    reason = decision.reason
+    try:
+        why = REFUSED[reason.code].format_map(reason.facts)
+    except KeyError:
+        why = reason.code
+    return Told("refused", f"refused, {when(decision, setting)}", f"It was not let in: {why}.")
+
+
+def _lost(decision: Decision, setting: Setting) -> Told:
+    facts = decision.reason.facts
+    body = (
+        f"It was silent for {fact(facts.get('silent'))} s, {fact(facts.get('limit'))} s are "
+        "allowed (workers.lost), and its topic had been read to its end. (The silence is what the "
+        "master heard: heartbeats are not in the ledger.)"
+    )
+    return Told("lost", f"declared lost, {when(decision, setting)}", body)
+
+
+def _back(decision: Decision, setting: Setting) -> Told:
+    body = "It was heard again: it takes part again, with new blocks."
+    return Told("back", f"back, {when(decision, setting)}", body)
+
+
+def _left(decision: Decision, setting: Setting) -> Told:
+    unable = (
+        " It cannot train this job, and is not waited for." if decision.details["unable"] else ""
+    )
+    why = decision.reason.code
+    return Told("left", f"left, {when(decision, setting)}", f"Its reason: {why}.{unable}")
+
+
+def _granted(decision: Decision, setting: Setting) -> Told:
+    details = decision.details
+    shard = f"{count(details['size'])} samples, batch {details['batch']}"
+    title = f"grant {details['grant']}, {when(decision, setting)}: {shard}"
+    return Told("granted", title, "The next blocks of the walk, those given back first.")
+
+
+def _returned(decision: Decision, setting: Setting) -> Told:
+    grants = listed([str(number) for number in decision.details["grants"]])
+    title = f"blocks given back, {when(decision, setting)}"
+    return Told("blocks given back", title, f"Grants {grants}: {decision.reason.code}.")
+
+
+def _resend(decision: Decision, setting: Setting) -> Told:
+    first = decision.reason.facts.get("first")
+    body = f"Its message {first} was missing, while later ones had come: it sends again from it on."
+    return Told("asked again", f"asked to send again, {when(decision, setting)}", body)
+
+
+SAY: dict[str, Say] = {
+    "round": _round,
+    "resized": resized,
+    "kept": kept,
+    "taken": _taken,
+    "merged": _merged,
+    "rejected": _rejected,
+    "admitted": _admitted,
+    "refused": _refused,
+    "lost": _lost,
+    "back": _back,
+    "left": _left,
+    "granted": _granted,
+    "returned": _returned,
+    "resend": _resend,
+}
+"""Kind -> its sentences; those about the run are in `why_run`."""
