@@ -1,4 +1,4 @@
-"""`hermes runs`, `status`, `logs` and `stop`: look at a run, or end it."""
+"""`hermes runs`, `logs` and `stop`: look at runs, or end one."""
 
 from __future__ import annotations
 
@@ -12,96 +12,20 @@ import typer
 
 from hermes.cli import options
 from hermes.cli.connect import BRIEF, connected
-from hermes.cli.seen import Seen, see, unfinished
+from hermes.cli.seen import unfinished
+from hermes.cli.status import print_json
 from hermes.cli.trouble import note
 from hermes.errors import HermesError, RunError
 
 if TYPE_CHECKING:
     from hermes.machine.state import MasterState
-    from hermes.report.story import Story
     from hermes.runtime.folder import RunFolder
     from hermes.runtime.observe import View
-    from hermes.runtime.quarantine import Quarantined
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")]
 
 STOP_PATIENCE = 10.0
 """Seconds in which a master that lives has stopped its run."""
-
-
-# --- status -------------------------------------------------------------------------------------
-
-
-def status(
-    run: options.Run = None,
-    out: options.Out = Path(),
-    broker: options.BrokerToAsk = None,
-    json_: options.Json = False,
-) -> None:
-    """How a run stands: its version, scores, workers, last decisions and re-sizings.
-
-    Asks the broker if it is there, else reads what the run left in its folder.
-    """
-    from hermes.report.story import Story
-
-    story = Story()
-    seen = see(run, out, broker, story.read)
-    if json_:
-        _print_json(_status_json(seen, story))
-        return
-    from hermes.report.tables import output, status_view
-
-    view = seen.view
-    place = f"live at {view.place}" if view.live else f"as saved in {view.place}"
-    shown = status_view(
-        view.state,
-        story,
-        run=view.run,
-        place=place,
-        condition=condition(seen),
-        storage=str(seen.storage) if seen.storage else "-",
-        quarantined=str(seen.quarantined) if seen.quarantined else "-",
-    )
-    output().print(shown, soft_wrap=True)
-
-
-def condition(seen: Seen) -> str:
-    """In words: running, waiting, finished and why, or left alone."""
-    from hermes.report.words import short
-
-    state = seen.view.state
-    if state.stopped is not None:
-        return f"{state.status}: {short(state.stopped)}"
-    if not seen.lives:
-        return "broken off: no sign of its master"
-    if state.started is None:
-        expect = state.opened.expect if state.opened else 0
-        return f"waiting for workers: {len(state.alive())} of {expect}"
-    return f"running, {len(state.alive())} workers"
-
-
-def _status_json(seen: Seen, story: Story) -> dict[str, Any]:
-    from hermes.report.tables import status_json
-
-    view = seen.view
-    return {
-        "run": view.run,
-        "source": "live" if view.live else "saved",
-        "place": view.place,
-        "broker": seen.broker,
-        "master_alive": seen.lives,
-        "storage": seen.storage._asdict() if seen.storage else None,
-        "quarantined": _quarantine_json(seen.quarantined),
-        **status_json(view.state, story),
-    }
-
-
-def _quarantine_json(found: Quarantined | None) -> dict[str, Any] | None:
-    import msgspec
-
-    if found is None:
-        return None
-    return {"count": found.total, "last": [msgspec.to_builtins(aside) for aside in found.last]}
 
 
 # --- runs ---------------------------------------------------------------------------------------
@@ -118,7 +42,7 @@ def runs(
         for row in _live_rows(broker):
             rows[row["run"]] = {**rows.get(row["run"], {}), **row}
     if json_:
-        _print_json({"runs": list(rows.values())})
+        print_json({"runs": list(rows.values())})
         return
     if not rows:
         note(f"no run in {(out / 'runs').absolute()}")
@@ -291,7 +215,7 @@ def _tell_stopped(view: View, *, already: bool, json_: bool, quiet: bool) -> Non
     if json_:
         stopped = {"code": state.stopped.code, "facts": state.stopped.facts}
         told = {"run": view.run, "status": state.status, "stop": stopped, "already": already}
-        _print_json(told)
+        print_json(told)
     elif not quiet:
         version = state.newest.version if state.newest else "none"
         before = " already, before we asked" if already else ""
@@ -338,8 +262,3 @@ def _only(alive: list[str], where: str) -> str:
         where=where,
         remedy=f"Say which: hermes stop {alive[0]}",
     )
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()

@@ -1,0 +1,152 @@
+"""`hermes status`: how does a run stand? Once, or for as long as it goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hermes.cli import options
+from hermes.cli.seen import Seen, see
+
+if TYPE_CHECKING:
+    from hermes.machine.state import MasterState
+    from hermes.messages import LedgerRecord
+    from hermes.runtime.quarantine import Quarantined
+
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        "-w",
+        envvar="HERMES_STATUS_WATCH",
+        help="Go on until the run is over, as its own terminal shows it. Ctrl-C leaves; the run "
+        "goes on.",
+    ),
+]
+Every = Annotated[
+    float | None,
+    typer.Option(
+        envvar="HERMES_STATUS_EVERY",
+        metavar="SECONDS",
+        min=0.25,
+        max=3600,
+        show_default="0.5; lines without a terminal: 3; --json: 1",
+        help="With --watch: between two pictures, lines or objects.",
+    ),
+]
+
+
+class Reading:
+    """What a status is told from, beside the state: reads a run's records in order."""
+
+    def __init__(self) -> None:
+        from hermes.report.live.recent import Recent
+        from hermes.report.story import Story
+
+        self.story, self.recent = Story(), Recent()
+
+    def take(self, record: LedgerRecord) -> None:
+        """Read one record more."""
+        self.story.read(record)
+        self.recent.read(record)
+
+
+def status(
+    run: options.Run = None,
+    watch: Watch = False,
+    every: Every = None,
+    out: options.Out = Path(),
+    broker: options.BrokerToAsk = None,
+    json_: options.Json = False,
+) -> None:
+    """How a run stands: its version, scores, workers, last decisions and re-sizings.
+
+    Asks the broker if it is there, else reads what the run left in its folder. With --watch it
+    shows a live run, from its log alone, until it is over, and then how it stands.
+    """
+    if watch:
+        from hermes.cli.watch import watch as follow
+
+        follow(run, out, broker, every, json_=json_)
+        return
+    reading = Reading()
+    tell(see(run, out, broker, reading.take), reading, json_=json_)
+
+
+def tell(seen: Seen, reading: Reading, *, json_: bool, resizes: bool = True) -> None:
+    """Print a status, once; with or without the re-sizings."""
+    state = seen.view.state
+    reading.recent.hear(seen.traffic, state.time)
+    if json_:
+        print_json(as_json(seen, reading))
+        return
+    from hermes.report.tables import output, status_view
+
+    view, console = seen.view, output()
+    lives = seen.lives or state.stopped is not None
+    place = f"live at {view.place}" if view.live else f"as saved in {view.place}"
+    facts = {
+        "run": f"{view.run} ({place})",
+        "state": condition(seen),
+        "storage": str(seen.storage) if seen.storage else "-",
+        "quarantined": str(seen.quarantined) if seen.quarantined else "-",
+    }
+    story = reading.story if resizes else None
+    shown = status_view(state, story, reading.recent, facts, console.width, lives=lives)
+    console.print(shown, soft_wrap=True)
+
+
+def condition(seen: Seen) -> str:
+    """In words: running, waiting, finished and why, or left alone."""
+    state = seen.view.state
+    if state.stopped is not None:
+        from hermes.report.words import short
+
+        return f"{state.status}: {short(state.stopped)}"
+    if not seen.lives:
+        return "broken off: no sign of its master"
+    return _going_on(state)
+
+
+def _going_on(state: MasterState) -> str:
+    from hermes.report.words import counted
+
+    if state.started is None:
+        expect = state.opened.expect if state.opened else 0
+        return f"waiting for workers: {len(state.alive())} of {expect}"
+    return f"running, {counted(len(state.alive()), 'worker')}"
+
+
+def as_json(seen: Seen, reading: Reading) -> dict[str, Any]:
+    """What `--json` prints; keys are only ever added."""
+    from hermes.report.tables import status_json
+
+    view = seen.view
+    return {
+        "run": view.run,
+        "source": "live" if view.live else "saved",
+        "place": view.place,
+        "broker": seen.broker,
+        "master_alive": seen.lives,
+        "storage": seen.storage._asdict() if seen.storage else None,
+        "quarantined": _quarantine_json(seen.quarantined),
+        **status_json(view.state, reading.story, reading.recent, lives=seen.lives),
+    }
+
+
+def _quarantine_json(found: Quarantined | None) -> dict[str, Any] | None:
+    import msgspec
+
+    if found is None:
+        return None
+    return {"count": found.total, "last": [msgspec.to_builtins(aside) for aside in found.last]}
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One object on stdout."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
