@@ -1,0 +1,81 @@
+"""MNIST with a small convolutional network (108 618 parameters), in PyTorch.
+
+    hermes check examples/mnist.py -- mnist.npz      # tries it, and says what a run will cost
+    hermes run examples/mnist.py -- mnist.npz
+    python examples/mnist.py -- mnist.npz            # a master; workers elsewhere: hermes worker
+    hermes run examples/mnist.py -- --smoke          # seconds, and no file: the digits of Hermes
+
+mnist.npz holds x_train (60000, 28, 28) and x_test (10000, 28, 28), uint8, and their labels y_train
+and y_test. It is what `keras.datasets.mnist` keeps as ~/.keras/datasets/mnist.npz; or, by hand:
+
+    one, two = (torchvision.datasets.MNIST("data", train=t, download=True) for t in (True, False))
+    numpy.savez("mnist.npz", x_train=one.data, y_train=one.targets,
+                x_test=two.data, y_test=two.targets)
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+import hermes
+from hermes.errors import JobError
+
+
+class Net(nn.Module):
+    """Two convolutions, each followed by pooling, and two linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 3)
+        self.conv2 = nn.Conv2d(16, 32, 3)
+        self.pool = nn.MaxPool2d(2)
+        self.fc1 = nn.Linear(32 * 5 * 5, 128)
+        self.fc2 = nn.Linear(128, 10)
+
+    def forward(self, x):
+        x = x.float().unsqueeze(1) / 255  # images travel as bytes: a quarter of the floats
+        x = self.pool(torch.relu(self.conv1(x)))
+        x = self.pool(torch.relu(self.conv2(x)))
+        return self.fc2(torch.relu(self.fc1(x.flatten(1))))
+
+
+def images(path):
+    """What the file holds; called on the master alone."""
+    train, test = hermes.data.npz(path)
+    if not isinstance(train, tuple) or train[0].shape[1:] != (28, 28):
+        raise JobError(
+            f"{path} is not MNIST",
+            remedy="It needs x_train (n, 28, 28), y_train (n,), x_test and y_test; see the top of "
+            "examples/mnist.py.",
+        )
+    return train, test
+
+
+def digits():
+    """The 8 x 8 digits that come with Hermes, enlarged to 28 x 28 bytes."""
+    x, y = hermes.data.digits()
+    large = np.kron(x[:400] * 255, np.ones((3, 3))).astype(np.uint8)
+    return np.pad(large, ((0, 0), (2, 2), (2, 2))), y[:400]
+
+
+def job(args):
+    smoke = args == ["--smoke"]
+    if len(args) != 1:
+        raise JobError(
+            "examples/mnist.py needs one file",
+            remedy="hermes run examples/mnist.py -- mnist.npz (what it holds: see its top); "
+            "to try without a file: -- --smoke",
+        )
+    return hermes.Job(
+        model=Net,
+        data=digits if smoke else lambda: images(args[0]),
+        loss=nn.CrossEntropyLoss(),
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9),
+        batch=32,
+        round=hermes.Round(epochs=1),  # short rounds: an update soon, however slow the device
+        stop=hermes.Stop(versions=1) if smoke else hermes.Stop(samples=600_000, patience=50),
+    )
+
+
+if __name__ == "__main__":
+    hermes.main(job)

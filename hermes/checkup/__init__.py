@@ -1,0 +1,1 @@
+"""What does a job come to, before anything is started? `hermes check`, in steps."""

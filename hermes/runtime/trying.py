@@ -1,0 +1,101 @@
+"""Is a job fit to be trained? What a master tries before anything is sent, and what a worker does
+with what it was sent; `hermes check` does the same, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from hermes.blame import place_of
+from hermes.chance import generator
+from hermes.data.prepare import Prepared, prepare
+from hermes.errors import JobError
+from hermes.job import Job
+from hermes.jobfile import build
+from hermes.messages import JobSource
+from hermes.policy.allocate import first_size
+from hermes.policy.presets import Settings
+from hermes.train import Trainer, make_trainer, starting_weights
+from hermes.train.fit import check_fit
+from hermes.values import Tensors
+
+
+class Trial(NamedTuple):
+    """One thing that is tried; `run` raises `JobError`."""
+
+    name: str
+    run: Callable[[], object]
+
+
+def prepared_data(job: Job, settings: Settings, seed: int, expect: int, workdir: Path) -> Prepared:
+    """The job's data as a run of `expect` workers needs it; what has to lie on disk meanwhile has
+    no name there, under `workdir`. Raises `JobError`."""
+    return prepare(
+        job.data,
+        job.split,
+        seed,
+        lambda train: first_size(settings.size, train, expect),
+        workdir,
+    )
+
+
+def fresh_trainer(job: Job, seed: int) -> Trainer:
+    """The job's model and optimizer, drawn from the run's seed. Raises `JobError`."""
+    return make_trainer(job, generator(seed, "init"))
+
+
+def rebuilt(source: JobSource, seed: int, device: str | None) -> tuple[Job, Trainer]:
+    """Job and trainer from the text that travels, as a worker has them; `device`: None for the
+    job's own. Raises `JobError`."""
+    job = build(source.text, source.name, source.args).on(device)
+    return job, fresh_trainer(job, seed)
+
+
+def model_trials(job: Job, seed: int, trainer: Trainer) -> Iterator[Trial]:
+    """What is tried of the model alone; `trainer` ends with the run's first weights."""
+    yield Trial("starting weights", partial(starting_weights, job, trainer))
+    yield Trial("the same model again", partial(_same_again, job, seed, trainer))
+
+
+def fit_trials(job: Job, prepared: Prepared, trainer: Trainer) -> Iterator[Trial]:
+    """What is tried of model and data together; the trainer is then as it was."""
+    batch = prepared.first(job.batch)
+    yield Trial("one step and an evaluation", partial(check_fit, job, trainer, batch))
+    for extreme in prepared.extremes():
+        yield Trial("smallest and largest label", partial(trainer.evaluate, [extreme]))
+
+
+Shapes: TypeAlias = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Tensors by name: type and shape."""
+
+
+def shapes_of(weights: Tensors) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Names, types and shapes of a model's tensors."""
+    return {name: (str(array.dtype), array.shape) for name, array in weights.items()}
+
+
+def difference(first: Shapes, second: Shapes) -> str:
+    """The first tensor in which two models differ, in words; "" where they do not."""
+    for name in sorted(first.keys() | second.keys()):
+        if name not in second:
+            return f"{name!r} is missing"
+        if name not in first:
+            return f"{name!r} is new"
+        if first[name] != second[name]:
+            (one, one_shape), (two, two_shape) = first[name], second[name]
+            return f"{name!r} was {one} {tuple(one_shape)} and is {two} {tuple(two_shape)}"
+    return ""
+
+
+def _same_again(job: Job, seed: int, trainer: Trainer) -> None:
+    """Master and workers each call `model()`: all of them must get tensors of the same shapes."""
+    found = difference(shapes_of(trainer.weights()), shapes_of(fresh_trainer(job, seed).weights()))
+    if found:
+        raise JobError(
+            f"model() gives another model each time it is called: at the second call {found}",
+            where=place_of(job.model),
+            remedy="Master and workers each call it: let it build the same layers every time, "
+            "without chance and without what an earlier call has left.",
+        )
