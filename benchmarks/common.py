@@ -19,6 +19,8 @@ from hermes.broker.control import Child, Kind
 
 README = Path(__file__).with_name("README.md")
 KINDS: tuple[Kind, ...] = ("embedded", "apache")
+HIDDEN = argparse.SUPPRESS
+"""Help of what a benchmark calls itself with."""
 
 
 @contextmanager

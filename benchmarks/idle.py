@@ -29,9 +29,13 @@ BARS = {"apache": 1.0, "embedded": 3.0}
 
 
 @contextmanager
-def program(*arguments: object, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """`hermes ARGUMENTS`, its output in a file; ended afterwards."""
-    command = [sys.executable, "-m", "hermes", *map(str, arguments)]
+def program(
+    *arguments: object, folder: Path, core: int | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """`hermes ARGUMENTS`, its output in a file, on one core alone where one is named; ended
+    afterwards."""
+    pinned = [] if core is None else ["taskset", "-c", str(core)]
+    command = [*pinned, sys.executable, "-m", "hermes", *map(str, arguments)]
     environment = {**os.environ, "HERMES_CONFIG": str(folder), "HERMES_STATE": str(folder)}
     output = folder / f"{arguments[0]}.out"
     with output.open("w") as file:

@@ -14,8 +14,11 @@ from hermes.transport.log import Record
 from hermes.transport.tensors import Assembler, chunk_of
 from hermes.values import Payload
 
-LIMIT = 32 << 20
-"""Bytes kept, at most: a larger model is rather transferred twice than held twice."""
+LIMIT = 64 << 20
+"""Bytes kept, at most: a dozen workers' updates of a million parameters."""
+
+LARGEST = 32 << 20
+"""Bytes of one payload, at most: a larger model is rather transferred twice than held twice."""
 
 OVERHEAD = 1024
 """Bytes that a record costs beside its value: a flood of tiny ones is bounded, too."""
@@ -53,7 +56,7 @@ class ChunkKeeper:
         if kept is None:
             if self._kept and self._seen - next(iter(self._kept.values())).last > STALE:
                 self._drop(next(iter(self._kept)))
-            if self._size + size > self._limit:
+            if size > LARGEST or self._size + size > self._limit:
                 return
             self._size += size
             kept = Kept([], size, 0)

@@ -80,9 +80,15 @@ class Inbox:
 
     def poll(self, timeout: float, limit: int = 500) -> Iterator[Event]:
         """What one poll brings, as events; it waits `timeout` seconds at most. A record is looked
-        at only once the event before it was taken. Raises `HermesError`."""
+        at only once the event before it was taken; of a worker's chunks one is told. Raises
+        `HermesError`."""
+        heard: set[str] = set()
         for record in self._reader.poll(timeout, limit=limit):
             event = self._event_of(record)
+            if isinstance(event, ChunkSeen):
+                if event.worker in heard:
+                    continue
+                heard.add(event.worker)
             if event is not None:
                 yield event
 

@@ -10,6 +10,7 @@ more: what is asked of them when, and how long a broker is waited for, is decide
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 import warnings
@@ -54,6 +55,9 @@ _RETRY = 20
 
 _POLLED = 500
 """Records taken from the library at once."""
+
+_PIECE = 128 << 10
+"""Bytes that a socket is asked for at once: below what glibc would map and unmap each time."""
 
 _MAYBE_DONE = (
     trouble.OutOfOrderSequenceNumberError,
@@ -128,11 +132,23 @@ class _Client(KafkaNetClient):  # type: ignore[misc]
         return asked
 
 
+class _Wide(socket.socket):
+    """Reads in large pieces: the library asks for 4 KiB at a time, a thousand times a payload."""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """What is there, up to `PIECE` bytes, however little was asked for."""
+        return super().recv(max(size, _PIECE), flags)
+
+
 class _Socket(KafkaNetSocket):  # type: ignore[misc]
-    """Plain sockets, chosen as the "proxy" `hermes://`: unlike the library's own they are closed
-    when a connection attempt fails, so that an outage does not pile them up."""
+    """Plain sockets, chosen as the "proxy" `hermes://`: unlike the library's own they read in large
+    pieces, and are closed when a connection attempt fails, so that an outage does not pile them
+    up."""
 
     SCHEMES = ("hermes",)
+
+    def socket(self, *kind: int) -> socket.socket:
+        return _Wide(*kind)
 
     async def sock_connect(self, net: Any, sock: Any, *place: Any, **limits: Any) -> Any:
         try:
