@@ -1,7 +1,8 @@
 """Hermes: a trainer for clusters of unequal edge devices, driven by Kafka: the run is the log.
 
-What a job file needs is here (`Job`, `Stop`, `Round`, `Split`, `data`, `nn`, `main`). All of it
-is imported at its first use, so that `import hermes` costs next to nothing.
+What a job file needs is here (`Job`, `Stop`, `Round`, `Split`, `data`, `nn`, `main`), and
+`worker_main`, for a worker as a program. All of it is imported at its first use, so that `import
+hermes` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Job", "Round", "Split", "Stop", "__version__", "data", "main", "nn"]
+__all__ = ["Job", "Round", "Split", "Stop", "__version__", "data", "main", "nn", "worker_main"]
 
 
 def main(job: Job) -> None:
@@ -24,6 +25,13 @@ def main(job: Job) -> None:
     from hermes.cli.entry import job_main
 
     job_main(job)
+
+
+def worker_main() -> None:
+    """Be a worker (`python WORKER.py`), with the flags of `hermes worker`."""
+    from hermes.cli.entry import worker_main
+
+    worker_main()
 
 
 def __getattr__(name: str) -> object:

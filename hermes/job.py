@@ -1,37 +1,20 @@
-"""What does a user write, and is it sound? The `Job`, and how a job file becomes one.
-
-Everything that a user's own code raises ends as one `JobError`: what happened, FILE:LINE of the
-user's innermost line, and what to do about it.
-"""
+"""What does a user write, and is it sound? The `Job`."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import inspect
-import io
-import linecache
+import copy
 import math
 import re
-import sys
-import tokenize
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from hermes.errors import HermesError, JobError
+from hermes.blame import call_user, kind_of, line_now, place_of
+from hermes.errors import JobError
 
-if TYPE_CHECKING:
-    from hermes.train.protocol import Batch, Trainer
-
-MODULE = "hermes_job"
-"""The name under which a job file is executed; its `__name__` is thus not "__main__"."""
-
-Result = TypeVar("Result")
-
-
-# --- what a user writes -------------------------------------------------------------------------
+DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
+"""How a device is spelt."""
 
 
 class Split(NamedTuple):
@@ -98,13 +81,14 @@ class Job:
     """
 
     model: Callable[[], Any]
-    """A factory of the model."""
+    """A factory of the model: of torch or of `hermes.nn`."""
     data: Callable[[], Any]
     """Gives the samples (`hermes.data`); called once, on the master."""
     optimizer: Callable[[Any], Any]
-    """Gives the optimizer of these parameters."""
+    """Gives the optimizer of these parameters: `lambda params: torch.optim.SGD(params, lr=0.1)`."""
     loss: Any
-    """Of outputs and labels, such as `hermes.nn.CrossEntropy()`."""
+    """Of outputs and labels, such as `torch.nn.CrossEntropyLoss()`; for a model of `hermes.nn`,
+    `hermes.nn.CrossEntropy()`."""
     batch: int = 32
     """Samples of an optimizer step."""
     stop: Stop = field(default_factory=Stop)
@@ -116,10 +100,15 @@ class Job:
     metric: str | Callable[[Any, Any], float] | None = "accuracy"
     """Beside the loss: "accuracy", a function of (outputs, labels) that gives a batch's mean, or
     None."""
+    clip: Callable[[Any], Any] | None = None
+    """Called with the parameters between backward and step:
+    `lambda params: nn.utils.clip_grad_norm_(params, 1.0)`."""
+    autocast: Callable[[], Any] | None = None
+    """Gives the context of forward and loss: `lambda: torch.autocast("cpu", torch.bfloat16)`."""
     split: Split = field(default_factory=Split)
     """Also given as a plain tuple of four."""
     device: str = "auto"
-    """"auto", "cpu", "cuda", "cuda:0", "mps"."""
+    """"auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:0", "mps"; --device beats it."""
     include: Sequence[str] = ()
     """Files beside the job that travel with it."""
     requires: Sequence[str] = ()
@@ -128,10 +117,13 @@ class Job:
     """A .safetensors file of starting weights, on the master; None: drawn from the seed."""
     place: str = field(default="", init=False, repr=False, compare=False)
     """FILE:LINE of the job file where it was made; "" elsewhere."""
+    device_from: str = field(default="", init=False, repr=False, compare=False)
+    """Who names the device: FILE:LINE, or the flag that beats it."""
 
     def __post_init__(self) -> None:
         # Not `replace`: a frozen value may settle its own form while it is made.
-        object.__setattr__(self, "place", _line_now())
+        object.__setattr__(self, "place", line_now())
+        object.__setattr__(self, "device_from", self.place)
         object.__setattr__(self, "split", _split_of(self.split))
         for name in ("include", "requires"):
             object.__setattr__(self, name, _texts_of(name, getattr(self, name)))
@@ -146,8 +138,7 @@ class Job:
             'It is "accuracy", None, or a function of (outputs, labels).',
         )
         _require(
-            isinstance(self.device, str)
-            and re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None,
+            isinstance(self.device, str) and re.fullmatch(DEVICES, self.device) is not None,
             f"Job.device is {self.device!r}",
             "It is auto, cpu, cuda, cuda:N or mps.",
         )
@@ -168,6 +159,15 @@ class Job:
             if getattr(values, part.name) is not None
         }
 
+    def on(self, device: str | None) -> Job:
+        """The same job on this device; None: on its own."""
+        if device is None:
+            return self
+        moved = copy.copy(self)
+        object.__setattr__(moved, "device", device)
+        object.__setattr__(moved, "device_from", "--device")
+        return moved
+
     def factor(self, progress: float) -> float:
         """The schedule's factor of the learning rate at this progress; 1 without a schedule."""
         if self.schedule is None:
@@ -186,21 +186,28 @@ def _check_callables(job: Job) -> None:
     examples = {
         "model": "a function that builds the model, not the model itself",
         "data": "a function that gives the samples, not the samples themselves",
-        "optimizer": "a function of the parameters: lambda params: hermes.nn.SGD(params, lr=0.1)",
+        "optimizer": "a function of the parameters: lambda params: torch.optim.SGD(params, lr=0.1)",
     }
     for name, meant in examples.items():
         value = getattr(job, name)
-        _require(callable(value), f"Job.{name} is {_kind(value)}", f"It is {meant}.")
+        _require(callable(value), f"Job.{name} is {kind_of(value)}", f"It is {meant}.")
     _require(
         job.loss is not None and not isinstance(job.loss, type | str),
         f"Job.loss is {job.loss!r}",
-        "It is a loss, made: loss=hermes.nn.CrossEntropy() (with its parentheses).",
+        "It is a loss, made: loss=torch.nn.CrossEntropyLoss() (with its parentheses).",
     )
-    _require(
-        job.schedule is None or callable(job.schedule),
-        f"Job.schedule is {_kind(job.schedule)}",
-        "It is a function of the progress, 0 to 1, that gives a factor; or None.",
-    )
+    meanings = {
+        "schedule": "a function of the progress, 0 to 1, that gives a factor",
+        "clip": "a function of the parameters: lambda params: nn.utils.clip_grad_norm_(params, 1)",
+        "autocast": 'a function that gives a context: lambda: torch.autocast("cpu")',
+    }
+    for name, meant in meanings.items():
+        value = getattr(job, name)
+        _require(
+            value is None or callable(value),
+            f"Job.{name} is {kind_of(value)}",
+            f"It is {meant}; or None.",
+        )
 
 
 def _split_of(value: Any) -> Split:
@@ -226,7 +233,7 @@ def _texts_of(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _check_type(name: str, value: object, wanted: type, remedy: str) -> None:
-    _require(isinstance(value, wanted), f"Job.{name} is {_kind(value)}", remedy)
+    _require(isinstance(value, wanted), f"Job.{name} is {kind_of(value)}", remedy)
 
 
 def _check_count(owner: str, name: str, value: object, *, optional: bool) -> None:
@@ -247,261 +254,3 @@ def _is_number(value: object) -> bool:
 def _require(holds: bool, what: str, remedy: str) -> None:
     if not holds:
         raise JobError(what, remedy=remedy)
-
-
-def _kind(value: object) -> str:
-    return "None" if value is None else f"of type {type(value).__name__}"
-
-
-# --- a job file becomes a job -------------------------------------------------------------------
-
-
-class Source(NamedTuple):
-    """A job file, as it travels."""
-
-    name: str
-    """As the user named it; what messages show."""
-    text: str
-
-
-def load_source(path: str | Path) -> Source:
-    """Read a job file. Raises `JobError` if it is missing or is not Python text."""
-    where = str(path)
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise JobError("there is no such job file", where=where, remedy="Check the path.") from None
-    except IsADirectoryError:
-        raise JobError(
-            "this is a folder, not a job file", where=where, remedy="Name the .py file in it."
-        ) from None
-    except OSError as error:
-        raise JobError(
-            f"the job file cannot be read: {error.strerror}",
-            where=where,
-            remedy="Check that it is an ordinary file that you may read.",
-        ) from None
-    try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        text = data.decode(encoding)
-    except (SyntaxError, UnicodeDecodeError):
-        text = "\0"
-    if "\0" in text:
-        raise JobError(
-            "the job file is not text", where=where, remedy="It is Python source, saved as UTF-8."
-        )
-    return Source(where, text)
-
-
-def build(source: str, filename: str, args: Sequence[str] = ()) -> Job:
-    """The job in this source: its `job`, or what its function `job(args)` gives.
-
-    Raises `JobError` with FILE:LINE for whatever is wrong with it.
-    """
-    code = _compile(source, filename)
-    # So that a traceback shows the user's lines even where the file itself is not.
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    module = ModuleType(MODULE)
-    module.__file__ = filename
-    sys.modules[MODULE] = module  # dataclasses, among others, look their own module up
-    call_user("the job file", exec, code, vars(module))
-    job = _job_of(module, filename, args)
-    _check_requires(job, filename)
-    return job
-
-
-def _compile(source: str, filename: str) -> Any:
-    try:
-        return compile(source, filename, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:  # ValueError: a null byte, before Python 3.12
-        line = getattr(error, "lineno", None) or 1
-        text = (getattr(error, "text", None) or "").strip()
-        raise JobError(
-            f"the job file is not Python: {getattr(error, 'msg', None) or error}",
-            where=f"{filename}:{line}",
-            remedy=f"Mend this line: {text}" if text else "Mend this line.",
-        ) from None
-
-
-def _job_of(module: ModuleType, filename: str, args: Sequence[str]) -> Job:
-    found = vars(module).get("job")
-    if found is None:
-        others = [name for name, value in vars(module).items() if isinstance(value, Job)]
-        raise JobError(
-            "the job file defines no `job`",
-            where=filename,
-            remedy=f"It has a Job named {others[0]!r}: name it `job`."
-            if others
-            else "End it with: job = hermes.Job(model=..., data=..., optimizer=..., loss=...)",
-        )
-    if isinstance(found, Job):
-        if args:
-            raise JobError(
-                f"the job takes no ARGS, and was given: {' '.join(args)}",
-                where=filename,
-                remedy="Leave them out, or write a function: def job(args): return hermes.Job(...)",
-            )
-        return found
-    if not callable(found) or isinstance(found, type):
-        raise JobError(
-            f"`job` is {_kind(found)}",
-            where=filename,
-            remedy="It is a hermes.Job, or a function job(args) that returns one.",
-        )
-    made = call_user("job(args)", found, list(args))
-    if not isinstance(made, Job):
-        raise JobError(
-            f"job(args) returned {'None' if made is None else f'a {type(made).__name__}'}",
-            where=place_of(found),
-            remedy="It returns a hermes.Job.",
-        )
-    return made
-
-
-def _check_requires(job: Job, filename: str) -> None:
-    """Names alone: which release is wanted is pip's to judge."""
-    for wanted in job.requires:
-        name = re.split(r"[^A-Za-z0-9._-]", wanted.strip(), maxsplit=1)[0]
-        try:
-            importlib.metadata.distribution(name)
-        except (importlib.metadata.PackageNotFoundError, ValueError):
-            raise JobError(
-                f"the job requires {wanted!r}, which is not installed here",
-                where=filename,
-                remedy=_pip(f"'{wanted}'"),
-            ) from None
-
-
-# --- whose line was it? -------------------------------------------------------------------------
-
-
-def call_user(doing: str, function: Callable[..., Result], *args: Any) -> Result:
-    """Call what the user wrote. What it raises becomes a `JobError` (see `blame`)."""
-    try:
-        return function(*args)
-    except (Exception, SystemExit) as error:  # user code may raise anything
-        raise blame(doing, error, place_of(function)) from error
-
-
-def blame(doing: str, error: BaseException, otherwise: str = "") -> HermesError:
-    """What user code raised, as one message that names the user's innermost line.
-
-    `otherwise`: the place to name where no line of the user's was running.
-    Errors of ours that are not a mistake in the job (a full disk) keep their kind.
-    """
-    line = _line_of(error.__traceback__)
-    where = line or otherwise
-    if isinstance(error, JobError):
-        if not line or error.where in ("", line):
-            return JobError(error.what, where=error.where or where, remedy=error.remedy)
-        return JobError(f"{error.where}: {error.what}", where=line, remedy=error.remedy)
-    if isinstance(error, HermesError):
-        return type(error)(error.what, where=error.where, remedy=error.remedy)
-    if isinstance(error, SystemExit):
-        return JobError(
-            f"{doing} leaves the program (exit code {error.code})",
-            where=where,
-            remedy="A job file only defines a job: guard what else it does with "
-            'if __name__ == "__main__":',
-        )
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return _missing_module(doing, error.name, where)
-    text = " ".join(str(error).split())[:500]
-    return JobError(
-        f"{doing} raises {type(error).__name__}{': ' if text else ''}{text}",
-        where=where,
-        remedy="Mend that line; `hermes run JOB.py` tries the job before it starts anything.",
-    )
-
-
-def blame_batch(job: Job, error: Exception, batch: Batch) -> HermesError:
-    """As `blame`, for what a model, loss or metric raises on a batch; tells the batch's shapes."""
-    x, y = batch
-    found = blame("the model", error)
-    if not isinstance(found, JobError):
-        return found
-    what = f"{found.what}; the batch is x {x.dtype} {x.shape}, y {y.dtype} {y.shape}"
-    return JobError(what, where=found.where or place_of(job.model), remedy=found.remedy)
-
-
-def place_of(function: Any) -> str:
-    """FILE:LINE where a function of the job file begins; "" where that is not known."""
-    code = getattr(function, "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""
-
-
-def _line_of(traceback: TracebackType | None) -> str:
-    """FILE:LINE of the innermost frame that runs the job file; "" if there is none."""
-    place = ""
-    while traceback is not None:
-        frame = traceback.tb_frame
-        if frame.f_globals.get("__name__") == MODULE:
-            place = f"{frame.f_code.co_filename}:{traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return place
-
-
-def _line_now() -> str:
-    """FILE:LINE of the job file that is being run just now; "" if none is."""
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__") != MODULE:
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
-
-
-PIP_NAMES: Mapping[str, str] = {
-    "PIL": "pillow",
-    "cv2": "opencv-python-headless",
-    "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
-    "yaml": "pyyaml",
-}
-"""Modules whose package has another name."""
-
-
-def _missing_module(doing: str, name: str, where: str) -> JobError:
-    root = name.partition(".")[0]
-    folder = Path(where.rpartition(":")[0]).parent
-    what = f"{doing} needs the module {name!r}, which is not here"
-    if root in sys.modules:  # the package is there, that part of it is not
-        remedy = f"{root!r} is installed; check the rest of the name, and its release."
-    elif where and ((folder / f"{root}.py").is_file() or (folder / root).is_dir()):
-        remedy = (
-            f"{root!r} lies beside the job file, but only the job file travels: move what it "
-            "defines into the job file, or install it as a package on the master and all workers."
-        )
-    else:
-        remedy = _pip(PIP_NAMES.get(root, root))
-    return JobError(what, where=where, remedy=remedy)
-
-
-def _pip(name: str) -> str:
-    return f"pip install {name}, on the master and all workers."
-
-
-# --- does it fit together? ----------------------------------------------------------------------
-
-
-def check_fit(job: Job, trainer: Trainer, batch: Batch) -> float:
-    """Train one step on `batch` and evaluate it; the loss. The trainer is then as it was.
-
-    Raises `JobError` where shapes do not fit (names both), labels are out of range, the loss is
-    not finite, or the schedule, loss or metric raises.
-    """
-    for progress in (0.0, 0.5, 1.0):
-        job.factor(progress)
-    before = trainer.weights()
-    try:
-        loss = trainer.step(*batch, 1.0)
-        trainer.evaluate([batch])
-    finally:
-        trainer.load(before)
-        trainer.reset_optimizer()
-    if not math.isfinite(loss):
-        raise JobError(
-            f"the loss of the first step is {loss}",
-            where=place_of(job.model),
-            remedy="Scale x to about 0 .. 1, and look for a log or a division by zero in the "
-            "model and the loss.",
-        )
-    return loss

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hermes.cli import brokers, clean, look, train, work
+from hermes.cli import brokers, check, clean, export, look, report, status, train, why, work
 
 EPILOG = (
     "Exit codes: 0 done, 1 a defect of ours, 2 wrong usage, configuration, job or run id, "
@@ -42,13 +42,17 @@ def _program(
     del version
 
 
+app.command()(check.check)
 app.command()(train.demo)
 app.command()(train.run)
 app.command()(train.master)
 app.command()(work.worker)
 app.add_typer(brokers.app, name="broker")
 app.command()(look.runs)
-app.command()(look.status)
+app.command()(status.status)
+app.command()(report.report)
+app.command()(why.why)
+app.command()(export.export)
 app.command()(look.logs)
 app.command()(look.stop)
 app.command()(clean.clean)

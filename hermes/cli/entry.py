@@ -40,14 +40,24 @@ def job_main(job: object) -> NoReturn:
     from hermes.job import Job
 
     file = getattr(sys.modules["__main__"], "__file__", None)
+    if file == "<stdin>":
+        file = None
     if file is None or not (isinstance(job, Job) or callable(job)):
         trouble = JobError(
             "hermes.main(job) runs the job of a file",
             where=file or "",
-            remedy="End the file with: hermes.main(job), where job is its hermes.Job.",
+            remedy="End the file with: hermes.main(job), where job is its hermes.Job."
+            if file
+            else "What was typed here is known to this process alone, and workers build the job "
+            "from a file's text: write it into a file that ends with hermes.main(job).",
         )
         sys.exit(exit_code_of(trouble))
     main(["master", *sys.argv[1:], file] if "--" not in sys.argv else _before_args(file))
+
+
+def worker_main() -> NoReturn:
+    """`hermes.worker_main()`: `hermes worker`, with the flags that the program was given."""
+    main(["worker", *sys.argv[1:]])
 
 
 def _before_args(file: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -156,14 +157,17 @@ Threads = Annotated[
         envvar="HERMES_THREADS",
         metavar="N",
         min=1,
-        show_default="1",
+        show_default="1 a worker where several share a machine, else all cores; NumPy: 1",
         help="Threads that a process computes with.",
     ),
 ]
 Device = Annotated[
-    str,
+    str | None,
     typer.Option(
-        envvar="HERMES_DEVICE", metavar="NAME", help="auto or cpu: NumPy computes on the CPU."
+        envvar="HERMES_DEVICE",
+        metavar="NAME",
+        show_default="the job's, else auto",
+        help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:0 or mps; hermes.nn: the CPU.",
     ),
 ]
 Patience = Annotated[
@@ -188,27 +192,34 @@ Json = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="HERMES_QUIET", help="No progress.")]
 
 
-def limit_threads(threads: int | None) -> None:
+def limit_threads(threads: int | None) -> int | None:
     """Tell the numeric libraries, which read this when they are loaded: call it before NumPy is.
 
-    Without --threads, what the user has set for a library stays.
+    Without --threads, what the user has set for a library stays. Returns what somebody has asked
+    for, None where nobody has: then torch, which can be told later, gets what there is to spare.
     """
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    asked = int(said) if threads is None and said.isdecimal() and int(said) else threads
     if "numpy" in sys.modules:
-        return
+        return asked
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         if threads is not None:
             os.environ[name] = str(threads)
         else:
             os.environ.setdefault(name, "1")
+    return asked
 
 
-def checked_device(device: str) -> None:
-    """Raise `UsageError` for a device that cannot be had."""
+def checked_device(device: str | None) -> str | None:
+    """The device; raises `UsageError` for what is no device's name. Whether it is here is seen with
+    the job."""
     from hermes.errors import UsageError
+    from hermes.job import DEVICES
 
-    if device not in ("auto", "cpu"):
+    if device is not None and re.fullmatch(DEVICES, device) is None:
         raise UsageError(
-            f"the device {device!r} cannot be had",
+            f"there is no device {device!r}",
             where="--device",
-            remedy="Jobs compute with NumPy, on the CPU: leave it out, or --device cpu.",
+            remedy="It is auto, cpu, cuda, cuda:N (N from 0 up) or mps.",
         )
+    return device

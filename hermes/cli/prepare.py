@@ -36,12 +36,13 @@ class Wishes(NamedTuple):
     run: str | None
     key_file: Path | None
     ask: bool
+    device: str | None = None
 
 
 def master_options(wishes: Wishes, expect: int) -> MasterOptions:
     """The options of a master. Raises `JobError`, `SettingError`, `UsageError`, `RunError`."""
     from hermes.broker.places import cache_folder
-    from hermes.job import build, load_source
+    from hermes.jobfile import build, load_source
     from hermes.messages import JobSource
     from hermes.runtime.folder import LATEST, RunFolder, check_place
     from hermes.runtime.keys import cluster_key
@@ -53,7 +54,7 @@ def master_options(wishes: Wishes, expect: int) -> MasterOptions:
             f"{expect} workers are expected", where="--expect", remedy="At least 1: --expect N"
         )
     source = load_source(wishes.job)
-    job = build(source.text, source.name, wishes.args)
+    job = build(source.text, source.name, wishes.args).on(wishes.device)
     settings = settings_of(wishes, job)
     _check_expected(expect, settings)
     with at_flag("--run"):
@@ -90,6 +91,14 @@ def master_options(wishes: Wishes, expect: int) -> MasterOptions:
 
 def settings_of(wishes: Wishes, job: Job) -> Settings:
     """The settings in force: default, job, environment, flag. Warnings go to stderr."""
+    settings, odd = settled(wishes, job)
+    for text in odd:
+        warn(text)
+    return settings
+
+
+def settled(wishes: Wishes, job: Job) -> tuple[Settings, list[str]]:
+    """The settings in force, and what is odd about them. Raises `SettingError`."""
     from hermes.policy.presets import DEFAULT_STRATEGY, Layer, assignments, resolve, warnings
 
     environment = tuple(os.environ.get("HERMES_SET", "").split())
@@ -101,11 +110,10 @@ def settings_of(wishes: Wishes, job: Job) -> Settings:
     ]
     settings = resolve(wishes.strategy or DEFAULT_STRATEGY, layers)
     _check_metric(settings, job, layers)
-    for text in warnings(settings, layers):
-        warn(text)
+    odd = warnings(settings, layers)
     if all(value is None for value in _values(settings.stop)):
-        warn("no stopping rule is set: the run goes on until it is stopped (hermes stop)")
-    return settings
+        odd.append("no stopping rule is set: the run goes on until it is stopped (hermes stop)")
+    return settings, odd
 
 
 def _check_metric(settings: Settings, job: Job, layers: list[Layer]) -> None:

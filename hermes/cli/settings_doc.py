@@ -39,6 +39,7 @@ ABOUT = {
     "round": "how long is a round?",
     "stop": "when is the run finished?",
     "workers": "how many, and when is one lost?",
+    "optimizer": "what becomes of a worker's optimiser?",
     "cache": "what stays on a worker's disk?",
     "storage": "how much may the run keep at its broker?",
 }

@@ -44,6 +44,7 @@ def demo(
     run: options.RunId = None,
     key_file: options.KeyFile = None,
     threads: options.Threads = None,
+    device: options.Device = None,
     patience: options.Patience = None,
     ask: options.Ask = False,
     json_: options.Json = False,
@@ -54,7 +55,10 @@ def demo(
     Starts an embedded broker, a master and the workers; ends with a table, a picture and where
     things lie. Everything can be changed as for `hermes run`.
     """
-    wishes = Wishes(str(DEMO_JOB), (), strategy, tuple(set_ or ()), seed, out, run, key_file, ask)
+    options.checked_device(device)
+    wishes = Wishes(
+        str(DEMO_JOB), (), strategy, tuple(set_ or ()), seed, out, run, key_file, ask, device
+    )
     if workers is not None and speeds == DEMO_SPEEDS:
         speeds = None  # the demo's own speeds are for the demo's own four
     _run(wishes, workers, speeds, broker, threads, patience, json_=json_, quiet=quiet, name="demo")
@@ -73,7 +77,7 @@ def run(
     run: options.RunId = None,
     key_file: options.KeyFile = None,
     threads: options.Threads = None,
-    device: options.Device = "auto",
+    device: options.Device = None,
     patience: options.Patience = None,
     ask: options.Ask = False,
     json_: options.Json = False,
@@ -85,7 +89,7 @@ def run(
     """
     options.checked_device(device)
     wishes = Wishes(
-        job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask
+        job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask, device
     )
     _run(wishes, workers, speeds, broker, threads, patience, json_=json_, quiet=quiet)
 
@@ -105,7 +109,7 @@ def _run(
     options.limit_threads(threads)
     from hermes.cli.display import show
     from hermes.runtime.keys import default_key_file
-    from hermes.runtime.local import LocalOptions, check_local, run_locally
+    from hermes.runtime.local import LocalOptions, check_local, run_locally, worker_names
     from hermes.transport.probe import parse_address
 
     emulated = parse_speeds(speeds)
@@ -119,18 +123,20 @@ def _run(
 
         wishes = wishes._replace(run=new_run_id(name))
     local = LocalOptions(
-        master=master_options(wishes, count),
+        master=master_options(wishes, count)._replace(threads=threads or 1),
         broker=broker,
         workers=count,
         speeds=emulated,
         key_file=wishes.key_file or default_key_file(),
         threads=threads or 1,
         patience=patience,
+        device=wishes.device,
     )
     check_local(local)
     if broker is not None:
         connected(broker, patience).close()
-    with show(quiet=quiet) as listener:
+    expected = tuple(worker_names(count))
+    with show(quiet=quiet, expected=expected) as listener:
         result = run_locally(local, listener)
     _conclude(local.master.folder, result, json_=json_, quiet=quiet)
 
@@ -154,7 +160,7 @@ def master(
     run: options.RunId = None,
     key_file: options.KeyFile = None,
     threads: options.Threads = None,
-    device: options.Device = "auto",
+    device: options.Device = None,
     patience: options.Patience = None,
     ask: options.Ask = False,
     json_: options.Json = False,
@@ -166,11 +172,14 @@ def master(
     Ctrl-C stops the run and writes its results, the second leaves at once.
     """
     options.checked_device(device)
-    options.limit_threads(threads)
+    asked = options.limit_threads(threads)
+    from hermes.broker.places import state_folder
+
     wishes = Wishes(
-        job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask
+        job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask, device
     )
     prepared = master_options(wishes, expect)
+    prepared = prepared._replace(threads=asked, names=state_folder() / "names")
     if patience is not None:
         prepared = prepared._replace(patience=patience)
     address = broker or options.DEFAULT_BROKER
@@ -199,6 +208,7 @@ def _see_through(
 
 def _greeting(prepared: MasterOptions, broker: str) -> Callable[[], str]:
     """The line to copy to the workers' machines, and how to look on from here."""
+    from hermes.report.words import counted
     from hermes.runtime.keys import fingerprint
     from hermes.transport.probe import parse_address
 
@@ -206,7 +216,7 @@ def _greeting(prepared: MasterOptions, broker: str) -> Callable[[], str]:
         address = advertised(broker)
         token = Token(address, prepared.run, fingerprint(prepared.key)).text()
         lines = [
-            f"run {prepared.run}: waiting for {prepared.expect} workers. On each:",
+            f"run {prepared.run}: waiting for {counted(prepared.expect, 'worker')}. On each:",
             f"hermes worker --join {token}",
         ]
         if is_local(parse_address(address).host):

@@ -98,7 +98,7 @@ def worker(
     speed: Speed = None,
     step_seconds: StepSeconds = None,
     threads: options.Threads = None,
-    device: options.Device = "auto",
+    device: options.Device = None,
     patience: options.Patience = None,
     state: State = None,
     cache: Cache = None,
@@ -111,7 +111,7 @@ def worker(
     nothing that is not signed with its cluster key.
     """
     options.checked_device(device)
-    options.limit_threads(threads)
+    asked = options.limit_threads(threads)
     from hermes.broker.places import cache_folder, state_folder
     from hermes.runtime.folder import check_place
     from hermes.runtime.interrupt import on_interrupt
@@ -152,6 +152,9 @@ def worker(
         step_seconds=step_seconds,
         patience=PATIENCE if patience is None else patience,
         outage=PATIENCE if patience is None else patience,
+        device=device,
+        threads=asked,
+        names=home / "names",
     )
     with (
         connected(broker, patience) as log,

@@ -10,12 +10,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from hermes.blame import call_user, place_of
 from hermes.chance import generator
 from hermes.data.blocks import Array, block_samples, count_blocks, encode_block
 from hermes.data.sources import Dataset, Samples, check_numbers, open_data
 from hermes.data.splits import SPLITS, Indices, split_indices, split_sizes
 from hermes.errors import JobError
-from hermes.job import Split, call_user, place_of
+from hermes.job import Split
 
 FEW = 10
 """Samples of a split, below which a person is told."""

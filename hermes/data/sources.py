@@ -17,8 +17,8 @@ from typing import IO, Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from hermes.blame import call_user
 from hermes.errors import JobError, RunFailed
-from hermes.job import call_user
 
 Array: TypeAlias = npt.NDArray[Any]
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hermes.chance import generator
 from hermes.codec import decode_tensors, encode_tensors
 from hermes.data.order import Part, batches, epoch_order
 from hermes.errors import Defect
@@ -49,6 +50,8 @@ class WorkerBench:
     def __init__(self, name: str, seed: int, job: Job, trainer: Trainer, blocks: Blocks) -> None:
         self.trainer = trainer
         self.after_step: Hook = no_hook
+        self.resets = False
+        """Whether the optimizer begins anew at each version."""
         self._name, self._seed, self._job, self._blocks = name, seed, job, blocks
         self._grants: dict[int, BlocksGranted] = {}
         self._samples: dict[int, Batch] = {}
@@ -65,6 +68,8 @@ class WorkerBench:
     def load(self, version: VersionPublished, data: bytes | bytearray) -> Base:
         """Make this version, of which `data` are the bytes, the local model."""
         self.trainer.load(decode_tensors(data))
+        if self.resets:
+            self.trainer.reset_optimizer()
         return Base(version.version, version.payload.digest)
 
     def encoded(self) -> bytes:
@@ -74,6 +79,7 @@ class WorkerBench:
     def train(self, action: Train) -> Trained:
         """Train one round, then look at the probe. `after_step` may break off by raising."""
         factor = self._job.factor(action.progress)
+        self.trainer.begin_round(generator(self._seed, "train", self._name, action.round))
         losses: list[float] = []
         samples = 0
         for x, y in self._batches(action):

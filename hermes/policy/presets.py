@@ -25,6 +25,7 @@ from hermes.policy.ranges import (
     check_section,
     check_value,
     number,
+    one_of,
     settled,
     shown,
     whole,
@@ -70,6 +71,13 @@ class WorkersSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Seconds of silence after which a worker is lost."""
 
 
+class OptimizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What becomes of a worker's own optimiser. Its state (momentum and the like) never travels."""
+
+    on_rebase: str = "keep"
+    """When the worker takes a version: `keep` its state, or `reset` it, as if training began."""
+
+
 class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a worker keeps on its disk."""
 
@@ -89,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     round: RoundSettings = RoundSettings()
     stop: StopSettings = StopSettings()
     workers: WorkersSettings = WorkersSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
     cache: CacheSettings = CacheSettings()
     storage: StorageSettings = StorageSettings()
 
@@ -148,6 +157,7 @@ SECTIONS: dict[str, dict[str, Allowed]] = {
         "heartbeat": number(least=0.01, most=LONGEST),
         "lost": number(above=0, most=LONGEST),
     },
+    "optimizer": {"on_rebase": one_of("keep", "reset")},
     "cache": {"max": whole(1)},
     "storage": storage.RANGES,
 }

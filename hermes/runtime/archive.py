@@ -14,6 +14,9 @@ from hermes.transport.memory import MemoryLog
 
 _FRAME = struct.Struct(">QI")  # offset, bytes of the value
 
+GAP = 1 << 16
+"""Offsets that a broker may have kept to itself between two records; more is damage."""
+
 
 class Archive:
     """Appends raw records to a file; each is on the way to the disk when `add` returns."""
@@ -47,7 +50,8 @@ def _unwritable(path: str, error: OSError) -> RunFailed:
 
 
 def read_archive(path: Path, topic: str) -> Iterator[Record]:
-    """The records of an archive; a torn last one is left out. Raises `RunError` if it is gone."""
+    """The records of an archive, up to its end or to where it is damaged: a torn last record is
+    left out, and all that follows one whose frame cannot be. Raises `RunError` if it is gone."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -56,12 +60,13 @@ def read_archive(path: Path, topic: str) -> Iterator[Record]:
             where=str(path),
             remedy="Was the run's folder moved or cleaned?",
         ) from None
-    place = 0
+    place, before = 0, -1
     while place + _FRAME.size <= len(data):
         offset, length = _FRAME.unpack_from(data, place)
         place += _FRAME.size
-        if place + length > len(data):
+        if place + length > len(data) or not before < offset <= before + GAP:
             return
+        before = offset
         yield Record(topic, offset, data[place : place + length])
         place += length
 

@@ -15,6 +15,7 @@ from hermes.perform.desk import Desk, Judge
 from hermes.perform.store import Store
 from hermes.runtime.evaluator import Best
 from hermes.runtime.folder import RunFolder
+from hermes.runtime.reporter import Reporter
 from hermes.runtime.results import build_result, save_models
 from hermes.runtime.salvage import reason_code, salvage, untold, with_advice
 from hermes.values import Reason
@@ -42,6 +43,7 @@ class Holdings(NamedTuple):
     best: Best
     counted: Callable[[], Counted]
     """Counts what there is now: saving the models adds to it."""
+    reporter: Reporter
 
     @property
     def state(self) -> MasterState:
@@ -101,6 +103,7 @@ def _announce(held: Holdings, status: str, reason: Reason) -> None:
 
 def _result(held: Holdings, state: MasterState, best: Best) -> dict[str, object]:
     counted = held.counted()
+    held.reporter.finish(state, counted.traffic, counted.storage, counted.aside)
     return build_result(
         held.folder,
         state,

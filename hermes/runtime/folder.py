@@ -50,6 +50,7 @@ class RunFolder:
         self.model = self.path / "model.safetensors"
         self.best = self.path / "best.safetensors"
         self.picture = self.path / "curves.png"
+        self.report = self.path / "report.html"
         self.log = self.path / "log"
         self.ledger = self.log / "ledger.records"
         self.quarantine = self.log / "quarantine.jsonl"
@@ -120,7 +121,7 @@ class RunFolder:
             "result": self.result,
             "model": self.model,
             "best": self.best,
-            "report": self.path / "report.html",
+            "report": self.report,
             "picture": self.picture,
         }
         return {name: str(path) if path.exists() else None for name, path in files.items()}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +15,15 @@ from hermes.broker.control import Child
 from hermes.broker.process import Plan, launch
 from hermes.errors import BrokerUnreachable, UsageError
 from hermes.machine.state import MasterState
-from hermes.messages import LogLine
+from hermes.messages import LedgerRecord, LogLine
 from hermes.runtime.bounds import cut
 from hermes.runtime.folder import note_of
 from hermes.runtime.interrupt import on_interrupt
 from hermes.runtime.logs import LineSender, utc_now
 from hermes.runtime.master import Listener, MasterOptions, MasterProcess
 from hermes.runtime.measure import emulated_step, step_seconds
+from hermes.runtime.neighbours import cores_here
+from hermes.runtime.options import Vitals
 from hermes.transport.kafka import KafkaLog
 from hermes.transport.probe import Address
 from hermes.transport.settings import OF_MASTER
@@ -56,6 +57,8 @@ class LocalOptions(NamedTuple):
     threads: int = 1
     patience: float | None = None
     """Seconds that the broker may be away; None: the usual."""
+    device: str | None = None
+    """Of the workers; None: the job's."""
 
 
 class Speeds(NamedTuple):
@@ -89,13 +92,6 @@ def fitting_speeds(asked: Sequence[float], measured: float, cores: int) -> Speed
     room = max(cores - SPARE_CORES, cores * SPARE_CORES)
     share = min(1.0, room / (sum(asked) * measured / lasts))
     return Speeds(tuple(asked), tuple(speed * share for speed in asked), measured, lasts)
-
-
-def cores_here() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def check_local(options: LocalOptions) -> None:
@@ -253,6 +249,8 @@ class LocalCluster:
         command += ["--state", str(folder.work / "outbox")]
         command += ["--cache", str(options.master.cache), "--threads", str(options.threads)]
         command += ["--quiet"]
+        if options.device is not None:
+            command += ["--device", options.device]
         if speeds is not None:
             command += ["--speed", repr(speeds.emulated[index])]
             command += ["--step-seconds", repr(speeds.step_seconds)]
@@ -260,6 +258,14 @@ class LocalCluster:
         return launch(plan, folder.log / f"{name}.out", child=True)
 
     # --- listening ------------------------------------------------------------------------------
+
+    def opened(self, vitals: Callable[[], Vitals]) -> None:
+        """Passed on."""
+        self.listener.opened(vitals)
+
+    def took(self, record: LedgerRecord) -> None:
+        """Passed on."""
+        self.listener.took(record)
 
     def uploading(self, sent: int, total: int) -> None:
         """Passed on."""

@@ -27,7 +27,8 @@ from hermes.machine.events import (
     Ticked,
     UploadData,
 )
-from hermes.messages import LogLine
+from hermes.machine.state import MasterState
+from hermes.messages import LedgerRecord, LogLine
 from hermes.perform.decider import Decider
 from hermes.perform.desk import Desk, Judge
 from hermes.perform.ledger import Ledger
@@ -44,14 +45,15 @@ from hermes.runtime.lines import MasterLines
 from hermes.runtime.logs import utc_now
 from hermes.runtime.measure import step_seconds
 from hermes.runtime.opening import Material, create_topics, refuse_known_run, seats
-from hermes.runtime.options import Listener, MasterOptions
+from hermes.runtime.options import Listener, MasterOptions, Vitals
+from hermes.runtime.reporter import Reporter
 from hermes.runtime.storage import Line, Meter
 from hermes.runtime.traffic import WorkersTraffic
 from hermes.runtime.watch import BrokerWatch, given_up
 from hermes.train import Batch
 from hermes.transport import names
 from hermes.transport.counting import CountingLog
-from hermes.transport.log import Log
+from hermes.transport.log import Log, Record
 from hermes.values import SECOND, Reason
 
 __all__ = ["READY", "Listener", "MasterOptions", "MasterProcess"]
@@ -155,7 +157,9 @@ class MasterProcess:
         self._inbox = Inbox(self.log, options, self._lines, self._meter.seen)
         self._store = Store(self.log, options.run, keeper=self._inbox.keeper)
         ledger = names.physical(options.run, names.LEDGER)
-        self._ledger = Ledger(self.log, ledger, watcher=lambda raw, *_: self._archive.add(raw))
+        place = f"the ledger at {self.log.place}"
+        self._reporter = Reporter(options.folder, place, self._moved, self._tell_of_broker)
+        self._ledger = Ledger(self.log, ledger, watcher=self._took)
         self._evaluator = Evaluator(self._events.put, self.clock)
         nonce = secrets.token_hex(16)
         self._ledger.start(nonce, self.clock.now())
@@ -164,9 +168,16 @@ class MasterProcess:
         term = self._ledger.state.authority.term
         acks, facts = watch.acks, self._storage.facts
         self._beater = Beater(self.log, options.run, term, nonce, acks, facts, self._moved)
+        self.listener.opened(lambda: Vitals(*facts(), self._moved(), acks.unanswered()))
+
+    def _took(self, raw: Record, record: LedgerRecord, state: MasterState) -> None:
+        self._archive.add(raw)
+        self._reporter.take(record, state)
+        self.listener.took(record)
 
     def _close(self) -> None:
         self._beater.stop()
+        self._reporter.stop()
         self._storage.close()
         self._evaluator.stop()
         self._inbox.close()
@@ -329,7 +340,8 @@ class MasterProcess:
 
     def _holdings(self) -> Holdings:
         folder, best = self.options.folder, self._evaluator.best
-        return Holdings(folder, self._decider, self._desk, self._judge, best, self._count)
+        decider, desk, judge = self._decider, self._desk, self._judge
+        return Holdings(folder, decider, desk, judge, best, self._count, self._reporter)
 
     def _moved(self) -> dict[str, tuple[int, ...]]:
         return {"master": self.log.traffic.flat(), **self._traffic.by_worker()}

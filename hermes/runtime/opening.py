@@ -3,26 +3,28 @@ the data, and the first version of the model."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from hermes.chance import generator
 from hermes.data.cache import BlockCache
-from hermes.data.prepare import Prepared, prepare
+from hermes.data.prepare import Prepared
 from hermes.errors import RunError
-from hermes.job import check_fit
+from hermes.jobfile import check_travels
 from hermes.messages import DataPublished, RunOpened
 from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.desk import Desk, Judge
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer, upload
-from hermes.policy.allocate import first_size
 from hermes.policy.presets import to_tree
 from hermes.runtime.folder import existing
 from hermes.runtime.logs import utc_now
+from hermes.runtime.neighbours import Share
 from hermes.runtime.options import MasterOptions
 from hermes.runtime.software import software
 from hermes.runtime.storage import Meter, StorageWatch, watch_over
-from hermes.train import Batch, Trainer, make_trainer, starting_weights
+from hermes.runtime.trying import fit_trials, fresh_trainer, model_trials, prepared_data
+from hermes.train import Batch, Trainer, make_trainer
 from hermes.transport import names
 from hermes.transport.log import Log
 from hermes.transport.settings import LEDGER_CONFIG
@@ -35,26 +37,25 @@ class Material:
     def __init__(self, options: MasterOptions) -> None:
         """Raises `JobError` for what does not fit."""
         self._options = options
-        self._prepared: Prepared | None = prepare(
-            options.job.data,
-            options.job.split,
-            options.seed,
-            lambda train: first_size(options.settings.size, train, options.expect),
-            existing(options.folder.path),
+        job, seed = options.job, options.seed
+        workdir = existing(options.folder.path)
+        self._prepared: Prepared | None = prepared_data(
+            job, options.settings, seed, options.expect, workdir
         )
-        self._trainer: Trainer | None = make_trainer(options.job, generator(options.seed, "init"))
-        starting_weights(options.job, self._trainer)
+        self._known = frozenset(sys.modules)  # among them what data() alone needs
+        self._trainer: Trainer | None = fresh_trainer(job, seed)
+        for trial in model_trials(job, seed, self._trainer):
+            trial.run()
 
     def tried(self) -> Batch:
         """See that model and data fit each other; returns a first batch. Raises `JobError`."""
         options, prepared, trainer = self._options, self._prepared, self._trainer
         assert prepared is not None
         assert trainer is not None
-        batch = prepared.first(options.job.batch)
-        check_fit(options.job, trainer, batch)
-        for extreme in prepared.extremes():
-            trainer.evaluate([extreme])
-        return batch
+        for trial in fit_trials(options.job, prepared, trainer):
+            trial.run()
+        check_travels(options.source.text, options.source.name, self._known)
+        return prepared.first(options.job.batch)
 
     def opened(self) -> RunOpened:
         """The first entry of the ledger."""
@@ -144,4 +145,5 @@ def seats(
     desk = Desk(store, judge, trainer)
     own = Store(log, options.run)
     another = make_trainer(options.job, generator(options.seed, "init"))
+    another.use_threads(Share(options.threads, options.names).threads())
     return desk, judge, Judge(another, Blocks(own, manifest, cache), own)

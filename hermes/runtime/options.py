@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from hermes.job import Job
 from hermes.machine.state import MasterState
-from hermes.messages import JobSource, LogLine
+from hermes.messages import JobSource, LedgerRecord, LogLine
 from hermes.policy.presets import Settings
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.watch import OUTAGE
@@ -30,10 +30,35 @@ class MasterOptions(NamedTuple):
     """Asked before model and data are sent; False stops the run."""
     patience: float = OUTAGE
     """Seconds that the broker may be away."""
+    threads: int | None = 1
+    """To evaluate with, where the framework can be told (see `Share`) ..."""
+    names: Path | None = None
+    """... and the names of workers on this machine."""
+
+
+class Vitals(NamedTuple):
+    """What the ledger does not say of a run, just now."""
+
+    used: int = 0
+    """Bytes that the run has at its broker ..."""
+    limit: int = 0
+    """... and may have; 0: no limit, or not known."""
+    traffic: Mapping[str, tuple[int, ...]] = {}
+    """Bytes moved so far by process, as in `MasterBeat`."""
+    away: float = 0.0
+    """Seconds for which the broker has not answered."""
+    silent: float = 0.0
+    """Seconds for which nothing was heard of the master, by somebody who is not the master."""
 
 
 class Listener(Protocol):
     """Whoever shows how the run goes. Called from the master's thread only."""
+
+    def opened(self, vitals: Callable[[], Vitals]) -> None:
+        """The run is ours; `vitals` may be asked from any thread."""
+
+    def took(self, record: LedgerRecord) -> None:
+        """A record that counts, from the first one on."""
 
     def uploading(self, sent: int, total: int) -> None:
         """Blocks of the dataset that are in the log."""

@@ -16,6 +16,7 @@ from hermes.errors import HermesError
 from hermes.machine.events import StopAsked
 from hermes.machine.state import MasterState
 from hermes.policy import storage
+from hermes.policy.allocate import fitting_batch
 from hermes.policy.presets import Settings
 from hermes.policy.storage import Pace
 from hermes.report.words import duration, size
@@ -243,6 +244,12 @@ class StorageWatch:
         return [Line(text)]
 
 
+def round_steps(settings: Settings, size: int, batch: int) -> int:
+    """Optimiser steps of a round over a shard of `size` samples."""
+    batch = fitting_batch(size, batch)
+    return settings.round.steps or settings.round.epochs * math.ceil(size / batch)
+
+
 def watch_over(
     meter: Meter,
     settings: Settings,
@@ -253,9 +260,7 @@ def watch_over(
 ) -> StorageWatch:
     """Whoever holds a run to its limit: `batch` samples a step, `model` bytes a version, `steps`
     seconds a step by worker. Raises `BrokerError`."""
-    a_round = settings.round.steps or (
-        settings.round.epochs * math.ceil(prepared.first_size / batch)
-    )
+    a_round = round_steps(settings, prepared.first_size, batch)
     rounds = [a_round * seconds for seconds in steps]
     pace = storage.pace(model, rounds, settings.gate.rule, settings.close.rule)
     data = sum(prepared.samples.values()) * prepared.bytes_each

@@ -24,6 +24,12 @@ class WorkerOptions(NamedTuple):
     """Seconds to wait for the run."""
     outage: float = 600.0
     """Seconds that the broker may be away."""
+    device: str | None = None
+    """Beats the job's own; None: the job's."""
+    threads: int | None = None
+    """None: one where another worker has its name in `names`, else all cores (see `Share`)."""
+    names: Path | None = None
+    """Folder of the names that workers on this machine have claimed."""
 
 
 class Farewell(NamedTuple):

@@ -10,7 +10,8 @@ from functools import partial
 from hermes.chance import generator
 from hermes.data.cache import BlockCache
 from hermes.errors import Unverified
-from hermes.job import Job, build
+from hermes.job import Job
+from hermes.jobfile import build
 from hermes.machine.events import (
     BlocksFetched,
     DropGrant,
@@ -30,6 +31,7 @@ from hermes.perform.upload import Signer
 from hermes.policy.presets import from_tree
 from hermes.runtime.hands import Hand
 from hermes.runtime.measure import emulated_step, step_seconds
+from hermes.runtime.neighbours import Share
 from hermes.runtime.pace import Pacer
 from hermes.runtime.terms import WorkerOptions
 from hermes.train import make_trainer
@@ -55,6 +57,7 @@ class Workshop:
         """Seconds between two heartbeats, as the run's settings have it once they are known."""
         self._run, self._options, self._announce = run, options, announce
         self._pacer = Pacer()
+        self._share = Share(options.threads, options.names)
         self._ready = threading.Event()
         self._bench: WorkerBench | None = None
         self._store, self._bulk = Store(log, run), Store(log, run)
@@ -84,9 +87,10 @@ class Workshop:
         options, settings = self._options, from_tree(admitted.opened.settings)
         Signer(self._run, options.key).verify(admitted.data)
         source, manifest = read_upload(self._store, admitted.data)
-        job = build(source.text, source.name, source.args)
+        job = build(source.text, source.name, source.args).on(options.device)
         seed = admitted.opened.seed
         trainer = make_trainer(job, generator(seed, "init"))
+        trainer.use_threads(self._share.threads())
         cache = BlockCache(options.cache, settings.cache.max << 20)
         blocks = Blocks(self._store, manifest, cache)
         ahead = BlockCache(options.cache, settings.cache.max << 20)
@@ -96,6 +100,7 @@ class Workshop:
         bench = WorkerBench(options.name, seed, job, trainer, blocks)
         self._pacer.emulate(self._step_seconds(job, blocks), options.speed)
         bench.after_step = self._pacer.after_step
+        bench.resets = settings.optimizer.on_rebase == "reset"
         self._bench = bench
         self._ready.set()
         self._announce(f"admitted to {self._run}")
@@ -145,13 +150,16 @@ class Workshop:
 
         def job() -> Event:
             bench, pacer = self._ready_bench(), self._pacer
+            trainer = bench.trainer
+            trainer.use_threads(self._share.threads())
             started = time.monotonic_ns()
             pacer.begin()
             done = bench.train(action)
             pacer.end()
             busy = time.monotonic_ns() - started
+            made_by = f"{trainer.framework} on {trainer.device}"
             return RoundFinished(
-                action.round, done.steps, done.samples, busy, done.loss, done.probe
+                action.round, done.steps, done.samples, busy, done.loss, done.probe, made_by
             )
 
         self._trains.do(job)

@@ -137,6 +137,7 @@ class LocalBench:
             trainer = make_trainer(self._run.job, generator(self._run.seed, "init"))
             blocks = self._run.blocks(self._store)
             self._made = WorkerBench(self._name, self._run.seed, self._run.job, trainer, blocks)
+            self._made.resets = self._run.settings.optimizer.on_rebase == "reset"
         return self._made
 
     def fetch(self, grant: BlocksGranted) -> int:

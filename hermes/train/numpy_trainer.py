@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from hermes import nn
-from hermes.errors import Defect, JobError
-from hermes.job import Job, blame_batch, call_user
+from hermes.blame import blame_batch, call_user
+from hermes.errors import JobError
+from hermes.job import Job
 from hermes.train.protocol import Array, Batch, Scores, check_weights
+from hermes.train.tally import Tally
 from hermes.values import Tensors
 
 
@@ -20,7 +21,7 @@ class NumpyTrainer:
 
     def __init__(self, job: Job, model: nn.Module, generator: np.random.Generator) -> None:
         _check(job, model)
-        self.framework = f"numpy {np.__version__}"
+        self.framework, self.device = f"numpy {np.__version__}", "cpu"
         self._job, self._model = job, model
         self._parameters = dict(sorted(model.named_parameters()))
         model.initialise(generator)
@@ -42,30 +43,30 @@ class NumpyTrainer:
     def buffers(self) -> frozenset[str]:
         return frozenset()
 
+    def begin_round(self, generator: np.random.Generator) -> None:
+        """Nothing here is left to chance."""
+
+    def use_threads(self, count: int) -> None:
+        """NumPy was told when it was loaded."""
+
     def step(self, x: Array, y: Array, factor: float) -> float:
         try:
             # A model that diverges is an outcome, told by its loss: NumPy need not warn of it.
             with np.errstate(all="ignore"):
                 loss, _ = self._forward(x, y)
                 self._model.backward(self._job.loss.backward())
+                if self._job.clip is not None:
+                    self._job.clip(self._model.parameters())
                 self._optimizer.step(factor)
         except Exception as error:  # the job's own layers, loss and optimizer may raise anything
             raise blame_batch(self._job, error, (x, y)) from error
         return loss
 
     def evaluate(self, batches: Iterable[Batch]) -> Scores:
-        losses: list[float] = []
-        metrics: list[float] = []
-        samples = 0
+        tally = Tally()
         for x, y in batches:
-            loss, metric = self._score(x, y)
-            losses.append(len(x) * loss)
-            metrics.append(len(x) * metric)
-            samples += len(x)
-        if samples == 0:
-            raise Defect("an evaluation without samples")
-        accuracy = None if self._job.metric is None else _sum(metrics) / samples
-        return Scores(_sum(losses) / samples, accuracy, samples)
+            tally.add(len(x), *self._score(x, y))
+        return tally.scores()
 
     def reset_optimizer(self) -> None:
         parameters = self._model.parameters()
@@ -80,8 +81,8 @@ class NumpyTrainer:
         outputs = self._model.forward(np.asarray(x, dtype=np.float32))
         return float(self._job.loss.forward(outputs, y)), outputs
 
-    def _score(self, x: Array, y: Array) -> tuple[float, float]:
-        """Loss and metric of one batch; 0 for a metric that the job has not."""
+    def _score(self, x: Array, y: Array) -> tuple[float, float | None]:
+        """Loss and metric of one batch."""
         try:
             with np.errstate(all="ignore"):
                 loss, outputs = self._forward(x, y)
@@ -89,9 +90,9 @@ class NumpyTrainer:
         except Exception as error:  # as in `step`
             raise blame_batch(self._job, error, (x, y)) from error
 
-    def _metric(self, outputs: Array, y: Array) -> float:
+    def _metric(self, outputs: Array, y: Array) -> float | None:
         if self._job.metric is None:
-            return 0.0
+            return None
         if callable(self._job.metric):
             return float(self._job.metric(outputs, y))
         return float(np.mean(outputs.argmax(axis=-1) == y, dtype=np.float64))
@@ -109,10 +110,12 @@ def _check(job: Job, model: nn.Module) -> None:
     if job.device not in ("auto", "cpu"):
         raise JobError(
             f"the device is {job.device}, and models of hermes.nn run on the CPU",
-            remedy='Set device="cpu" or leave it out.',
+            where=job.device_from,
+            remedy='Leave device and --device out, or set "cpu".',
         )
-
-
-def _sum(values: list[float]) -> float:
-    """`math.fsum`, which raises where infinities meet: then nothing can be said."""
-    return math.fsum(values) if all(map(math.isfinite, values)) else math.nan
+    if job.autocast is not None:
+        raise JobError(
+            "Job.autocast is set, and models of hermes.nn compute in float32",
+            where=job.place,
+            remedy="Leave it out, or build the model of torch.",
+        )

@@ -29,6 +29,7 @@ class Scores(NamedTuple):
 
 class Trainer(Protocol):
     """One model and its optimizer on one device. It knows nothing of policy, nothing of Kafka.
+    Belongs to one thread at a time.
 
     A loss that is not finite is an outcome, not an error. `JobError`: data, model, loss or
     metric do not fit each other.
@@ -36,9 +37,11 @@ class Trainer(Protocol):
 
     framework: str
     """Its name and release, such as "numpy 2.4.6"."""
+    device: str
+    """Where it computes: "cpu", "cuda:0", "mps"."""
 
     def weights(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Copies of parameters (float32) and buffers, by their `state_dict()` names, sorted."""
+        """Copies of parameters and buffers, by their `state_dict()` names, sorted."""
 
     def load(self, weights: Tensors) -> None:
         """Take these weights; all or nothing. The optimizer's own state stays as it is.
@@ -48,6 +51,12 @@ class Trainer(Protocol):
 
     def buffers(self) -> frozenset[str]:
         """Names in `weights()` that are not learned (running means and the like)."""
+
+    def begin_round(self, generator: np.random.Generator) -> None:
+        """Draw this round's own chance (Dropout and the like) from `generator`."""
+
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads of the CPU, where that can be said once all is loaded."""
 
     def step(self, x: Array, y: Array, factor: float) -> float:
         """One optimizer step on this batch, at `factor` times the learning rate; the batch's mean

@@ -34,7 +34,7 @@ def test_run_on_the_embedded_broker(shell: Shell) -> None:
     assert set(result["bytes"]) == {"data", "model", "update", "control", "logs"}
 
     paths = result["paths"]
-    for name in ("folder", "log", "central_log", "result", "model", "best", "picture"):
+    for name in ("folder", "log", "central_log", "result", "model", "best", "picture", "report"):
         assert Path(paths[name]).is_absolute()
         assert Path(paths[name]).exists()
     model = Path(paths["model"]).read_bytes()

@@ -12,7 +12,7 @@ import pytest
 
 from hermes.broker.control import Child
 from hermes.errors import HermesError, JobError, RunError, Unverified, UsageError
-from hermes.job import build
+from hermes.jobfile import build
 from hermes.machine.state import MasterState
 from hermes.messages import JobSource, LogLine, RunOpened
 from hermes.perform.ledger import Ledger
@@ -51,6 +51,12 @@ class Watcher:
         self.is_ready = threading.Event()
         self._changed = threading.Condition()
         self._state: MasterState | None = None
+
+    def opened(self, vitals: object) -> None:
+        """Nothing."""
+
+    def took(self, record: object) -> None:
+        """Nothing."""
 
     def uploading(self, sent: int, total: int) -> None:
         """Nothing."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from hermes.cli.trouble import exit_code_of
 from hermes.errors import HermesError
-from hermes.job import build
+from hermes.jobfile import build
 from hermes.machine.state import MasterState
 from hermes.messages import JobSource, LogLine
 from hermes.policy.presets import resolve
@@ -84,6 +84,12 @@ class Crew:
             self.farewells[name] = error
 
     # --- listening ------------------------------------------------------------------------------
+
+    def opened(self, vitals: object) -> None:
+        """Nothing."""
+
+    def took(self, record: object) -> None:
+        """Nothing."""
 
     def uploading(self, sent: int, total: int) -> None:
         """Nothing."""

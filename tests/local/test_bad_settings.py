@@ -10,7 +10,7 @@ import pytest
 from commands import Shown
 
 from hermes.cli.entry import run
-from hermes.job import build
+from hermes.jobfile import build
 from hermes.machine.duties import GRID as MACHINE_GRID
 from hermes.policy.idle import GRID, NEVER, ODD
 from hermes.policy.presets import (
@@ -443,8 +443,8 @@ FLAGS: dict[str, tuple[str, int, str, str]] = {
     "a device that is not here": (
         f"run job.py {NOBODY} --device gpu",
         2,
-        "--device: the device 'gpu' cannot be had",
-        "Jobs compute with NumPy, on the CPU: leave it out, or --device cpu.",
+        "--device: there is no device 'gpu'",
+        "It is auto, cpu, cuda, cuda:N (N from 0 up) or mps.",
     ),
     "a broker's port beyond the last": (
         "broker start --port 65536",

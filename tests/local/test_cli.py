@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import io
 import json
 import os
 import re
@@ -15,18 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.main import get_command
 
 from hermes.broker.process import identity
 from hermes.cli.app import app
 from hermes.cli.connect import Token, read_token
-from hermes.cli.display import Lines, Screen
 from hermes.cli.entry import run
 from hermes.cli.prepare import Wishes, new_run_id, parse_speeds, settings_of
 from hermes.cli.trouble import exit_code_of
 from hermes.errors import UsageError
-from hermes.job import build, load_source
+from hermes.jobfile import build, load_source
 from hermes.messages import LogLine
 from hermes.policy.presets import resolve
 from hermes.report import picture, words
@@ -168,7 +165,7 @@ BAD = [
     (["run", "job.py", "--speeds", "1,fast"], 2, "--speeds: '1,fast' is no list of speeds"),
     (["run", "job.py", "--speeds", "1,0"], 2, "--speeds: 0 is no speed"),
     (["run", "job.py", "--run", "A run"], 2, "'A run' is not a run id"),
-    (["run", "job.py", "--device", "cuda:0"], 2, "the device 'cuda:0' cannot be had"),
+    (["run", "job.py", "--device", "cuda:0"], 2, "the device is cuda:0"),
     (["run", "job.py", "--key-file", "none.key"], 2, "none.key: the cluster key cannot be read"),
     (["run", "job.py", "--", "x"], 2, "the job takes no ARGS"),
     (["run", "job.py", "--frobnicate"], 2, "no such option: --frobnicate"),
@@ -182,6 +179,9 @@ BAD = [
     (["worker", "--join", "nonsense"], 2, "this is not a token"),
     (["status"], 2, "there is no run here"),
     (["status", "nope"], 2, "there is no run 'nope'"),
+    (["status", "--watch"], 2, "there is no run here"),
+    (["status", "nope", "--watch", "--broker", NOBODY], 3, "nothing listens there"),
+    (["status", "--watch", "--every", "0.1"], 2, "--every: '0.1' is not 0.25 or more"),
     (["status", "nope", "--broker", NOBODY], 3, "nothing listens there"),
     (["runs", "--broker", NOBODY], 3, "nothing listens there"),
     (["logs", "nope"], 2, "there is no run 'nope'"),
@@ -426,28 +426,6 @@ def test_the_picture(story: Story, tmp_path: Path) -> None:
     picture.draw(story, "a run", path)
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     picture.draw(Story(), "a run of nothing", path)
-
-
-@pytest.mark.parametrize("show", [Lines, Screen])
-def test_progress(show: type[Lines] | type[Screen], finished: RunFolder) -> None:
-    file = io.StringIO()
-    console = Console(file=file, force_terminal=show is Screen, width=140, highlight=False)
-    state = fold_archive(finished.ledger).state
-    with show(console, lambda: "a greeting [y/N]") as listener:
-        listener.changed(state, state.time)
-        listener.uploading(3, 10)
-        listener.uploading(10, 10)
-        listener.ready()
-        for size in (10, 20):
-            text = f"worker-4 is re-sized from 314 to {size} samples"
-            listener.line(LogLine("master", "info", utc_now(), text))
-        listener.line(LogLine("worker-1", "info", utc_now(), "round 7: push"))
-    shown = file.getvalue()
-    assert "a greeting [y/N]" in shown
-    assert "to 10 samples" in shown
-    assert "to 20 samples" not in shown, "each worker's first re-sizing only"
-    assert "round 7" not in shown
-    assert words.count(state.newest.samples) in shown
 
 
 def test_numbers_for_people() -> None:

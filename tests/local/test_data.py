@@ -23,7 +23,8 @@ from hermes.data.blocks import LARGEST, decode_block
 from hermes.data.cache import BlockCache
 from hermes.data.prepare import Prepared, prepare
 from hermes.errors import DecodeError, JobError, RunFailed
-from hermes.job import Split, build
+from hermes.job import Split
+from hermes.jobfile import build
 
 MIB = 1 << 20
 

@@ -12,11 +12,15 @@ import pytest
 
 import hermes
 from hermes import nn
+from hermes.blame import call_user
 from hermes.chance import generator
 from hermes.errors import HermesError, JobError, RunFailed
-from hermes.job import Job, Round, Split, Stop, build, call_user, check_fit, load_source
+from hermes.job import Job, Round, Split, Stop
+from hermes.jobfile import build, check_travels, load_source
 from hermes.policy import presets
 from hermes.train import make_trainer
+from hermes.train.fit import check_fit
+from hermes.travels import only_as_main
 
 GOOD = """\
 import hermes
@@ -88,6 +92,8 @@ BAD_VALUES = {
     "Job.stop is of type dict": lambda: make(stop={"samples": 1}),
     "Job.round is of type int": lambda: make(round=3),
     "Job.schedule is of type float": lambda: make(schedule=0.5),
+    "Job.clip is of type float": lambda: make(clip=1.0),
+    "Job.autocast is of type str": lambda: make(autocast="bfloat16"),
     "Job.metric is 'f1'": lambda: make(metric="f1"),
     "Job.device is 'gpu'": lambda: make(device="gpu"),
     "Job.include is 'a.py'": lambda: make(include="a.py"),
@@ -201,6 +207,19 @@ MISTAKES = [
     ),
     ("import json.nosuch\n", 1, "needs the module 'json.nosuch'", "'json' is installed"),
     ("import beside\n", 1, "needs the module 'beside'", "only the job file travels"),
+    ("import json\nimport json.nosuch\n", 2, "needs the module 'json.nosuch'", "rest of the name"),
+    (
+        f'{GOOD}\ndef f():\n    late()\nif __name__ == "__main__":\n    late = 1\nf()\n',
+        16,
+        "uses 'late', which line 18 defines under if __name__ == \"__main__\": alone",
+        "define 'late' above it",
+    ),
+    (
+        GOOD.replace("job =", 'if __name__ == "__main__":\n  job ='),
+        8,
+        'defines `job` under if __name__ == "__main__": alone',
+        "define `job` above it",
+    ),
     ("import sys\nsys.exit(3)\n", 2, "leaves the program (exit code 3)", "__main__"),
     ("x = 1\n", None, "the job file defines no `job`", "End it with"),
     (GOOD.replace("job =", "task ="), None, "the job file defines no `job`", "named 'task'"),
@@ -245,6 +264,72 @@ def test_a_mistake_names_its_line_and_remedy(tmp_path, source, line, what, remed
     assert error.where == filename + (f":{line}" if line else "")
     assert "Traceback" not in str(error)
     assert "\n" not in error.what
+
+
+def test_a_missing_torch_is_told_with_its_extra(monkeypatch):
+    class Missing:
+        def find_spec(self, name, path=None, target=None):
+            if name == "torch":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    with pytest.raises(JobError) as caught:
+        build("import torch\n", "job.py")
+    assert caught.value.what == "the job file needs the module 'torch', which is not here"
+    assert "pip install 'hermes-edge[torch]'" in caught.value.remedy
+    assert "https://download.pytorch.org/whl/cpu" in caught.value.remedy
+
+
+def test_a_module_beside_the_file_works_here_alone_and_is_refused(tmp_path, monkeypatch):
+    """Read by the file itself, or by model(); what data() alone reads need not travel."""
+    (tmp_path / "besides.py").write_text("WIDTH = 10\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    filename = str(tmp_path / "job.py")
+    with pytest.raises(JobError, match="the job file imports 'besides', which workers do not") as e:
+        build("from besides import WIDTH\n" + GOOD, filename)
+    assert e.value.where == f"{filename}:1"
+    assert "only the job file travels" in e.value.remedy
+    del sys.modules["besides"]
+    lazily = GOOD + "def f():\n    import besides\n    return besides.WIDTH\n"
+    build(lazily, filename)
+    known = frozenset(sys.modules)
+    check_travels(lazily, filename, known)
+    assert vars(sys.modules["hermes_job"])["f"]() == 10
+    with pytest.raises(JobError, match="imports 'besides'") as e:
+        check_travels(lazily, filename, known)
+    assert e.value.where == f"{filename}:{len(lazily.splitlines()) - 1}"
+    check_travels(lazily, filename, frozenset(sys.modules))
+    del sys.modules["besides"]
+
+
+def test_what_is_installed_from_where_the_job_lies_travels():
+    """As `hermes` itself, where it is installed from a repository."""
+    root = Path(hermes.__file__).parents[1]
+    build(GOOD, str(root / "job.py"))
+
+
+def test_names_under_the_main_guard_are_found_in_all_their_kinds():
+    text = """
+import a
+both = 1
+if __name__ == "__main__":
+    import b.c as d, e.f
+    both, one = 1, 2
+    def two(): inner = 3
+    class Three: pass
+    for four in ():
+        five = 5
+    with open("x") as six:
+        pass
+if "__main__" == __name__:
+    seven: int = 7
+if other == "__main__":
+    eight = 8
+"""
+    wanted = {"d": 5, "e": 5, "one": 6, "two": 7, "Three": 8, "four": 9, "five": 10, "six": 11}
+    assert only_as_main(text) == {**wanted, "seven": 14}
+    assert only_as_main("x = (") == {}
 
 
 def test_a_null_byte_that_came_by_another_way_is_a_job_error():
@@ -389,7 +474,8 @@ def test_labels_that_are_not_whole_numbers_are_named():
 def test_importing_hermes_imports_nothing_else():
     code = (
         "import sys, hermes\n"
-        "print([m for m in ('numpy', 'msgspec', 'typer', 'asyncio') if m in sys.modules])\n"
+        "heavy = ('numpy', 'msgspec', 'torch', 'typer', 'asyncio')\n"
+        "print([m for m in heavy if m in sys.modules])\n"
         "print(hermes.__version__, hermes.Job.__name__, hermes.Stop.__name__, hermes.Split(),\n"
         "      hermes.Round.__name__, hermes.nn.__name__, hermes.data.digits.__name__)"
     )

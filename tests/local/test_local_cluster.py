@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hermes.errors import UsageError
-from hermes.job import build
+from hermes.jobfile import build
 from hermes.machine.state import MasterState
 from hermes.messages import JobSource, LogLine
 from hermes.policy.presets import resolve
@@ -35,6 +35,12 @@ class Quiet:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+
+    def opened(self, vitals: object) -> None:
+        """Nothing."""
+
+    def took(self, record: object) -> None:
+        """Nothing."""
 
     def uploading(self, sent: int, total: int) -> None:
         """Nothing."""

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from hermes.cli.storage import rounded, stopped_short, used_at_end
 from hermes.errors import BrokerUnreachable, HermesError
-from hermes.job import build
+from hermes.jobfile import build
 from hermes.machine.state import MasterState
 from hermes.messages import JobSource, LogLine, VersionPublished
 from hermes.policy.presets import parse_assignment, resolve
@@ -64,6 +64,8 @@ class Listener:
     def __init__(self) -> None:
         self.lines: list[LogLine] = []
 
+    def opened(self, vitals: object) -> None: ...
+    def took(self, record: object) -> None: ...
     def uploading(self, sent: int, total: int) -> None: ...
     def ready(self) -> None: ...
     def changed(self, state: MasterState, now: int) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,8 @@ from hermes.data.blocks import join_blocks
 from hermes.data.order import Part, batches, epoch_order
 from hermes.data.prepare import prepare
 from hermes.errors import Defect, JobError
-from hermes.job import Job, build, load_source
+from hermes.job import Job
+from hermes.jobfile import build, load_source
 from hermes.train import Trainer, make_trainer, starting_weights
 
 X, Y = hermes.data.digits()
@@ -127,6 +129,17 @@ def test_the_factor_scales_the_step():
     assert same(still.weights(), before)
 
 
+def test_gradients_can_be_clipped():
+    def clip(params):
+        for parameter in params:
+            parameter.grad[...] = 0
+
+    still = trainer(clip=clip)
+    before = still.weights()
+    train(still, 1)
+    assert same(still.weights(), before)
+
+
 def test_an_evaluation_does_not_depend_on_how_its_samples_are_cut():
     found = trainer()
     whole = found.evaluate([(X, Y)])
@@ -178,7 +191,7 @@ def framework_model(framework: str) -> object:
 
 
 REFUSED = {
-    "the model is one of torch": {"model": lambda: framework_model("torch")},
+    "model() returned a Net": {"model": lambda: framework_model("torch")},
     "the model is one of keras": {"model": lambda: framework_model("keras")},
     "model() returned None": {"model": lambda: None},
     "model() returned a int": {"model": lambda: 3},
@@ -186,6 +199,7 @@ REFUSED = {
     "the model has nothing to learn": {"model": nn.ReLU},
     "the loss is a module, the model is one of hermes.nn": {"loss": ModuleType("loss")},
     "the device is cuda:1": {"device": "cuda:1"},
+    "Job.autocast is set": {"autocast": lambda: None},
 }
 
 
@@ -198,10 +212,22 @@ def test_a_job_that_cannot_be_trained_is_told_why(message):
 
 
 def test_frameworks_are_told_without_importing_them():
-    with pytest.raises(JobError) as caught:
-        trainer(model=lambda: framework_model("torch"))
-    assert "hermes-edge[torch]" in caught.value.remedy
-    assert "torch" not in sys.modules
+    code = (
+        "import sys, hermes\n"
+        "from hermes.chance import generator\n"
+        "from hermes.train import make_trainer\n"
+        "base = type('Base', (), {'__module__': 'keras.src.models.model'})\n"
+        "job = hermes.Job(model=type('Net', (base,), {}), data=hermes.data.digits,\n"
+        "                 optimizer=print, loss=print)\n"
+        "try:\n    make_trainer(job, generator(1))\n"
+        "except hermes.errors.JobError as error:\n    print(error.remedy)\n"
+        "print([name for name in ('torch', 'keras') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "hermes-edge[keras]" in done.stdout
+    assert done.stdout.endswith("[]\n")
 
 
 def test_starting_weights_come_from_a_file(tmp_path):

@@ -265,7 +265,8 @@ def test_a_worker_of_another_version_is_refused() -> None:
     for start, software in enumerate((Software("2", 1, "3", ""), Software("1", 2, "3", ""))):
         refused = one(WorkerRefused, stage.hello("w2", f"w2-{start}", software=software))
         assert refused.reason.code == "other-version"
-        assert refused.reason.facts == {"worker": software.hermes, "master": "1"}
+        protocols = {"worker_protocol": 2, "master_protocol": 1} if software.protocol == 2 else {}
+        assert refused.reason.facts == {"worker": software.hermes, "master": "1", **protocols}
 
 
 def test_there_are_at_most_so_many_names() -> None:
@@ -761,7 +762,8 @@ def test_a_payload_that_cannot_be_is_rejected(claim: str, changes: dict[str, Any
     update = stage.update("w1")
     update = master.replace(update, payload=master.replace(update.payload, **changes))
     rejected = one(UpdateRejected, stage.say("w1", stage.round("w1", update)))
-    assert (rejected.reason.code, rejected.reason.facts) == ("malformed", {"claim": claim})
+    place = {"before": stage.offset["from.w1"]} if claim == "offsets" else {}
+    assert rejected.reason == Reason("malformed", {"claim": claim, **place})
 
 
 @pytest.mark.parametrize("changes", [{"samples": 0}, {"rounds": 0}, {"oldest": 7}])

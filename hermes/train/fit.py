@@ -1,0 +1,40 @@
+"""Do a model and its data fit together? One step and one evaluation tell."""
+
+from __future__ import annotations
+
+import math
+
+from hermes.blame import place_of
+from hermes.errors import JobError
+from hermes.job import Job
+from hermes.train.protocol import Batch, Trainer
+
+
+def check_schedule(job: Job) -> None:
+    """Raise `JobError` where the schedule gives no factor at the beginning, middle or end."""
+    for progress in (0.0, 0.5, 1.0):
+        job.factor(progress)
+
+
+def check_fit(job: Job, trainer: Trainer, batch: Batch) -> float:
+    """Train one step on `batch` and evaluate it; the loss. The trainer is then as it was.
+
+    Raises `JobError` where shapes do not fit (names both), labels are out of range, the loss is
+    not finite, or the schedule, loss or metric raises.
+    """
+    check_schedule(job)
+    before = trainer.weights()
+    try:
+        loss = trainer.step(*batch, 1.0)
+        trainer.evaluate([batch])
+    finally:
+        trainer.load(before)
+        trainer.reset_optimizer()
+    if not math.isfinite(loss):
+        raise JobError(
+            f"the loss of the first step is {loss}",
+            where=place_of(job.model),
+            remedy="Scale x to about 0 .. 1, and look for a log or a division by zero in the "
+            "model and the loss.",
+        )
+    return loss
