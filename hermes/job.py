@@ -110,7 +110,7 @@ class Job:
     device: str = "auto"
     """"auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:0", "mps"; --device beats it."""
     include: Sequence[str] = ()
-    """Files beside the job that travel with it."""
+    """Files beside the job that travel with it: not built yet, none may be named."""
     requires: Sequence[str] = ()
     """Python packages, as pip names them, that master and workers must have."""
     init: str | Path | None = None
@@ -127,6 +127,12 @@ class Job:
         object.__setattr__(self, "split", _split_of(self.split))
         for name in ("include", "requires"):
             object.__setattr__(self, name, _texts_of(name, getattr(self, name)))
+        _require(
+            not self.include,
+            f"Job.include names {', '.join(self.include)}",
+            "Only the job file travels yet: move what they define into it, or install them as a "
+            "package on the master and all workers.",
+        )
         _check_callables(self)
         _check_count("Job", "batch", self.batch, optional=False)
         _check_type("stop", self.stop, Stop, "For example: stop=hermes.Stop(samples=200_000).")

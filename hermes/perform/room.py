@@ -38,9 +38,14 @@ def trim() -> Callable[[int], int]:
 
 
 def be_thrifty(size: int) -> None:
-    """Call once where payloads of `size` bytes will come and go in chunks: from now on glibc gives
-    each chunk's memory back at once. It would keep tens of MiB of them; faulting pages in anew
-    costs a fraction of a CPU second a GB."""
+    """Call once where payloads of `size` bytes will come and go in chunks.
+
+    What is there now stays: the collector need not look at it again and again. And where payloads
+    are large, glibc gives each chunk's memory back at once from now on. It would keep tens of MiB
+    of them; faulting pages in anew costs a fraction of a CPU second a GB.
+    """
+    gc.collect()
+    gc.freeze()
     if size >= LARGE:
         with contextlib.suppress(OSError, AttributeError, TypeError):
             ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 256 << 10)

@@ -11,9 +11,13 @@ from hermes import nn
 from hermes.blame import blame_batch, call_user
 from hermes.errors import JobError
 from hermes.job import Job
+from hermes.train.gathering import gathered
 from hermes.train.protocol import Array, Batch, Scores, check_weights
 from hermes.train.tally import Tally
 from hermes.values import Tensors
+
+SCORED = 256
+"""Samples of a batch that is scored, at least: BLAS packs all weights anew for each."""
 
 
 class NumpyTrainer:
@@ -64,7 +68,7 @@ class NumpyTrainer:
 
     def evaluate(self, batches: Iterable[Batch]) -> Scores:
         tally = Tally()
-        for x, y in batches:
+        for x, y in gathered(batches, max(self._job.batch, SCORED)):
             tally.add(len(x), *self._score(x, y))
         return tally.scores()
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import numpy as np
 import torch
 
-from hermes.train.protocol import Array, Batch
+from hermes.train.protocol import Array
 
 
 def samples_of(x: Array, device: torch.device) -> torch.Tensor:
@@ -19,26 +17,6 @@ def samples_of(x: Array, device: torch.device) -> torch.Tensor:
 def labels_of(y: Array, device: torch.device) -> torch.Tensor:
     """y of shape (n, ...): whole numbers (and truth values) as int64, floats as float32."""
     return _tensor(y, np.dtype(np.float32 if y.dtype.kind == "f" else np.int64), device)
-
-
-def gathered(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
-    """The same samples in the same order, in fewer batches: small ones are put together until they
-    are of `size` samples at least."""
-    waiting: list[Batch] = []
-    for batch in batches:
-        waiting.append(batch)
-        if sum(len(x) for x, _ in waiting) >= size:
-            yield _joined(waiting)
-            waiting = []
-    if waiting:
-        yield _joined(waiting)
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    if len(batches) == 1:
-        return batches[0]
-    x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    return x, y
 
 
 def tensor_of(array: Array) -> torch.Tensor:

@@ -15,9 +15,10 @@ from hermes.blame import blame_batch, call_user
 from hermes.job import Job
 from hermes.train import torch_chance as chance
 from hermes.train import torch_checks as checks
+from hermes.train.gathering import gathered
 from hermes.train.protocol import Array, Batch, Scores, check_weights
 from hermes.train.tally import Tally
-from hermes.train.torch_batches import array_of, gathered, labels_of, samples_of, tensor_of
+from hermes.train.torch_batches import array_of, labels_of, samples_of, tensor_of
 from hermes.train.torch_devices import device_of
 from hermes.values import Tensors
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import re
@@ -14,6 +15,7 @@ import typer
 import hermes.errors
 from hermes.cli.app import app
 from hermes.errors import HermesError
+from hermes.job import Job
 from hermes.machine import rules
 from hermes.machine.ledger import Counting
 
@@ -169,6 +171,23 @@ def test_what_the_readme_shows_was_seen() -> None:
         for shown in re.findall(r"`([^`]+)`", cells[0].partition(" in `")[0]):
             pattern = ".{1,120}?".join(re.escape(part.strip()) for part in shown.split("…"))
             assert re.search(pattern, seen), shown
+
+
+# --- jobs ---------------------------------------------------------------------------------------
+
+
+def test_what_the_readme_says_to_edit_is_the_example() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    example = (ROOT / "examples" / "master.py").read_text("utf-8")
+    shown = text.partition("```python\n")[2].partition("```")[0]
+    assert shown.strip()
+    assert example.endswith(shown), "but for what stands at its top"
+
+
+def test_every_field_of_a_job_is_told() -> None:
+    text = (ROOT / "docs" / "jobs.md").read_text("utf-8")
+    told = re.findall(r"^\| `(\w+)` \|", text, flags=re.M)
+    assert told == [field.name for field in dataclasses.fields(Job) if field.init]
 
 
 # --- rules --------------------------------------------------------------------------------------

@@ -97,6 +97,7 @@ BAD_VALUES = {
     "Job.metric is 'f1'": lambda: make(metric="f1"),
     "Job.device is 'gpu'": lambda: make(device="gpu"),
     "Job.include is 'a.py'": lambda: make(include="a.py"),
+    "Job.include names a.py": lambda: make(include=["a.py"]),
     "Job.requires is [1]": lambda: make(requires=[1]),
     "Job.init is 3": lambda: make(init=3),
     "Job.split is (0.5, 0.5)": lambda: make(split=(0.5, 0.5)),

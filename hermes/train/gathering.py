@@ -1,0 +1,29 @@
+"""How are small batches put together, where their size does not matter? For evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from hermes.train.protocol import Batch
+
+
+def gathered(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """The same samples in the same order, in fewer batches: small ones are put together until they
+    are of `size` samples at least."""
+    waiting: list[Batch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(len(x) for x, _ in waiting) >= size:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return x, y
