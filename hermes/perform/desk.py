@@ -6,8 +6,9 @@ a time; a model or two are all that is held.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from hermes.codec import decode_tensors, encode_tensors
 from hermes.errors import BrokerRefused, Defect, NoSuchTopic, PeerError
@@ -36,8 +37,14 @@ from hermes.values import Birth, Payload, Reason, Tensors
 class Judge:
     """Scores models on held-out splits. Belongs to one thread."""
 
-    def __init__(self, trainer: Trainer, blocks: Blocks, store: Store) -> None:
-        self._trainer, self._blocks, self._store = trainer, blocks, store
+    def __init__(self, make: Callable[[], Trainer], blocks: Blocks, store: Store) -> None:
+        """`make` is called once, when a model is scored first: where a strategy scores none, the
+        master holds a model less."""
+        self._make, self._blocks, self._store = make, blocks, store
+
+    @functools.cached_property
+    def _trainer(self) -> Trainer:
+        return self._make()
 
     def close(self) -> None:
         """Let go of the log's reader."""
@@ -81,8 +88,9 @@ class Rejected(Exception):
 class Desk:
     """Merges. Belongs to one thread."""
 
-    def __init__(self, store: Store, judge: Judge, trainer: Trainer) -> None:
-        self._store, self._judge, self._trainer = store, judge, trainer
+    def __init__(self, store: Store, judge: Judge, buffers: Collection[str]) -> None:
+        """`buffers`: names of the tensors that are not learned."""
+        self._store, self._judge, self._buffers = store, judge, buffers
         self._models: dict[str, Tensors] = {}
         self._losses: dict[str, float] = {}
 
@@ -134,7 +142,7 @@ class Desk:
         """The new model; of the updates nothing is held when this returns."""
         digest = action.current.payload.digest
         current = self._model(action.current.payload)
-        buffers = self._trainer.buffers()
+        buffers = self._buffers
         if action.rule == "interpolate":
             (part,) = action.parts
             local = self._update(part.update, current)

@@ -140,10 +140,13 @@ def seats(
     _, manifest = read_upload(store, data)
     options.folder.note_blocks(b.digest for blocks in manifest.blocks.values() for b in blocks)
     cache = BlockCache(options.cache, options.settings.cache.max << 20)
-    trainer = make_trainer(options.job, generator(options.seed, "init"))
-    judge = Judge(trainer, Blocks(store, manifest, cache), store)
-    desk = Desk(store, judge, trainer)
-    own = Store(log, options.run)
-    another = make_trainer(options.job, generator(options.seed, "init"))
-    another.use_threads(Share(options.threads, options.names).threads())
-    return desk, judge, Judge(another, Blocks(own, manifest, cache), own)
+
+    def make() -> Trainer:
+        trainer = make_trainer(options.job, generator(options.seed, "init"))
+        trainer.use_threads(Share(options.threads, options.names).threads())
+        return trainer
+
+    own, beside = Store(log, options.run), make()
+    judge = Judge(make, Blocks(store, manifest, cache), store)
+    desk = Desk(store, judge, beside.buffers())
+    return desk, judge, Judge(lambda: beside, Blocks(own, manifest, cache), own)

@@ -97,8 +97,9 @@ class LocalHands:
         if isinstance(action, UploadData):
             return self._upload()
         if self._desk is None or self._judge is None:
-            self._judge = Judge(self._trainer, self._run.blocks(self._store), self._store)
-            self._desk = Desk(self._store, self._judge, self._trainer)
+            blocks = self._run.blocks(self._store)
+            self._judge = Judge(lambda: self._trainer, blocks, self._store)
+            self._desk = Desk(self._store, self._judge, self._trainer.buffers())
         if isinstance(action, StoreFirst):
             return self._desk.store_first(self._trainer.weights())
         if isinstance(action, Evaluate):

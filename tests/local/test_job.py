@@ -129,7 +129,7 @@ def test_a_bad_value_names_its_field_and_remedy(message):
     with pytest.raises(JobError) as caught:
         BAD_VALUES[message]()
     assert caught.value.what == message
-    assert caught.value.remedy.startswith(("It is", "For example", "Set one"))
+    assert caught.value.remedy.startswith(("It is", "For example", "Set one", "Only the job file"))
 
 
 def test_a_schedule_must_give_a_factor():
