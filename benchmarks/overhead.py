@@ -1,40 +1,42 @@
 """What does a worker's round cost beside a bare torch loop on the same batches?
 
-A whole run: broker, master and a worker as processes of their own, the worker alone on its core,
-with one thread, the others on the other core. A second worker is played (`players.py`): it holds
-its push back, so that after each round the real one waits. Then the worker is stopped (SIGSTOP) and
-a plain loop, in a process of its own on the same core, trains the very batches of that round, which
-lie in its memory. So the two take turns, and drift hits both alike.
+A whole run: broker, master and a worker as processes of their own, the worker with one thread. The
+bare loop is a process, too; the two share one core, all others have the other. A second worker is
+played (`players.py`): it holds its push back, so that the real one waits for its version. Meanwhile
+the bare loop is handed the very batches that the worker will train next, which the ledger tells.
+Then the push is let go, and the two take turns of 50 ms (`turns.py`) until both have done the
+round. So both live through the same conditions, and drift hits both alike.
 
-Of Hermes is counted `busy` of the round: gathering batches, training, the hook after each step, and
-whatever the worker's other threads (heartbeats, the ledger, blocks ahead) take from the core
-meanwhile. `moved`, reported beside it, is the storing of the update and the loading of the version.
+Of both counts the CPU time of the whole process. A worker stands still whenever it is not its turn,
+from the round that the master has noted to the next push, too: so nothing that it does is left out.
+Its rounds follow each other, and what one of them takes holds the version's loading, gathering
+batches, training, the hook after each step, storing the update, and whatever the other threads
+(heartbeats, the ledger, blocks ahead) do meanwhile; since a worker that takes turns needs twice the
+time, what it does every second counts for more than it would alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import secrets
-import signal
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import common
+from benchmarks.bare import SILENCE, Bare, memory_kept, steps_for
 from benchmarks.idle import program, until
 from benchmarks.master import OTHER_CORE as OTHERS
 from benchmarks.master import one_thread, pin
 from benchmarks.memory import key_of
 from benchmarks.players import BEAT, Player, ready_models
+from benchmarks.turns import Side, cpu_seconds, halted, in_turns, thread_seconds
 from hermes.broker.control import Kind
 from hermes.codec import decode
 from hermes.data.cache import BlockCache
@@ -54,15 +56,12 @@ from hermes.transport.kafka import KafkaLog
 PAIRS, WARM = 20, 3
 """Pairs of rounds that are counted, and those before them, which are not."""
 SECONDS = 1.6
-"""Of a round, about: at least one."""
+"""CPU time of a round, about: at least one."""
 BAR = 1.02
 """The interval of the ratio lies below."""
 CONFIDENCE = 0.95
 
 DEVICE, WORKER_CORE, OTHER_CORE = "device", OTHERS, 1 - OTHERS
-BATCH = 32
-SILENCE = 300.0
-"""Seconds without a round."""
 
 JOB = '''
 import numpy as np
@@ -101,72 +100,6 @@ loss = nn.CrossEntropyLoss()
 
 job = hermes.Job(model=model, data=data, batch=32, loss=loss, optimizer=optimizer)
 '''
-
-
-# --- the bare loop ------------------------------------------------------------------------------
-
-
-def serve(job: Path) -> None:
-    """Be the peer: for each line on stdin, the name of a file with batches, print the seconds
-    that a plain loop over them takes. The model goes on from one to the next."""
-    import torch
-
-    os.sched_setaffinity(0, {WORKER_CORE})
-    torch.set_num_threads(1)
-    parts: dict[str, Any] = {"__name__": "job"}
-    exec(job.read_text("utf-8"), parts)
-    model, criterion = parts["model"](), parts["loss"]
-    optimizer = parts["optimizer"](list(model.parameters()))
-    for line in sys.stdin:
-        with np.load(line.strip()) as file:
-            pairs = list(zip(file["x"], file["y"], strict=True))
-        started, losses = time.perf_counter(), []
-        for x, y in pairs:
-            optimizer.zero_grad()
-            loss = criterion(model(torch.from_numpy(x)), torch.from_numpy(y))
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        print(json.dumps(time.perf_counter() - started), flush=True)
-
-
-class Bare:
-    """The process of the bare loop."""
-
-    def __init__(self, job: Path) -> None:
-        command = [sys.executable, "-m", "benchmarks.overhead", "--serve", str(job)]
-        pipe = subprocess.PIPE
-        self._folder = job.parent
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-
-    def seconds(self, batches: list[tuple[Any, Any]]) -> float:
-        """What training these takes."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        path = self._folder / "batches.npz"
-        np.savez(path, x=np.stack([x for x, _ in batches]), y=np.stack([y for _, y in batches]))
-        self._process.stdin.write(f"{path}\n")
-        self._process.stdin.flush()
-        return float(json.loads(self._process.stdout.readline()))
-
-    def __enter__(self) -> Bare:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-
-
-def steps_for(bare: Bare, seconds: float) -> int:
-    """Steps that last about so long."""
-    chance = np.random.default_rng(1)
-    pairs = [
-        (chance.integers(0, 256, (BATCH, 28, 28), dtype=np.uint8), chance.integers(0, 10, BATCH))
-        for _ in range(60)
-    ]
-    took = min(bare.seconds(pairs) for _ in range(3))
-    return max(10, math.ceil(seconds / (took / len(pairs))))
 
 
 # --- what the worker trains ---------------------------------------------------------------------
@@ -211,8 +144,12 @@ class Shadow:
             elif isinstance(entry, RoundNoted) and entry.worker == self._name:
                 self.noted.append(entry)
 
+    def ready(self) -> bool:
+        """Whether what was granted is enough for the next round that was not asked for."""
+        return plan(self._settings, self._grants, self._offset) is not None
+
     def batches(self) -> list[tuple[Any, Any]]:
-        """The batches of the next round that was not asked for."""
+        """The batches of that round."""
         todo = plan(self._settings, self._grants, self._offset)
         assert todo is not None
         assert self._blocks is not None
@@ -237,16 +174,17 @@ class Shadow:
 
 
 class Pair(NamedTuple):
-    """Seconds of one round."""
+    """CPU seconds of one round."""
 
     bare: float
-    busy: float
-    moved: float
-    """Storing the update before, and loading the version that this round began with."""
+    worker: float
+    """All of it."""
+    thread: float
+    """Its busiest thread, which trains."""
 
 
 class Match:
-    """A run in which each round waits for its bare twin."""
+    """A run in which each round of the worker takes turns with its bare twin."""
 
     def __init__(self, log: KafkaLog, run: str, shadow: Shadow, player: Player) -> None:
         self._shadow, self._player = shadow, player
@@ -256,43 +194,54 @@ class Match:
         self._beat = 0.0
 
     def rounds(self, worker: int, bare: Bare, count: int) -> Iterator[Pair]:
-        """So many rounds of the worker with this process id, each with its twin."""
+        """So many rounds of the worker with this process id, each with its twin; one more comes
+        before, which has none."""
+        noted = self._shadow.noted
         self._player.deliver(Began(secrets.token_hex(8), "", ()))
-        for number in range(1, count + 1):
-            self._wait(number)
-            with stopped(worker):
+        self._until(lambda: len(noted) == 1)
+        with halted(worker):
+            self._shadow.batches()
+            for number in range(2, count + 2):
+                self._until(lambda: self._shadow.ready() and bool(self._player.uploads))
                 batches = self._shadow.batches()
-                took = bare.seconds(batches)
-            noted = self._shadow.noted[number - 1]
-            if noted.steps != len(batches):
-                raise SystemExit(f"{noted.steps} steps; the bare loop did {len(batches)}")
-            yield Pair(took, noted.busy / 1e9, noted.moved / 1e9)
-            self._player.store()
+                bare.take(batches)
+                yield self._pair(worker, bare, number)
+                if noted[-1].steps != len(batches):
+                    raise SystemExit(f"{noted[-1].steps} steps; the bare loop did {len(batches)}")
 
-    def _wait(self, rounds: int) -> None:
-        """Until the worker has told of so many rounds, and the player has one to push."""
-        heard = time.monotonic()
-        while len(self._shadow.noted) < rounds or not self._player.uploads:
-            for raw in self._reader.poll(0.1):
-                record = decode(raw.value)
-                assert isinstance(record, LedgerRecord)
-                self._shadow.see(record)
-                self._player.see(raw.offset, raw.value, record)
-            if time.monotonic() > self._beat + BEAT:
-                self._beat = time.monotonic()
-                self._player.deliver(BeatDue(0))
-            if time.monotonic() > heard + SILENCE:
+    def _pair(self, worker: int, bare: Bare, number: int) -> Pair:
+        """The worker's round of this number, and its twin; one of them begins, then the other."""
+        sides = [
+            Side(worker, lambda: len(self._shadow.noted) >= number),
+            Side(bare.pid, bare.done),
+        ]
+        threads = thread_seconds(worker)
+        before = cpu_seconds(bare.pid), cpu_seconds(worker)
+        with halted(bare.pid):
+            bare.start()
+            self._player.store()
+            in_turns(sides[number % 2], sides[1 - number % 2], self._hear)
+            after = cpu_seconds(bare.pid), cpu_seconds(worker)
+        grown = {key: now - threads.get(key, 0.0) for key, now in thread_seconds(worker).items()}
+        return Pair(after[0] - before[0], after[1] - before[1], max(grown.values()))
+
+    def _until(self, happened: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + SILENCE
+        while not happened():
+            self._hear(0.1)
+            if time.monotonic() > deadline:
                 raise SystemExit(f"{len(self._shadow.noted)} rounds; the next one does not come")
 
-
-@contextlib.contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process stands still."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    def _hear(self, seconds: float) -> None:
+        """What the ledger says, within so many seconds."""
+        for raw in self._reader.poll(seconds):
+            record = decode(raw.value)
+            assert isinstance(record, LedgerRecord)
+            self._shadow.see(record)
+            self._player.see(raw.offset, raw.value, record)
+        if time.monotonic() > self._beat + BEAT:
+            self._beat = time.monotonic()
+            self._player.deliver(BeatDue(0))
 
 
 def measure(kind: Kind, pairs: int, seconds: float) -> list[Pair]:
@@ -302,13 +251,13 @@ def measure(kind: Kind, pairs: int, seconds: float) -> list[Pair]:
         folder = stack.enter_context(common.scratch())
         job = folder / "job.py"
         job.write_text(JOB, "utf-8")
-        with one_thread():
-            bare = stack.enter_context(Bare(job))
+        with one_thread(), memory_kept():
+            bare = stack.enter_context(Bare(job, WORKER_CORE))
         steps = steps_for(bare, seconds)
         child = stack.enter_context(common.broker(kind))
         pin(child.pid, OTHER_CORE)
         wishes = [f"round.steps={steps}", "workers.lost=300", "storage.max=off"]
-        wishes.append(f"stop.versions={WARM + pairs}")
+        wishes.append(f"stop.versions={WARM + pairs + 1}")
         sets = [word for wish in wishes for word in ("--set", wish)]
         place = ("--broker", child.address, "--run", "overhead")
         command = ("master", job, *place, "--expect", 2, "--strategy", "fedavg", *sets)
@@ -317,7 +266,8 @@ def measure(kind: Kind, pairs: int, seconds: float) -> list[Pair]:
             key_of(folder)
             until(folder / "master.out", "successfully initialized")
             mine = ("worker", *place, "--name", DEVICE, "--threads", 1)
-            worker = stack.enter_context(program(*mine, folder=folder, core=WORKER_CORE))
+            with memory_kept():
+                worker = stack.enter_context(program(*mine, folder=folder, core=WORKER_CORE))
         log = stack.enter_context(KafkaLog(child.address))
         key = cluster_key(folder / "cluster.key")
         player = Player(log, "overhead", 1, key, ready_models(JOB))
@@ -353,25 +303,22 @@ def main() -> None:
     """All pairs, and what they come to."""
     parser = common.arguments(str(__doc__))
     parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of a round, about")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="CPU time of a round")
     parser.add_argument("--broker", choices=common.KINDS, default="embedded")
     parser.add_argument("--quick", action="store_true", help="4 short pairs: does it work?")
-    parser.add_argument("--serve", type=Path, help=common.HIDDEN)
     wishes = parser.parse_args()
-    if wishes.serve:
-        serve(wishes.serve)
-        return
     pairs, seconds = (4, 0.3) if wishes.quick else (wishes.pairs, wishes.seconds)
     found = measure(wishes.broker, pairs, seconds)
     rows = [
-        row("busy", [pair.busy / pair.bare for pair in found], f"< {BAR:g}"),
-        row("busy and moved", [(p.busy + p.moved) / p.bare for p in found], ""),
+        row("the whole process", [pair.worker / pair.bare for pair in found], f"< {BAR:g}"),
+        row("its training thread", [pair.thread / pair.bare for pair in found], ""),
     ]
-    head = ("of a round", "median ratio", f"{CONFIDENCE:.0%} interval of the median", "bar")
+    head = ("CPU time", "median ratio", f"{CONFIDENCE:.0%} interval of the median", "bar")
     times = [statistics.median(times) for times in zip(*found, strict=True)]
     text = common.table(head, rows)
-    text += f"\n\n{len(found)} pairs, {wishes.broker} broker; medians: bare {times[0]:.3f} s, busy "
-    text += f"{times[1]:.3f} s, moved {times[2]:.3f} s. The interval is that of the sign test."
+    text += f"\n\n{len(found)} pairs, {wishes.broker} broker; medians of a round: bare "
+    text += f"{times[0]:.3f} s, the worker {times[1]:.3f} s, its training thread {times[2]:.3f} s. "
+    text += "The interval is that of the sign test."
     common.report("overhead", text, update=wishes.update)
 
 

@@ -93,7 +93,9 @@ def decide(
     draft = Draft(rules, replace(state, time=now), rested, now)
     if rested is not soft and state.alive():
         away = (now - soft.now) / SECOND
-        draft.note = f"The master itself stood still for {away:.1f} s: every deadline starts anew"
+        draft.note = (
+            f"The master stood still, or was busy, for {away:.1f} s: every deadline starts anew"
+        )
     HANDLERS[type(event)](draft, event)
     duties.perform(draft)
     return Decision(

@@ -37,6 +37,12 @@ def trim() -> Callable[[int], int]:
     return found
 
 
+def be_as_before() -> None:
+    """Undo what `be_thrifty` told the collector: at the interpreter's end it takes down what
+    libraries left in cycles, and they complain where it may not (torch's do)."""
+    gc.unfreeze()
+
+
 def be_thrifty(size: int) -> None:
     """Call once where payloads of `size` bytes will come and go in chunks.
 

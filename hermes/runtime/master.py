@@ -32,7 +32,7 @@ from hermes.messages import LedgerRecord, LogLine
 from hermes.perform.decider import Decider
 from hermes.perform.desk import Desk, Judge
 from hermes.perform.ledger import Ledger
-from hermes.perform.room import be_thrifty
+from hermes.perform.room import be_as_before, be_thrifty
 from hermes.perform.store import Store
 from hermes.runtime.archive import Archive
 from hermes.runtime.beat import Beater
@@ -184,6 +184,7 @@ class MasterProcess:
         self._store.close()
         self._archive.close()
         self._lines.close()
+        be_as_before()
 
     def _see_through(self, material: Material) -> None:
         self._lines.tell(self._storage.opening())

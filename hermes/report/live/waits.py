@@ -121,7 +121,8 @@ def standing(
         return Standing("silent", quiet)
     mine = next((p for p in state.pending if p.worker == member.name), None)
     if mine is None:
-        return Standing("training")
+        # It builds the job first, and a framework may take its time to load.
+        return Standing("training" if member.rounds else "starting")
     since = _age(now, recent.taken.get(mine.update.birth, now))
     return Standing("merging" if mine in _closing(state) else "waiting", since)
 

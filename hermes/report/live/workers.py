@@ -15,6 +15,7 @@ from hermes.values import SECOND
 
 STYLE = {
     "training": "green",
+    "starting": "green",
     "ready": "green",
     "waiting": "yellow",
     "merging": "yellow",
@@ -25,7 +26,7 @@ STYLE = {
     "left": "bright_black",
     "leaving": "bright_black",
 }
-URGENT = ("silent", "lost", "unable", "waiting", "merging", "training", "ready")
+URGENT = ("silent", "lost", "unable", "waiting", "merging", "training", "starting", "ready")
 """Whom to show first where not all have room."""
 
 
