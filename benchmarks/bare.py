@@ -1,0 +1,142 @@
+"""What does a plain torch loop over given batches take? A process of its own, that holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.turns import cpu_seconds
+
+BATCH = 32
+SILENCE = 300.0
+"""Seconds after which something is wrong."""
+
+MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+"""For glibc, in both processes: memory is kept, not handed back and asked for again at each step."""
+
+
+def serve(job: Path, core: int) -> None:
+    """Be the peer: for each line on stdin, the name of a file with batches, take them into memory
+    and say "ready"; on the next line, do a plain loop over them and say "done". The model goes on
+    from one to the next."""
+    import torch
+
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+    parts: dict[str, Any] = {"__name__": "job"}
+    exec(job.read_text("utf-8"), parts)
+    model, criterion = parts["model"](), parts["loss"]
+    optimizer = parts["optimizer"](list(model.parameters()))
+    for line in sys.stdin:
+        with np.load(line.strip()) as file:
+            pairs = list(zip(file["x"], file["y"], strict=True))
+        print("ready", flush=True)
+        sys.stdin.readline()
+        losses = []
+        for x, y in pairs:
+            optimizer.zero_grad()
+            loss = criterion(model(torch.from_numpy(x)), torch.from_numpy(y))
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        print("done", flush=True)
+
+
+class Bare:
+    """The process of the bare loop."""
+
+    def __init__(self, job: Path, core: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.bare", str(job), str(core)]
+        pipe = subprocess.PIPE
+        self._folder = job.parent
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self._done = False
+        self.pid = self._process.pid
+
+    def take(self, batches: list[tuple[Any, Any]]) -> None:
+        """Have these in memory, ready to be trained."""
+        path = self._folder / "batches.npz"
+        np.savez(path, x=np.stack([x for x, _ in batches]), y=np.stack([y for _, y in batches]))
+        self._say(str(path))
+        self._hear("ready")
+
+    def start(self) -> None:
+        """Train them."""
+        self._done = False
+        self._say("go")
+
+    def done(self, timeout: float = 0.0) -> bool:
+        """Whether they are trained."""
+        if not self._done and select.select([self._process.stdout], [], [], timeout)[0]:
+            self._hear("done")
+            self._done = True
+        return self._done
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    def _hear(self, line: str) -> None:
+        assert self._process.stdout is not None
+        if (heard := self._process.stdout.readline().strip()) != line:
+            raise SystemExit(f"the bare loop says {heard!r}, not {line!r}")
+
+    def __enter__(self) -> Bare:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+def steps_for(bare: Bare, seconds: float) -> int:
+    """Steps that last about so long."""
+    chance = np.random.default_rng(1)
+    pairs = [
+        (chance.integers(0, 256, (BATCH, 28, 28), dtype=np.uint8), chance.integers(0, 10, BATCH))
+        for _ in range(60)
+    ]
+    times = []
+    for _ in range(3):
+        bare.take(pairs)
+        before = cpu_seconds(bare.pid)
+        bare.start()
+        if not bare.done(SILENCE):
+            raise SystemExit("the bare loop does not come to its end")
+        times.append(cpu_seconds(bare.pid) - before)
+    return max(10, math.ceil(seconds / (min(times) / len(pairs))))
+
+
+@contextlib.contextmanager
+def memory_kept() -> Iterator[None]:
+    """What is started inside keeps the memory of a step for the next. By default glibc decides by
+    the heap's layout, chance of a process, whether a step's tensors cost 5 page faults or 1000:
+    a tenth of the time, for a whole run."""
+    before = {key: os.environ.get(key) for key in MEMORY}
+    os.environ.update(MEMORY)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            del os.environ[key]
+            if value is not None:
+                os.environ[key] = value
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), int(sys.argv[2]))
