@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.turns import cpu_seconds
+from hermes.values import Tensors
 
 BATCH = 32
 SILENCE = 300.0
@@ -25,13 +26,13 @@ MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
-"""For glibc, in both processes: memory is kept, not handed back and asked for again at each step."""
+"""For glibc, in both processes."""
 
 
 def serve(job: Path, core: int) -> None:
     """Be the peer: for each line on stdin, the name of a file with batches, take them into memory
-    and say "ready"; on the next line, do a plain loop over them and say "done". The model goes on
-    from one to the next."""
+    and say "ready"; on the next line, do a plain loop over them and say "done". The model begins
+    with the weights that lie in the file, too, if there are any."""
     import torch
 
     os.sched_setaffinity(0, {core})
@@ -43,6 +44,8 @@ def serve(job: Path, core: int) -> None:
     for line in sys.stdin:
         with np.load(line.strip()) as file:
             pairs = list(zip(file["x"], file["y"], strict=True))
+            weights = {n: torch.from_numpy(file[n]) for n in file.files if n not in ("x", "y")}
+        model.load_state_dict(weights or model.state_dict())
         print("ready", flush=True)
         sys.stdin.readline()
         losses = []
@@ -66,10 +69,12 @@ class Bare:
         self._done = False
         self.pid = self._process.pid
 
-    def take(self, batches: list[tuple[Any, Any]]) -> None:
-        """Have these in memory, ready to be trained."""
+    def take(self, batches: list[tuple[Any, Any]], weights: Tensors | None = None) -> None:
+        """Have these in memory, ready to be trained, from these weights on."""
         path = self._folder / "batches.npz"
-        np.savez(path, x=np.stack([x for x, _ in batches]), y=np.stack([y for _, y in batches]))
+        x, y = (np.stack(part) for part in zip(*batches, strict=True))
+        arrays: dict[str, Any] = {**(weights or {}), "x": x, "y": y}
+        np.savez(path, **arrays)
         self._say(str(path))
         self._hear("ready")
 
@@ -80,7 +85,9 @@ class Bare:
 
     def done(self, timeout: float = 0.0) -> bool:
         """Whether they are trained."""
-        if not self._done and select.select([self._process.stdout], [], [], timeout)[0]:
+        assert self._process.stdout is not None
+        output = self._process.stdout.fileno()
+        if not self._done and select.select([output], [], [], timeout)[0]:
             self._hear("done")
             self._done = True
         return self._done

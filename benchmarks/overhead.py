@@ -3,9 +3,10 @@
 A whole run: broker, master and a worker as processes of their own, the worker with one thread. The
 bare loop is a process, too; the two share one core, all others have the other. A second worker is
 played (`players.py`): it holds its push back, so that the real one waits for its version. Meanwhile
-the bare loop is handed the very batches that the worker will train next, which the ledger tells.
-Then the push is let go, and the two take turns of 50 ms (`turns.py`) until both have done the
-round. So both live through the same conditions, and drift hits both alike.
+the bare loop is handed the very batches that the worker will train next, which the ledger tells,
+and the last version's weights, lest its numbers become others than the worker's. Then the push is
+let go, and the two take turns of 50 ms (`turns.py`) until both have done the round. So both live
+through the same conditions, and drift hits both alike.
 
 Of both counts the CPU time of the whole process. A worker stands still whenever it is not its turn,
 from the round that the master has noted to the next push, too: so nothing that it does is left out.
@@ -38,13 +39,19 @@ from benchmarks.memory import key_of
 from benchmarks.players import BEAT, Player, ready_models
 from benchmarks.turns import Side, cpu_seconds, halted, in_turns, thread_seconds
 from hermes.broker.control import Kind
-from hermes.codec import decode
+from hermes.codec import decode, decode_tensors
 from hermes.data.cache import BlockCache
 from hermes.job import Job
 from hermes.jobfile import build
 from hermes.machine.events import BeatDue, Began, Train
 from hermes.machine.rounds import Plan, plan
-from hermes.messages import BlocksGranted, LedgerRecord, RoundNoted, WorkerAdmitted
+from hermes.messages import (
+    BlocksGranted,
+    LedgerRecord,
+    RoundNoted,
+    VersionPublished,
+    WorkerAdmitted,
+)
 from hermes.perform.bench import WorkerBench
 from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.store import Store
@@ -52,6 +59,7 @@ from hermes.policy.presets import Settings, from_tree
 from hermes.runtime.keys import cluster_key
 from hermes.transport import names
 from hermes.transport.kafka import KafkaLog
+from hermes.values import Payload, Tensors
 
 PAIRS, WARM = 20, 3
 """Pairs of rounds that are counted, and those before them, which are not."""
@@ -130,6 +138,7 @@ class Shadow:
         self._blocks: Blocks | None = None
         self._grants: list[BlocksGranted] = []
         self._offset = 0
+        self._version: Payload | None = None
         self.noted: list[RoundNoted] = []
 
     def see(self, record: LedgerRecord) -> None:
@@ -143,6 +152,8 @@ class Shadow:
                 self._grants.append(entry)
             elif isinstance(entry, RoundNoted) and entry.worker == self._name:
                 self.noted.append(entry)
+            elif isinstance(entry, VersionPublished):
+                self._version = entry.payload
 
     def ready(self) -> bool:
         """Whether what was granted is enough for the next round that was not asked for."""
@@ -162,6 +173,11 @@ class Shadow:
         bench.train(Train(1, todo.segments, todo.batch, todo.joined, 0.0, ""))
         self._use_up(todo)
         return recorder.batches
+
+    def weights(self) -> Tensors:
+        """Those of the last version."""
+        assert self._version is not None
+        return decode_tensors(self._store.get(self._version))
 
     def _use_up(self, todo: Plan) -> None:
         self._grants = [grant for grant in self._grants if grant.number not in todo.finished]
@@ -204,7 +220,7 @@ class Match:
             for number in range(2, count + 2):
                 self._until(lambda: self._shadow.ready() and bool(self._player.uploads))
                 batches = self._shadow.batches()
-                bare.take(batches)
+                bare.take(batches, self._shadow.weights())
                 yield self._pair(worker, bare, number)
                 if noted[-1].steps != len(batches):
                     raise SystemExit(f"{noted[-1].steps} steps; the bare loop did {len(batches)}")

@@ -82,7 +82,7 @@ def _examine(asked: Asked, found: Findings, *, quiet: bool) -> str:
     from hermes.messages import JobSource
 
     wishes = asked.wishes
-    device = device = found.attempt("device", lambda: options.checked_device(wishes.device))
+    device = found.attempt("device", lambda: options.checked_device(wishes.device))
     found.attempt("settings", lambda: _check_workers(asked.workers))
     source = found.attempt("job", lambda: load_source(wishes.job))
     telling = _silent if quiet else _telling

@@ -118,7 +118,8 @@ class Onlooker:
         """Show a line; at once, as long as nothing else is shown: a question may follow it."""
         self._lines.append(text)
         if self._thread is None:
-            self.print_lines()
+            with contextlib.suppress(OSError):  # nobody looks: the run goes on
+                self.print_lines()
 
     # --- shown by our thread --------------------------------------------------------------------
 
@@ -160,6 +161,10 @@ class Onlooker:
                 while not self._over.wait(self.every):
                     self.show()
                 self.show(last=True)
+            except OSError:
+                raise
+            except Exception as error:  # noqa: BLE001  (a run never ends for its picture)
+                self.console.print(f"the display has ended: {type(error).__name__}: {error}")
             finally:
                 self.leave()
 

@@ -70,8 +70,7 @@ def report(
     Of a run that goes on (its master rewrites the page every few seconds anyway) or of a saved one.
     """
     from hermes.report.page.page import page
-    from hermes.report.story import Story
-    from hermes.runtime.reporter import MOST
+    from hermes.report.story import MOST, Story
 
     _refuse_without_matplotlib(png, svg)
     story = Story(MOST)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hermes.cli.connect import BRIEF, connected
 from hermes.cli.storage import Used, used_at_end
+from hermes.cli.trouble import warn
 from hermes.errors import HermesError
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def _on_this_machine(run: str | None, out: Path, take: Take) -> Seen:
                 used, _, traffic = _told(last_beat(log, folder.run))
                 return Seen(view, lives, broker, folder, used, aside, traffic)
     view = saved(folder, take)
+    if view.damage:
+        warn(view.damage)
     return Seen(view, lives, broker, folder, used_at_end(folder), aside, _traffic_at_end(folder))
 
 

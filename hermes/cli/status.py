@@ -45,9 +45,9 @@ class Reading:
 
     def __init__(self) -> None:
         from hermes.report.live.recent import Recent
-        from hermes.report.story import Story
+        from hermes.report.story import MOST, Story
 
-        self.story, self.recent = Story(), Recent()
+        self.story, self.recent = Story(MOST), Recent()
 
     def take(self, record: LedgerRecord) -> None:
         """Read one record more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -122,8 +123,11 @@ def _run(
         from hermes.cli.prepare import new_run_id
 
         wishes = wishes._replace(run=new_run_id(name))
+    _say_what_begins(wishes, quiet=quiet)
+    with job_talks_aside():
+        prepared = master_options(wishes, count)
     local = LocalOptions(
-        master=master_options(wishes, count)._replace(threads=threads or 1),
+        master=prepared._replace(threads=threads or 1),
         broker=broker,
         workers=count,
         speeds=emulated,
@@ -136,9 +140,20 @@ def _run(
     if broker is not None:
         connected(broker, patience).close()
     expected = tuple(worker_names(count))
-    with show(quiet=quiet, expected=expected) as listener:
+    with show(quiet=quiet, expected=expected) as listener, job_talks_aside():
         result = run_locally(local, listener)
     _conclude(local.master.folder, result, json_=json_, quiet=quiet)
+
+
+def _say_what_begins(wishes: Wishes, *, quiet: bool) -> None:
+    """To a person who waits: a framework may take seconds to load."""
+    if not quiet and sys.stderr.isatty():
+        note(f"trying {Path(wishes.job).name} ...")
+
+
+def job_talks_aside() -> contextlib.AbstractContextManager[object]:
+    """What the job itself prints is no result: it goes to stderr."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _check_count(count: int) -> None:
@@ -178,12 +193,15 @@ def master(
     wishes = Wishes(
         job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask, device
     )
-    prepared = master_options(wishes, expect)
+    _say_what_begins(wishes, quiet=quiet)
+    with job_talks_aside():
+        prepared = master_options(wishes, expect)
     prepared = prepared._replace(threads=asked, names=state_folder() / "names")
     if patience is not None:
         prepared = prepared._replace(patience=patience)
     address = broker or options.DEFAULT_BROKER
-    result = _see_through(prepared, address, patience, quiet=quiet)
+    with job_talks_aside():
+        result = _see_through(prepared, address, patience, quiet=quiet)
     _conclude(prepared.folder, result, json_=json_, quiet=quiet)
 
 
@@ -261,10 +279,10 @@ def _conclude(folder: RunFolder, result: dict[str, Any], *, json_: bool, quiet: 
 
 
 def _story(folder: RunFolder) -> Story:
-    from hermes.report.story import Story
+    from hermes.report.story import MOST, Story
     from hermes.runtime.observe import saved
 
-    story = Story()
+    story = Story(MOST)
     saved(folder, story.read)
     return story
 

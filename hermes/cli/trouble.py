@@ -64,7 +64,9 @@ def note(text: str) -> None:
 def _tell_usage(error: BaseException) -> int:
     message = getattr(error, "format_message", lambda: "")()
     context = getattr(error, "ctx", None)
-    if not message.strip() or type(error).__name__ == "NoArgsIsHelpError":
+    if type(error).__name__ == "NoArgsIsHelpError":  # has printed the help as it was made
+        return USAGE
+    if not message.strip():
         typer.echo(context.get_help() if context is not None else "See: hermes --help", err=True)
         return USAGE
     command = context.command_path if context is not None else "hermes"

@@ -16,6 +16,7 @@ from hermes.cli.display import Show, Silence, show
 from hermes.cli.seen import Seen, see
 from hermes.cli.status import Reading, as_json, print_json, tell
 from hermes.cli.storage import Used
+from hermes.cli.trouble import note
 from hermes.errors import BrokerUnreachable, NoSuchTopic, RunError
 from hermes.machine.state import MasterState
 from hermes.messages import LedgerRecord, LogLine
@@ -72,6 +73,8 @@ def watch(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     reading = Reading()
     place = _place(run, out, broker)
+    if place is None:
+        note("This run is over. (One that was started just now is found once its job was tried.)")
     seen = _follow(place, reading, every, json_=json_) if place is not None else None
     if seen is None:
         reading = Reading()

@@ -91,6 +91,12 @@ def why(
 
     retelling = Retelling(worker)
     seen = see(run, out, broker, retelling.read)
+    if seen.view.damage:
+        raise CheckFailed(
+            "its ledger is not what it was, and nothing that follows can be checked",
+            where=f"run {seen.view.run}",
+            remedy="Take the folder from a copy, or ask the broker, if it has the run: --broker",
+        )
     refuse_unknown(retelling, worker, wanted, f"run {seen.view.run}")
     if json_:
         found = {"run": seen.view.run, "source": "live" if seen.view.live else "saved"}

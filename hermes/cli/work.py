@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -162,7 +163,10 @@ def worker(
     ):
         process = WorkerProcess(log, wanted, say)
         say(f"at {broker}, waiting for {f'run {run}' if run else 'a run'}")
-        with on_interrupt(process.interrupt, log.abandon):
+        with (
+            on_interrupt(process.interrupt, log.abandon),
+            contextlib.redirect_stdout(sys.stderr),  # what the job itself prints is no result
+        ):
             farewell = process.run()
     _leave(farewell, name, run, json_=json_)
 

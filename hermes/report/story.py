@@ -98,6 +98,10 @@ class Pushed(NamedTuple):
     """Bytes."""
 
 
+MOST = 5000
+"""Points that a series keeps where a run may be long: more than a picture shows."""
+
+
 class Story:
     """Reads valid ledger records in order."""
 

@@ -72,14 +72,18 @@ def read_archive(path: Path, topic: str) -> Iterator[Record]:
 
 
 def fold_archive(path: Path, watcher: Watcher | None = None) -> Ledger:
-    """The fold of a saved ledger; `watcher` is told of each record that counts."""
+    """The fold of a saved ledger; `watcher` is told of each record that counts. Only such were
+    saved: its `voids` are damage."""
     topic = "ledger"
     log = MemoryLog()
     log.create([topic])
+    kept: set[int] = set()
     for record in read_archive(path, topic):
         while log.ends([topic])[topic] < record.offset:
-            log.append(topic, b"")  # an offset that the broker kept to itself: void by rule
+            log.append(topic, b"")  # an offset that was not saved: void by rule
         log.append(topic, record.value)
+        kept.add(record.offset)
     ledger = Ledger(log, topic, watcher=watcher)
     ledger.fold()
+    ledger.voids = [void for void in ledger.voids if void[0] in kept]
     return ledger

@@ -48,6 +48,8 @@ class View(NamedTuple):
     place: str
     """Where it was read: HOST:PORT, or a path."""
     live: bool
+    damage: str = ""
+    """Of a saved run: what of its records cannot be read, in words."""
 
 
 # --- looking ------------------------------------------------------------------------------------
@@ -62,7 +64,17 @@ def saved(folder: RunFolder, take: Take | None = None) -> View:
             remedy="It ended before it was opened; central.log may say why.",
         )
     ledger = fold_archive(folder.ledger, None if take is None else lambda _, it, __: take(it))
-    return View(folder.run, ledger.state, str(folder.path), live=False)
+    return View(folder.run, ledger.state, str(folder.path), False, _damage(folder, ledger))
+
+
+def _damage(folder: RunFolder, ledger: Ledger) -> str:
+    if not ledger.voids:
+        return ""
+    offset, why = ledger.voids[0]
+    return (
+        f"{folder.ledger}: {len(ledger.voids)} of its records do not count any more, the first at "
+        f"offset {offset} ({why}): the file was changed or damaged"
+    )
 
 
 class LiveRun:

@@ -6,10 +6,11 @@ again: a run never fails, or waits, for its report.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hermes.errors import HermesError
@@ -29,9 +30,6 @@ SHARE = 20
 
 DRAIN = 0.5
 """Seconds between two looks at what the master has handed over."""
-
-MOST = 5000
-"""Points that a series of the page keeps."""
 
 LEAVING = 10.0
 """Seconds that a page under way may take at the end."""
@@ -86,10 +84,11 @@ class Reporter:
         self.stop()
         if self._thread.is_alive():
             return  # it hangs on a disk; we do not
-        self._drain()
-        self._state = state
         told = used(storage.get("used"), storage.get("limit"), storage.get("of"))
-        self._write(self._beside(traffic, storage=told, aside=aside))
+        with self._harmless():
+            self._drain()
+            self._state = state
+            self._write(self._beside(traffic, storage=told, aside=aside))
 
     # --- the thread -----------------------------------------------------------------------------
 
@@ -97,11 +96,13 @@ class Reporter:
         wait = EVERY
         due = time.monotonic() + wait
         while not self._over.wait(DRAIN):
-            self._drain()
+            with self._harmless():
+                self._drain()
             if time.monotonic() < due:
                 continue
             began = time.monotonic()
-            self._write(self._beside(self._traffic(), lives=True, reload=wait))
+            with self._harmless():
+                self._write(self._beside(self._traffic(), lives=True, reload=wait))
             wait = max(EVERY, SHARE * (time.monotonic() - began))
             due = time.monotonic() + wait
 
@@ -134,10 +135,15 @@ class Reporter:
         )
 
     def _write(self, beside: Beside) -> None:
-        """Write the page; told once if it cannot be."""
+        """Write the page."""
         assert self._page is not None
+        self._folder.write(self._folder.report, self._page.html(self._state, beside))
+
+    @contextlib.contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """What goes wrong here is told once, and costs the run its page alone."""
         try:
-            self._folder.write(self._folder.report, self._page.html(self._state, beside))
+            yield
         except HermesError as error:
             self._warn(f"the report is not written: {error.where}: {error.what}")
         except Exception as error:  # noqa: BLE001  (a run never fails for its report)
@@ -163,7 +169,7 @@ class Page:
     """The story so far, and how it becomes HTML."""
 
     def __init__(self) -> None:
-        from hermes.report.story import Story
+        from hermes.report.story import MOST, Story
 
         self.story = Story(MOST)
 

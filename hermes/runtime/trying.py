@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from hermes.blame import place_of
 from hermes.chance import generator
@@ -89,9 +91,28 @@ def difference(first: Shapes, second: Shapes) -> str:
     return ""
 
 
+def _differs(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
+    return one.tobytes() != other.tobytes()
+
+
 def _same_again(job: Job, seed: int, trainer: Trainer) -> None:
-    """Master and workers each call `model()`: all of them must get tensors of the same shapes."""
-    found = difference(shapes_of(trainer.weights()), shapes_of(fresh_trainer(job, seed).weights()))
+    """Master and workers each call `model()`: each time they must get a model of its own, with
+    tensors of the same shapes."""
+    before = trainer.weights()
+    other = fresh_trainer(job, seed)
+    again = other.weights()
+    found = difference(shapes_of(before), shapes_of(again))
+    if not found:
+        # A model that is one with the first changes with it.
+        other.load({name: tensor + np.ones((), tensor.dtype) for name, tensor in again.items()})
+        if any(_differs(tensor, before[name]) for name, tensor in trainer.weights().items()):
+            trainer.load(before)
+            raise JobError(
+                "model() gives the same model each time it is called, not one of its own",
+                where=place_of(job.model),
+                remedy="Let it build the model: what was built at the top of the file would be "
+                "shared by all who train and score it.",
+            )
     if found:
         raise JobError(
             f"model() gives another model each time it is called: at the second call {found}",

@@ -43,7 +43,7 @@ def check_model(job: Job, model: object) -> None:
             remedy="It returns a torch.nn.Module, such as nn.Sequential(...).",
         )
     _check_ready(model, where)
-    for name, value in model.state_dict().items():
+    for name, value in model.state_dict(keep_vars=True).items():
         _check_tensor(name, value, where)
     learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not learned:
@@ -64,6 +64,11 @@ def check_model(job: Job, model: object) -> None:
                 where=where,
                 remedy="What is learned must travel: let state_dict() hold it.",
             )
+
+
+def _is_half(value: torch.Tensor) -> bool:
+    """Whether these are weights that a step of an optimizer would round away."""
+    return value.dtype == torch.float16 and value.requires_grad
 
 
 def _check_ready(model: nn.Module, where: str) -> None:
@@ -91,7 +96,7 @@ def _check_tensor(name: str, value: object, where: str) -> None:
             remedy="Only tensors travel and are merged: register it as a buffer, or leave it out "
             "of the state (get_extra_state).",
         )
-    if value.dtype not in TRAVELS or value.layout != torch.strided:
+    if value.dtype not in TRAVELS or value.layout != torch.strided or _is_half(value):
         kind = str(value.dtype if value.layout == torch.strided else value.layout)
         raise JobError(
             f"{name!r} is {kind.removeprefix('torch.')}, which cannot be merged",
@@ -111,6 +116,13 @@ def check_loss(job: Job) -> None:
             where=job.place,
             remedy="Take loss=torch.nn.CrossEntropyLoss(), or a function of (outputs, labels) that "
             "gives a scalar tensor.",
+        )
+    if isinstance(job.loss, nn.Module) and any(p.requires_grad for p in job.loss.parameters()):
+        raise JobError(
+            f"the loss, a {type(job.loss).__name__}, has parameters of its own",
+            where=job.place,
+            remedy="They would be neither trained nor sent: make it a part of the model, whose "
+            "forward then gives what a plain loss takes.",
         )
 
 

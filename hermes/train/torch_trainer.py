@@ -43,8 +43,13 @@ class TorchTrainer:
         named = dict(self._model.named_parameters(remove_duplicate=False))
         buffers = dict(self._model.named_buffers(remove_duplicate=False))
         self._learned = frozenset(name for name, p in named.items() if p.requires_grad)
-        self._by_name = self._model.state_dict().keys() <= named.keys() | buffers.keys()
+        own = {**buffers, **named}
+        self._by_name = all(
+            name in own and own[name].data_ptr() == tensor.data_ptr()
+            for name, tensor in self._model.state_dict().items()
+        )
         self._part, self._outputs = "", None
+        self._scaler: torch.amp.GradScaler | None = None
         self.reset_optimizer()
 
     # --- weights --------------------------------------------------------------------------------
@@ -85,8 +90,7 @@ class TorchTrainer:
         checks.check_optimizer(self._job, self._optimizer, self._parameters)
         self._rates = [group.get("lr") for group in self._optimizer.param_groups]
         self._by_closure = checks.wants_closure(self._optimizer)
-        self._scaler = None
-        if self._is_half():
+        if self._scaler is None and self._is_half():  # what it has learned of the scale is kept
             checks.check_scaling(self._job, self._by_closure)
             self._scaler = torch.amp.GradScaler(self._device.type)
 
@@ -122,7 +126,8 @@ class TorchTrainer:
 
     def _backward(self, samples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss; gradients are then in the parameters, and clipped."""
-        self._optimizer.zero_grad()
+        for parameter in self._parameters:  # all that `clip` is given, whatever the optimizer has
+            parameter.grad = None
         loss = self._forward(samples, labels)
         checks.check_path(self._job, loss)
         self._part = "loss"

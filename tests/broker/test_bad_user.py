@@ -186,14 +186,17 @@ def test_a_bad_sleep_of_a_worker_and_then_of_the_master(shown: Shown, shell: She
     mark = len(seen)
     with asleep(process.pid, 3.2):
         pass
-    assert "every deadline starts anew" in wait_for(process, "stood still, or was busy, for", seen).string
+    assert (
+        "every deadline starts anew"
+        in wait_for(process, "stood still, or was busy, for", seen).string
+    )
     wait_for(process, r"version \d+", seen)
     process.send_signal(signal.SIGINT)
     out, rest = process.communicate(timeout=30)
     after = "".join([*seen[mark:], rest])
     assert "is lost" not in after, after
-    told = [line for line in seen if re.search("lost|back|stood still", line)]
-    shown("a worker slept, then the master", f"hermes {' '.join(typed)}", 130, "".join(told))
+    lines = [line for line in seen if re.search("lost|back|stood still", line)]
+    shown("a worker slept, then the master", f"hermes {' '.join(typed)}", 130, "".join(lines))
     result = json.loads(out)
     worker = result["workers"]["worker-2"]
     pending = worker["undecided"]

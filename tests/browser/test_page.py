@@ -12,10 +12,9 @@ from watched import Watched
 from benchmarks.synthetic import synthetic_run
 from hermes.report.page.facts import Beside
 from hermes.report.page.page import page
-from hermes.report.story import Story
+from hermes.report.story import MOST, Story
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.observe import saved
-from hermes.runtime.reporter import MOST
 
 pytestmark = pytest.mark.browser
 

@@ -1,20 +1,26 @@
 """Do the benchmarks measure what they say? Their players play by the rules, the bare loop trains
-what the worker trains, and an interval is one."""
+what the worker trains, two processes take turns, and an interval is one."""
 
 from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks.memory import of_size
 from benchmarks.overhead import CONFIDENCE, Shadow, interval
 from benchmarks.players import Meter, Player, play, ready_models
+from benchmarks.turns import Side, cpu_seconds, halted, in_turns, thread_seconds
 from hermes.chance import generator
 from hermes.codec import decode, decode_tensors, digest_of, encode_tensors
 from hermes.jobfile import build
@@ -101,6 +107,95 @@ def test_the_bare_loop_trains_what_the_worker_trains(tmp_path: Path) -> None:
         for x, y in batches:
             trainer.step(x, y, 1.0)
     assert digest_of(encode_tensors(trainer.weights())) == crew.result["digest"]
+
+
+BUSY = """
+import sys, threading, time
+def use(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end: pass
+thread = threading.Thread(target=use, args=(0.1,))
+thread.start()
+use(float(sys.argv[1]))
+thread.join()
+print(time.process_time(), flush=True)
+sys.stdin.readline()
+"""
+
+
+class Busy(subprocess.Popen[str]):
+    """A process that takes so many seconds of CPU time, and 0.1 in another thread, tells what it
+    took and waits for a word."""
+
+    def __init__(self, seconds: float) -> None:
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-c", BUSY, str(seconds)]
+        super().__init__(command, stdin=pipe, stdout=pipe, text=True)
+
+    @property
+    def state(self) -> str:
+        """`stopped`, or another of psutil's."""
+        return str(psutil.Process(self.pid).status())
+
+
+@pytest.fixture
+def two() -> Iterator[list[Busy]]:
+    """Two that take 0.1 and 0.3 seconds."""
+    with Busy(0.1) as one, Busy(0.3) as other:
+        yield [one, other]
+        one.kill()
+        other.kill()
+
+
+def halts(process: Busy) -> bool:
+    """Whether it stands still, soon."""
+    end = time.monotonic() + 5
+    while process.state != "stopped" and time.monotonic() < end:
+        pass
+    return process.state == "stopped"
+
+
+def test_two_processes_take_turns_until_both_are_done(two: list[Busy]) -> None:
+    """Never both at a time; one goes on alone; what they took is what they tell themselves."""
+    took: dict[int, float] = {}
+    turns: list[int] = []
+
+    def done(mine: Busy, other: Busy) -> bool:
+        assert halts(other)
+        turns.append(mine.pid)
+        took[mine.pid] = cpu_seconds(mine.pid)
+        return took[mine.pid] > (0.15 if mine is two[0] else 0.35)
+
+    one, other = two
+    with halted(one.pid), halted(other.pid):
+        sides = Side(one.pid, lambda: done(one, other)), Side(other.pid, lambda: done(other, one))
+        in_turns(*sides, turn=0.01)
+        assert halts(one)
+        assert halts(other)
+    order = [pid for pid, last in zip(turns, [0, *turns], strict=False) if pid != last]
+    assert len(order) > 4
+    assert order[:2] == [one.pid, other.pid]
+    assert turns[-1] == other.pid
+    for process in two:
+        assert process.stdout is not None
+        told = float(process.stdout.readline())
+        assert told == pytest.approx(cpu_seconds(process.pid), abs=0.02)
+        threads = thread_seconds(process.pid)
+        assert threads[process.pid] == max(threads.values()) < told - 0.09
+
+
+def test_after_an_error_nobody_stands_still(two: list[Busy]) -> None:
+    """Neither the one whose turn it was, nor the other."""
+    one, other = two
+
+    def breaks(_seconds: float) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError), halted(one.pid), halted(other.pid):
+        in_turns(Side(one.pid, lambda: False), Side(other.pid, lambda: False), breaks)
+    for process in two:
+        assert process.stdout is not None
+        assert float(process.stdout.readline()) > 0.1
 
 
 def test_a_dozen_updates_of_a_million_parameters_are_transferred_once() -> None:

@@ -171,6 +171,13 @@ MISTAKES = {
         ["job.py:5: model() gives another model each time it is called: at the second call "
          "'1.bias' was float32 (10,) and is float32 (11,)"],
     ),
+    "model() gives the same model at each call": (
+        job(
+            more="SHARED = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))",
+            model="SHARED",
+        ),
+        ["job.py:4: model() gives the same model each time it is called, not one of its own"],
+    ),
     "the model needs what data() has left": (
         job(
             more="FOUND = []",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from benchmarks.synthetic import SyntheticRun, synthetic_run
 from hermes.cli.entry import run
@@ -28,12 +29,12 @@ from hermes.messages import (
 from hermes.report import words
 from hermes.report.page.facts import Beside
 from hermes.report.page.page import page
-from hermes.report.story import Story
+from hermes.report.story import MOST, Story
 from hermes.runtime import reporter
 from hermes.runtime.archive import read_archive
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.observe import saved
-from hermes.runtime.reporter import MOST, Reporter
+from hermes.runtime.reporter import Reporter
 
 WRITTEN = "2026-01-01T12:30:00.000Z"
 LIMIT = 3_000_000
@@ -210,6 +211,16 @@ def test_what_a_run_says_is_text_and_never_markup(tmp_path: Path) -> None:
     assert shown.text.count(evil) >= 2, "it is told"
     for attrs in (attrs for _, attrs in shown.tags):
         assert not [name for name in attrs if name.startswith("on")]
+
+
+def test_a_status_of_somebody_elses_ledger_is_text_too(short_run: RunFolder) -> None:
+    story = Story()
+    state = saved(short_run, story.read).state
+    status = "finished'\"><img src=x onerror=alert(1)>"
+    beside = Beside("r", "somewhere", WRITTEN, False, {}, "", 0, 0.0)
+    shown = Reading(page(story, replace(state, status=status), beside))
+    assert "img" not in [tag for tag, _ in shown.tags]
+    assert '"><img src=x' in shown.text
 
 
 def is_state(attrs: dict[str, str | None]) -> bool:

@@ -266,6 +266,18 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, int, str]] = {
         8,
         "Scale x",
     ),
+    "a loss with parameters of its own": (
+        {"loss": "nn.Sequential(nn.Linear(3, 1))"},
+        "the loss, a Sequential, has parameters of its own",
+        JOB,
+        "make it a part of the model",
+    ),
+    "weights of half precision": (
+        {"model": "lambda: Net().half()"},
+        "'layer.weight' is float16, which cannot be merged",
+        JOB,
+        "autocast",
+    ),
     "a device that is not here": (
         {"more": "device='cuda:99'"},
         "the device is cuda:99, and this machine has cpu",

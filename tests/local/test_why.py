@@ -363,6 +363,21 @@ def test_a_fact_that_was_changed_is_found(
     assert all(d["differing"] for d in wrong)
 
 
+def test_a_ledger_whose_chain_is_broken_is_no_agreement(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One byte of it: what follows counts no more, and that is said. `status` warns."""
+    path = save(list(demo("fedavg")), tmp_path) / "runs" / "r" / "log" / "ledger.records"
+    data = path.read_bytes()
+    assert data.count(b"worker-2") > 3
+    path.write_bytes(data.replace(b"worker-2", b"worker-9", 1))
+    for worker in ("master", "worker-1"):
+        assert command(["why", worker, "--out", str(tmp_path)]) == 5
+        assert "its ledger is not what it was" in capsys.readouterr().err
+    assert command(["status", "--out", str(tmp_path)]) == 0
+    assert "of its records do not count any more" in capsys.readouterr().err
+
+
 def test_a_resizing_that_was_taken_out_is_missed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,7 +131,7 @@ def _header(run: Run, state: MasterState, beside: Beside) -> str:
         '<header><div class="top"><p class="kind">Hermes: report of a run</p>'
         '<button class="script" id="theme" type="button" title="Light or dark">Dark</button></div>'
         f"<h1>{escape(beside.run)}</h1>"
-        f'<p class="answer"><span class="state {tone.get(kind, kind)}">'
+        f'<p class="answer"><span class="state {escape(tone.get(kind, kind))}">'
         f"{escape(tone.get(kind, kind))}</span>{_said(said)}</p>"
         f'<p class="kind">{escape(strategy)}</p>{follow}'
         f'<dl class="tiles">{tiles}</dl><nav aria-label="Parts">{links}</nav></header>'

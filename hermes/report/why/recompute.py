@@ -74,10 +74,12 @@ class Check(NamedTuple):
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two facts are one: numbers to nine digits, all else exactly."""
+    """Whether two facts are one: fractions to nine digits, all else exactly."""
     numbers = (int, float)
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
+    if isinstance(one, int) and isinstance(other, int):
+        return one == other
     if isinstance(one, numbers) and isinstance(other, numbers):
         return math.isclose(one, other, rel_tol=CLOSE_TO, abs_tol=1e-12)
     return type(one) is type(other) and one == other
