@@ -10,6 +10,7 @@ from typing import Protocol
 from rich.console import Console
 
 from hermes.cli.lines import PROGRESS, Lines
+from hermes.cli.onlooker import Stderr
 from hermes.cli.screen import Screen
 from hermes.machine.state import MasterState
 from hermes.messages import LedgerRecord, LogLine
@@ -50,7 +51,7 @@ def show(
     `every`: seconds between two pictures or lines of progress; `console`: by default stderr."""
     if quiet:
         return Silence()
-    console = console or Console(stderr=True, highlight=False)
+    console = console or Stderr()
     if drawable(console):
         return Screen(console, greeting, expected, remote=remote, every=every or 0.25)
     return Lines(console, greeting, expected, remote=remote, progress=every or PROGRESS)

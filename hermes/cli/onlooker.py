@@ -51,6 +51,18 @@ def log_text(line: LogLine) -> Text:
     return Text(f"{line.at[11:19]} {plain(line.source):<9} {plain(line.text)}", style=style)
 
 
+class Stderr(Console):
+    """Where a run is shown. A reader that has gone is an error like others: rich would end the
+    program, and take stdout with it."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Raise it."""
+        raise BrokenPipeError
+
+
 class Onlooker:
     """Keeps what it is told, and shows it every `every` seconds; how, its heirs know.
 

@@ -197,3 +197,14 @@ def test_a_run_that_no_worker_is_left_of_fails(shell: Shell) -> None:
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 4
     assert json.loads(out)["reason"] == "no-worker-left"
+
+
+def test_what_a_job_prints_is_no_result(shell: Shell) -> None:
+    """With --json there is one object on stdout, whatever the job itself has to say."""
+    text = Path(DIGITS).read_text()
+    said = 'print("read")\n\n\ndef model():\n    print("built")\n'
+    talking = text.replace("def model():\n", said)
+    assert talking != text
+    (shell.folder / "talks.py").write_text(talking)
+    result = shell.json("run", "talks.py", "--workers", "1", "--set", "stop.samples=4000")
+    assert result["status"] == "finished"

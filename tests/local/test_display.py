@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 from steps import Step, whole_run
 
 from hermes.cli import onlooker
@@ -186,3 +188,19 @@ def test_no_color_is_respected(records: list[Step], monkeypatch: pytest.MonkeyPa
     codes = re.findall(r"\x1b\[([0-9;]*)m", out.file.getvalue())  # type: ignore[attr-defined]
     assert codes
     assert not any(re.search(r"(^|;)(3[0-8]|4[0-8]|9\d|10\d)(;|$)", code) for code in codes)
+
+
+def test_a_line_that_nobody_can_read_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`hermes run ... 2>&1 | head -1`: the reader has gone, the run goes on."""
+    told: list[str] = []
+
+    class Gone(io.StringIO):
+        def write(self, text: str, /) -> int:
+            told.append(text)
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with show(quiet=False) as listener:
+        assert isinstance(listener, Lines)
+        listener.say(Text("to nobody"))
+    assert "to nobody" in told[0]
