@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -121,15 +119,13 @@ def _beside(seen: Seen, path: Path) -> Beside:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Replace the page at once: nobody ever reads half of it."""
-    spare = path.with_name(f".{path.name}-{os.getpid()}")
+    """Replace the page; its folder is made."""
+    from hermes.runtime.at_once import write_at_once
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        spare.write_bytes(data)
-        spare.replace(path)
+        write_at_once(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            spare.unlink(missing_ok=True)
         raise UsageError(
             f"the report cannot be written: {error.strerror or error}",
             where=str(path),

@@ -6,11 +6,9 @@ the ledger has.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import io
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +23,7 @@ from hermes.errors import (
     RunFailed,
 )
 from hermes.messages import VersionPublished
+from hermes.runtime.at_once import write_at_once
 from hermes.runtime.folder import RunFolder
 from hermes.transport import names
 from hermes.transport.log import Log
@@ -137,14 +136,10 @@ def refusal(
 def put(path: Path, data: bytes | bytearray | memoryview) -> None:
     """Write a file at once, so that nobody ever reads half of it; its folder is made. Raises
     `RunFailed`."""
-    spare = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        spare.write_bytes(data)
-        spare.replace(path)
+        write_at_once(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            spare.unlink(missing_ok=True)
         raise RunFailed(
             f"this file cannot be written: {error.strerror or error}",
             where=str(path),

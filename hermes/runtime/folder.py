@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ import msgspec
 
 from hermes.broker.process import identity
 from hermes.errors import RunError, RunFailed, UsageError
+from hermes.runtime.at_once import write_at_once
 from hermes.runtime.logs import utc_now
 
 LATEST = "latest"
@@ -84,13 +84,9 @@ class RunFolder:
 
     def write(self, path: Path, data: bytes | bytearray) -> None:
         """Replace a file at once: nobody ever reads half of it. Raises `RunFailed`."""
-        spare = path.with_name(f".{path.name}-{os.getpid()}")
         try:
-            spare.write_bytes(data)
-            spare.replace(path)
+            write_at_once(path, data)
         except OSError as error:
-            with contextlib.suppress(OSError):  # on a read-only disk even this is refused
-                spare.unlink(missing_ok=True)
             raise RunFailed(
                 f"this file cannot be written: {error.strerror or error}",
                 where=str(path),

@@ -115,7 +115,8 @@ def test_the_best_is_the_best_on_validation(
 
 
 def test_torch_takes_a_pt_into_the_same_model(export: Callable[..., str]) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     said = export("--format", "pt")
     export("--format", "safetensors")
     assert 'torch.load("r-v12.pt", weights_only=True)' in said
@@ -244,7 +245,6 @@ def test_csv_quotes_what_must_be_quoted() -> None:
 
 
 def test_tensorboard_reads_the_curves(export: Callable[..., str], series: Series) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert "tensorboard --logdir r-tensorboard" in export("--format", "tensorboard")
