@@ -367,3 +367,15 @@ def test_a_page_that_cannot_be_written_is_told_once(short_run: RunFolder, tmp_pa
     made.stop()
     assert len(warned) == 1
     assert "the report is not written" in warned[0]
+
+
+def test_a_story_that_cannot_be_told_costs_the_page_alone(tmp_path: Path) -> None:
+    """A defect of the report's own: the run is told once, and its end comes all the same."""
+    warned: list[str] = []
+    folder = RunFolder(tmp_path, "r")
+    folder.create()
+    made = Reporter(folder, "the ledger", dict, warned.append)
+    made.take(None, MasterState())  # type: ignore[arg-type]
+    made.finish(MasterState(), {}, {}, 0)
+    assert len(warned) == 1
+    assert "the report is not written: AttributeError" in warned[0]

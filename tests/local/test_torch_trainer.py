@@ -589,3 +589,57 @@ def test_threads_can_be_told_at_any_time() -> None:
             assert torch.get_num_threads() == count
     finally:
         found.use_threads(before)
+
+
+def test_gradients_begin_anew_at_each_step_whatever_the_optimizer_has() -> None:
+    """An optimizer of a part of the model: `clip` is given all that learns, and sees no sums."""
+    norms: list[float] = []
+
+    def clip(params: list[nn.Parameter]) -> None:
+        norms.append(sum(float(p.grad.norm()) for p in params if p.grad is not None))
+
+    found = trainer(optimizer=lambda params: torch.optim.SGD(params[:1], lr=0.0), clip=clip)
+    for _ in range(3):
+        found.step(*batch(0), 1.0)
+    assert norms == [norms[0]] * 3
+    assert norms[0] > 0
+
+
+def test_a_reset_keeps_what_was_learned_of_the_scale() -> None:
+    """Gradients that overflow at the first scale: its steps are lost once, not at each version."""
+    cross = nn.CrossEntropyLoss()
+    found = trainer(
+        loss=lambda outputs, labels: 1e4 * cross(outputs, labels),
+        autocast=lambda: torch.autocast("cpu", torch.float16),
+        optimizer=lambda params: torch.optim.SGD(params, lr=1e-6),
+    )
+    start = found.weights()
+    found.step(*batch(0), 1.0)
+    assert same(found.weights(), start), "the first scale is too large"
+    for place in range(20):
+        found.step(*batch(place), 1.0)
+    found.reset_optimizer()
+    before = found.weights()
+    found.step(*batch(0), 1.0)
+    assert not same(found.weights(), before)
+
+
+class Copies(nn.Linear):
+    """Its state holds a copy of a buffer, under the buffer's own name."""
+
+    def __init__(self) -> None:
+        super().__init__(64, 10)
+        self.register_buffer("shift", torch.zeros(10))
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}shift"] = destination[f"{prefix}shift"].clone()
+
+
+def test_a_state_of_copies_is_loaded_into_what_it_was_copied_from() -> None:
+    model = nn.Sequential(nn.Flatten(), Copies())
+    found = make_trainer(make(model=lambda: model), generator(1, "init"))
+    there = {name: value + 5 for name, value in found.weights().items()}
+    found.load(there)
+    assert same(found.weights(), there)
+    assert float(model[1].shift[0]) == 5
