@@ -18,7 +18,7 @@ from hermes.cli.trouble import INTERRUPTED, note
 from hermes.errors import Fenced, RunError, UsageError
 
 if TYPE_CHECKING:
-    from hermes.runtime.worker import Farewell
+    from hermes.runtime.worker import Farewell, WorkerOptions
 
 Name = Annotated[
     str | None,
@@ -115,28 +115,16 @@ def worker(
     asked = options.limit_threads(threads)
     from hermes.broker.places import cache_folder, state_folder
     from hermes.runtime.folder import check_place
-    from hermes.runtime.interrupt import on_interrupt
     from hermes.runtime.keys import cluster_key
-    from hermes.runtime.outbox import claimed
-    from hermes.runtime.worker import WorkerOptions, WorkerProcess
+    from hermes.runtime.worker import WorkerOptions
     from hermes.transport.names import checked_run, checked_worker
 
     with at_flag("--name"):
         name = checked_worker(name or _host_name())
     with at_flag("--run"):
         run = checked_run(run) if run else None
-    for flag, value in (("--speed", speed), ("--step-seconds", step_seconds)):
-        if value is not None and not 0 < value <= MOST:
-            raise UsageError(
-                f"{value:g} is out of range",
-                where=flag,
-                remedy=f"It is a number above 0, at most {MOST:g}.",
-            )
-
-    def say(text: str) -> None:
-        if not quiet:
-            note(f"{name}: {text}")
-
+    _check_range("--speed", speed)
+    _check_range("--step-seconds", step_seconds)
     home = state or state_folder()
     cache = cache or cache_folder() / "blocks"
     check_place(home / "workers", "the worker's outbox cannot be kept there", "--state DIR")
@@ -157,18 +145,40 @@ def worker(
         threads=asked,
         names=home / "names",
     )
+    _leave(_serve(wanted, broker, patience, quiet=quiet), name, run, json_=json_)
+
+
+def _check_range(flag: str, value: float | None) -> None:
+    if value is not None and not 0 < value <= MOST:
+        raise UsageError(
+            f"{value:g} is out of range",
+            where=flag,
+            remedy=f"It is a number above 0, at most {MOST:g}.",
+        )
+
+
+def _serve(wanted: WorkerOptions, broker: str, patience: float | None, *, quiet: bool) -> Farewell:
+    """Take part, until there is no more to do, or Ctrl-C."""
+    from hermes.runtime.interrupt import on_interrupt
+    from hermes.runtime.outbox import claimed
+    from hermes.runtime.worker import WorkerProcess
+
+    def say(text: str) -> None:
+        if not quiet:
+            note(f"{wanted.name}: {text}")
+
+    assert wanted.names is not None
     with (
         connected(broker, patience) as log,
-        claimed(home / "names", broker, run, name),
+        claimed(wanted.names, broker, wanted.run, wanted.name),
     ):
         process = WorkerProcess(log, wanted, say)
-        say(f"at {broker}, waiting for {f'run {run}' if run else 'a run'}")
+        say(f"at {broker}, waiting for {f'run {wanted.run}' if wanted.run else 'a run'}")
         with (
             on_interrupt(process.interrupt, log.abandon),
             contextlib.redirect_stdout(sys.stderr),  # what the job itself prints is no result
         ):
-            farewell = process.run()
-    _leave(farewell, name, run, json_=json_)
+            return process.run()
 
 
 def _host_name() -> str:
