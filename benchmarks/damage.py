@@ -27,6 +27,7 @@ from hermes.machine.events import (
     EnvelopeReceived,
     HelloReceived,
     LedgerSeen,
+    SetAside,
     StopReceived,
 )
 from hermes.machine.soft import Soft
@@ -352,6 +353,9 @@ def _decided(state: MasterState, event: Any) -> str:
             return f"rejected: {entry.reason.code}"
         if isinstance(entry, WorkerRefused):
             return f"refused: {entry.reason.code}"
+    for action in decision.actions:
+        if isinstance(action, SetAside):
+            return f"quarantined: {action.reason.code}"
     return "taken" if decision.entries else "void: repeated, a gap, or not the one in force"
 
 

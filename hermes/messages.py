@@ -11,9 +11,9 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from hermes.values import Base, Birth, BlockRange, Payload, Position, Reason
+from hermes.values import Base, Birth, BlockRange, Outer, Payload, Position, Reason
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -131,7 +131,14 @@ class Bye(Message, frozen=True):
     """It cannot train this job; the reason says why."""
 
 
-WorkerBody: TypeAlias = Round | Resent | Heartbeat | Bye
+class Moved(Message, frozen=True):
+    """The marker that ends a generation of this worker's topic: what follows lies in the next.
+    Never an input."""
+
+    generation: int
+
+
+WorkerBody: TypeAlias = Round | Resent | Heartbeat | Bye | Moved
 
 
 class Envelope(Message, frozen=True):
@@ -188,6 +195,11 @@ class DataPublished(Message, frozen=True):
     """Samples of a first grant."""
     batch: int
     """The job's batch, in samples."""
+    run: str = ""
+    """The run in whose `data` topic all of it lies; "": this one."""
+    buffers: tuple[str, ...] = ()
+    """Names of the model's tensors that are not learned: they are merged by value. Whoever forms a
+    version again needs to know them, and not to run the job for it."""
 
 
 class WorkerAdmitted(Message, frozen=True):
@@ -205,6 +217,10 @@ class WorkerAdmitted(Message, frozen=True):
     started: bool
     software: Software | None = None
     """As its hello has it."""
+    generation: int = 0
+    """Of its own topic."""
+    logs: int = 0
+    """Generation of the topic `logs`."""
 
 
 class WorkerRefused(Message, frozen=True):
@@ -280,6 +296,8 @@ class Contribution(Message, frozen=True):
     birth: Birth
     weight: float
     samples: int
+    norm: float = 0.0
+    """How far its model lay from its base (`policy.norm`); 0: not looked at."""
 
 
 class VersionPublished(Message, frozen=True):
@@ -293,6 +311,8 @@ class VersionPublished(Message, frozen=True):
     samples: int
     """Sample passes merged so far, all versions together: progress counts them."""
     reason: Reason
+    outer: Outer | None = None
+    """The step that was taken, where the rule keeps momentum."""
 
 
 class ShardResized(Message, frozen=True):
@@ -363,6 +383,94 @@ class RunScored(Message, frozen=True):
     test_accuracy: float | None
 
 
+class RunReopened(Message, frozen=True):
+    """From here on the run goes by these settings; one that had stopped goes on."""
+
+    settings: dict[str, object]
+    reason: Reason
+    expect: int = 0
+    """Workers that are expected from now on; 0: as many as before."""
+
+
+class Forked(Message, frozen=True):
+    """The run begins where another one stood (protocol 14)."""
+
+    parent: str
+    version: int
+    offset: int
+    """Of the last record of the parent's ledger that it follows from ..."""
+    chain: bytes
+    """... and the chain up to and including that."""
+    digest: str
+    """Of the version, SHA-256 hex."""
+    samples: int
+    """Merged into it."""
+    cursor: int
+    """Where the parent's walk over the blocks stood."""
+    changes: dict[str, object]
+    """Settings that differ from the parent's, by dotted key."""
+
+
+# --- repair: what a broker had acknowledged and lost ---------------------------------------------
+
+
+class StateSaved(Message, frozen=True):
+    """The master's own tensors at this version lie in the `state` topic."""
+
+    version: int
+    payload: Payload
+
+
+class StateReset(Message, frozen=True):
+    """The master's own tensors could not be had again: they begin anew at this version."""
+
+    version: int
+    reason: Reason
+
+
+class Republished(Message, frozen=True):
+    """A version whose bytes were gone lies here now: the very same bytes."""
+
+    version: int
+    payload: Payload
+
+
+class Rewound(Message, frozen=True):
+    """Versions were lost and could not be made again: the run goes on from an older one."""
+
+    version: VersionPublished
+    dropped: tuple[int, ...]
+    lost: tuple[Contribution, ...]
+    """The updates that the dropped versions held."""
+    reason: Reason
+
+
+class TailLost(Message, frozen=True):
+    """The end of a topic, acknowledged once, is not there any more: it is read from its start, and
+    the numbers decide; of the ledger: what was lost was written again."""
+
+    topic: str
+    reason: Reason
+
+
+# --- retention (protocol 13) ---------------------------------------------------------------------
+
+
+class Trimmed(Message, frozen=True):
+    """What lies before this place of a topic may go, whole generations among it."""
+
+    topic: str
+    generation: int
+    before: int
+
+
+class Rotated(Message, frozen=True):
+    """A topic goes on in this generation, which is there."""
+
+    topic: str
+    generation: int
+
+
 Entry: TypeAlias = (
     MasterStarted
     | RunOpened
@@ -384,6 +492,15 @@ Entry: TypeAlias = (
     | ResendAsked
     | RunStopped
     | RunScored
+    | RunReopened
+    | Forked
+    | StateSaved
+    | StateReset
+    | Republished
+    | Rewound
+    | TailLost
+    | Trimmed
+    | Rotated
 )
 
 
@@ -460,6 +577,12 @@ class MasterBeat(Message, frozen=True):
     """... and may have; 0: no limit, or not said."""
     traffic: dict[str, tuple[int, ...]] = {}
     """Bytes moved so far, as in a heartbeat, by process: "master", and each worker's name."""
+    aside: dict[str, int] = {}
+    """What was set aside so far, by reason."""
+    topics: dict[str, int] = {}
+    """Of `used`, bytes by topic (short names)."""
+    hourly: int = 0
+    """Bytes an hour that come to the topics, as measured; 0: not yet."""
 
 
 AnyMessage: TypeAlias = (

@@ -74,6 +74,15 @@ class BlockRange(Value, frozen=True):
     last: int
 
 
+class Outer(Value, frozen=True):
+    """How the master's momentum v turns the mean difference d into a step: v <- momentum * v + d;
+    the step is rate * v, or rate * (d + momentum * v) with nesterov."""
+
+    momentum: float
+    rate: float
+    nesterov: bool
+
+
 class Birth(Value, frozen=True, order=True):
     """The incarnation that an update was born in, and its number there: never changes."""
 

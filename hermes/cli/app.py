@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from hermes.cli import brokers, check, clean, export, look, report, status, train, why, work
+from hermes.cli import (
+    brokers,
+    check,
+    clean,
+    export,
+    look,
+    report,
+    resume,
+    status,
+    train,
+    why,
+    work,
+)
 
 EPILOG = (
     "Exit codes: 0 done, 1 a defect of ours, 2 wrong usage, configuration, job or run id, "
@@ -46,6 +58,7 @@ app.command()(check.check)
 app.command()(train.demo)
 app.command()(train.run)
 app.command()(train.master)
+app.command()(resume.resume)
 app.command()(work.worker)
 app.add_typer(brokers.app, name="broker")
 app.command()(look.runs)

@@ -42,19 +42,25 @@ def show(
     quiet: bool,
     greeting: Callable[[], str] | None = None,
     expected: tuple[str, ...] = (),
+    dead: Callable[[], tuple[str, ...]] = tuple,
     remote: bool = False,
     every: float | None = None,
     console: Console | None = None,
 ) -> Show:
     """Whoever shows a run: `greeting` gives what to print once workers may come; `expected` are the
-    workers that must come, where their names are known; `remote`: it is not this process's run;
-    `every`: seconds between two pictures or lines of progress; `console`: by default stderr."""
+    workers that must come, where their names are known; `dead` tells of those whose process is
+    known to be gone; `remote`: it is not this process's run; `every`: seconds between two pictures
+    or lines of progress; `console`: by default stderr."""
     if quiet:
         return Silence()
     console = console or Stderr()
+    shown: Screen | Lines
     if drawable(console):
-        return Screen(console, greeting, expected, remote=remote, every=every or 0.25)
-    return Lines(console, greeting, expected, remote=remote, progress=every or PROGRESS)
+        shown = Screen(console, greeting, expected, remote=remote, every=every or 0.25)
+    else:
+        shown = Lines(console, greeting, expected, remote=remote, progress=every or PROGRESS)
+    shown.dead = dead
+    return shown
 
 
 def drawable(console: Console) -> bool:

@@ -87,6 +87,8 @@ class Onlooker:
         self.state: MasterState | None = None
         self.recent = Recent()
         self._greeting, self._expected, self._run, self._remote = greeting, expected, run, remote
+        self.dead: Callable[[], tuple[str, ...]] = tuple
+        """Tells the names of the workers whose process is known to be gone."""
         self._attention = Attention()
         self._vitals: Callable[[], Vitals] = Vitals
         self._now, self._told = 0, time.monotonic()
@@ -163,9 +165,12 @@ class Onlooker:
         now = self._now + int(passed * SECOND)
         self.recent.hear(vitals.traffic, now)
         busy = 0.0 if self._remote else passed
-        around = Around(vitals.away, vitals.silent, busy, self._expected)
+        around = Around(vitals.away, vitals.silent, busy, self._expected, self._dead(state))
         run = self._run or (state.opened.run if state.opened else "")
         return Moment(run, state, self.recent, now, around, vitals.used, vitals.limit)
+
+    def _dead(self, state: MasterState) -> tuple[str, ...]:
+        return self.dead() if state.stopped is None else ()
 
     def _watch(self) -> None:
         with contextlib.suppress(OSError):  # nobody looks any more: the run goes on

@@ -39,8 +39,9 @@ class Wishes(NamedTuple):
     device: str | None = None
 
 
-def master_options(wishes: Wishes, expect: int) -> MasterOptions:
-    """The options of a master. Raises `JobError`, `SettingError`, `UsageError`, `RunError`."""
+def master_options(wishes: Wishes, expect: int, *, again: bool = False) -> MasterOptions:
+    """The options of a master; `again`: the run's folder may be there. Raises `JobError`,
+    `SettingError`, `UsageError`, `RunError`."""
     from hermes.broker.places import cache_folder
     from hermes.jobfile import build, load_source
     from hermes.messages import JobSource
@@ -67,11 +68,12 @@ def master_options(wishes: Wishes, expect: int) -> MasterOptions:
         )
     folder = RunFolder(wishes.out, run)
     folder.check()
-    if folder.path.exists():
+    if folder.path.exists() and not again:
         raise RunError(
             f"there is a run {run!r} already",
             where=str(folder.path),
-            remedy="Choose another id with --run, or another folder with --out.",
+            remedy="Choose another id with --run, or another folder with --out; to go on with "
+            f"it: hermes resume {run}",
         )
     cache = cache_folder() / "blocks"
     check_place(cache, "the cache of blocks cannot be used", "HERMES_CACHE=DIR")

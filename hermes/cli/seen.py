@@ -82,9 +82,11 @@ def _told(
     beat: MasterBeat | None,
 ) -> tuple[Used | None, Quarantined | None, Mapping[str, tuple[int, ...]]]:
     """What the run's master said last of itself."""
+    from hermes.runtime.quarantine import Quarantined
+
     if beat is None:
         return None, None, {}
-    return Used(beat.used, beat.limit), None, beat.traffic
+    return Used(beat.used, beat.limit), Quarantined.heard(beat.aside), beat.traffic
 
 
 def _traffic_at_end(folder: RunFolder) -> Mapping[str, tuple[int, ...]]:

@@ -95,8 +95,11 @@ def tell(seen: Seen, reading: Reading, *, json_: bool, resizes: bool = True) -> 
         "storage": str(seen.storage) if seen.storage else "-",
         "quarantined": str(seen.quarantined) if seen.quarantined else "-",
     }
+    if seen.quarantined and seen.quarantined.total:
+        facts["evidence"] = seen.quarantined.where()
     story = reading.story if resizes else None
-    shown = status_view(state, story, reading.recent, facts, console.width, lives=lives)
+    recent, dead = reading.recent, _dead(seen)
+    shown = status_view(state, story, recent, facts, console.width, lives=lives, dead=dead)
     console.print(shown, soft_wrap=True)
 
 
@@ -134,8 +137,14 @@ def as_json(seen: Seen, reading: Reading) -> dict[str, Any]:
         "master_alive": seen.lives,
         "storage": seen.storage._asdict() if seen.storage else None,
         "quarantined": _quarantine_json(seen.quarantined),
-        **status_json(view.state, reading.story, reading.recent, lives=seen.lives),
+        **status_json(
+            view.state, reading.story, reading.recent, lives=seen.lives, dead=_dead(seen)
+        ),
     }
+
+
+def _dead(seen: Seen) -> tuple[str, ...]:
+    return () if seen.folder is None else seen.folder.dead_workers()
 
 
 def _quarantine_json(found: Quarantined | None) -> dict[str, Any] | None:
@@ -143,7 +152,12 @@ def _quarantine_json(found: Quarantined | None) -> dict[str, Any] | None:
 
     if found is None:
         return None
-    return {"count": found.total, "last": [msgspec.to_builtins(aside) for aside in found.last]}
+    return {
+        "count": found.total,
+        "last": [msgspec.to_builtins(aside) for aside in found.last],
+        "by_reason": dict(found.counts),
+        "path": str(found.path) if found.path else None,
+    }
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -140,9 +140,10 @@ def _run(
     if broker is not None:
         connected(broker, patience).close()
     expected = tuple(worker_names(count))
-    with show(quiet=quiet, expected=expected) as listener, job_talks_aside():
+    dead = local.master.folder.dead_workers
+    with show(quiet=quiet, expected=expected, dead=dead) as listener, job_talks_aside():
         result = run_locally(local, listener)
-    _conclude(local.master.folder, result, json_=json_, quiet=quiet)
+    conclude(local.master.folder, result, json_=json_, quiet=quiet)
 
 
 def _say_what_begins(wishes: Wishes, *, quiet: bool) -> None:
@@ -193,21 +194,37 @@ def master(
     wishes = Wishes(
         job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask, device
     )
+    address = broker or options.DEFAULT_BROKER
+    if run is not None and is_there(address, run, patience):
+        from hermes.cli.resume import Going, lead_again
+
+        going = Going(run, address, out, key_file, asked, device, patience)
+        lead_again(going, wishes, expect, json_=json_, quiet=quiet)
+        return
     _say_what_begins(wishes, quiet=quiet)
     with job_talks_aside():
         prepared = master_options(wishes, expect)
     prepared = prepared._replace(threads=asked, names=state_folder() / "names")
     if patience is not None:
         prepared = prepared._replace(patience=patience)
-    address = broker or options.DEFAULT_BROKER
     with job_talks_aside():
-        result = _see_through(prepared, address, patience, quiet=quiet)
-    _conclude(prepared.folder, result, json_=json_, quiet=quiet)
+        result = see_through(prepared, address, patience, quiet=quiet)
+    conclude(prepared.folder, result, json_=json_, quiet=quiet)
 
 
-def _see_through(
+def is_there(broker: str, run: str, patience: float | None) -> bool:
+    """Whether this broker has a run of this name."""
+    from hermes.transport import names
+
+    with connected(broker, patience) as log:
+        topic = names.physical(names.checked_run(run), names.LEDGER)
+        return topic in log.topics(topic)
+
+
+def see_through(
     prepared: MasterOptions, broker: str, patience: float | None, *, quiet: bool
 ) -> dict[str, Any]:
+    """Lead a run whose workers are started elsewhere, to its end; its result."""
     from hermes.cli.display import show
     from hermes.runtime.folder import note_of
     from hermes.runtime.interrupt import on_interrupt
@@ -251,7 +268,7 @@ def _greeting(prepared: MasterOptions, broker: str) -> Callable[[], str]:
 # --- the end ------------------------------------------------------------------------------------
 
 
-def _conclude(folder: RunFolder, result: dict[str, Any], *, json_: bool, quiet: bool) -> None:
+def conclude(folder: RunFolder, result: dict[str, Any], *, json_: bool, quiet: bool) -> None:
     """Picture, table or JSON, and the exit code."""
     story = _story(folder)
     _draw(folder, result, story)

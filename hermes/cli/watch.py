@@ -168,7 +168,10 @@ def _teller(place: Place, reading: Reading, every: float | None, *, json_: bool)
         return _Objects(place, reading, every or OBJECT)
     console = Console(highlight=False)
     pause = every or (PICTURE if console.is_terminal else None)
-    return show(quiet=False, expected=place.workers, remote=True, every=pause, console=console)
+    dead = place.folder.dead_workers if place.folder is not None else tuple
+    return show(
+        quiet=False, expected=place.workers, dead=dead, remote=True, every=pause, console=console
+    )
 
 
 class _Both(Silence):

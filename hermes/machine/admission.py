@@ -25,4 +25,6 @@ def admission(
         {incarnation: 0, **taken},
         state.started is not None,
         software,
+        state.generations.get(f"from.{worker}", 0),
+        state.generations.get("logs", 0),
     )

@@ -11,22 +11,31 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from hermes.machine.ledger import advance
-from hermes.machine.state import TIMINGS_KEPT, VERSIONS_KEPT, Best, MasterState, Member, Pending
+from hermes.machine.state import TIMINGS_KEPT, Best, MasterState, Member, Pending
 from hermes.messages import (
     BlocksGranted,
     BlocksReturned,
     Consumed,
     DataPublished,
     Entry,
+    Forked,
     LedgerRecord,
     MasterStarted,
+    Republished,
     ResendAsked,
+    Rewound,
+    Rotated,
     RoundNoted,
     RunOpened,
+    RunReopened,
     RunScored,
     RunStopped,
     ShardResized,
+    StateReset,
+    StateSaved,
+    TailLost,
     TrainingStarted,
+    Trimmed,
     UpdateRejected,
     UpdateTaken,
     VersionEvaluated,
@@ -37,8 +46,9 @@ from hermes.messages import (
     WorkerLost,
     WorkerRefused,
 )
+from hermes.policy import norm, retention
 from hermes.policy.presets import from_tree
-from hermes.values import Birth, BlockRange, Reason
+from hermes.values import Birth, BlockRange, Position, Reason
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -202,6 +212,7 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
         timings = (*timings, (entry.steps, entry.busy))[-TIMINGS_KEPT:]
     state = _drop_grants(state, entry.worker, entry.finished)
     member = state.members[entry.worker]
+    pushed, not_finite = entry.verdict == "push", entry.reason.code in NOT_FINITE
     return _member(
         replace(state, unusable=_unusable(state, entry)),
         entry.worker,
@@ -216,6 +227,7 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
         timings=timings,
         last=entry.reason,
         trainer=entry.trainer or member.trainer,
+        unusable=member.unusable if pushed else not_finite,
     )
 
 
@@ -232,14 +244,29 @@ def _taken(state: MasterState, entry: UpdateTaken) -> MasterState:
 def _rejected(state: MasterState, entry: UpdateRejected) -> MasterState:
     member = state.members[entry.worker]
     assert state.newest is not None
+    newest, not_finite = state.newest.version, entry.reason.code in NOT_FINITE
+    at, times = member.refusals
     state = _member(
-        replace(state, unusable=state.unusable + (entry.reason.code in NOT_FINITE)),
+        replace(state, unusable=state.unusable + not_finite),
         entry.worker,
         rejected=member.rejected + 1,
-        base=state.newest.version,
+        base=newest,
         last=entry.reason,
+        refusals=(newest, times + 1 if at == newest else 1),
+        unusable=not_finite,
     )
+    if entry.reason.code == norm.ABSURD:
+        state = _absurd(state, entry.worker)
     return _decided(state, [(entry.worker, entry.birth)])
+
+
+def _absurd(state: MasterState, worker: str) -> MasterState:
+    """Where everybody alive is absurd again and again, the run has become another one (its learning
+    rate was raised, say): its norms are learned anew. Some beside others never get there."""
+    absurd = _with(state.absurd, worker, state.absurd.get(worker, 0) + 1)
+    if all(absurd.get(name, 0) >= norm.INSISTED for name in state.alive()):
+        return replace(state, absurd={}, norms=())
+    return replace(state, absurd=absurd)
 
 
 def _decided(state: MasterState, births: list[tuple[str, Birth]]) -> MasterState:
@@ -256,20 +283,37 @@ def _published(state: MasterState, entry: VersionPublished) -> MasterState:
             applied=member.applied + 1,
             samples=member.samples + part.samples,
             base=entry.version,
+            unusable=False,
         )
-    state = _decided(state, [(part.worker, part.birth) for part in entry.members])
+    merged = {part.worker for part in entry.members}
+    state = replace(
+        state,
+        norms=norm.remembered(state.norms, [part.norm for part in entry.members]),
+        absurd={name: n for name, n in state.absurd.items() if name not in merged},
+    )
+    births = [(part.worker, part.birth) for part in entry.members]
+    waiting = {(p.worker, p.update.birth): p for p in state.pending}
+    recipe = tuple(waiting[birth] for birth in births)
+    state = _decided(state, births)
     versions = _with(state.versions, entry.version, entry)
-    state = replace(state, versions=versions, newest=entry, unusable=0)
-    return replace(state, versions=_kept(state))
+    recipes = _with(state.recipes, entry.version, recipe)
+    state = replace(state, versions=versions, recipes=recipes, newest=entry, unusable=0)
+    return _keep(state)
 
 
-def _kept(state: MasterState) -> dict[int, VersionPublished]:
-    """The newest versions, and those that somebody still starts from (protocol 13)."""
+def _keep(state: MasterState) -> MasterState:
+    """The newest versions, those that somebody still starts from, and all since the older
+    snapshot of the master's own tensors (protocol 13)."""
     assert state.newest is not None
     in_use = {m.base for m in state.members.values() if m.status == "alive"}
     in_use |= {p.update.base.version for p in state.pending}
-    oldest = state.newest.version - VERSIONS_KEPT
-    return {v: info for v, info in state.versions.items() if v > oldest or v in in_use}
+    oldest = state.newest.version - retention.versions(state.settings.retention)
+    if state.snapshots:
+        oldest = min(oldest, state.snapshots[-1].version - 1)
+    kept = {v: info for v, info in state.versions.items() if v > oldest or v in in_use}
+    if len(kept) == len(state.versions):
+        return state
+    return replace(state, versions=kept, recipes={v: state.recipes[v] for v in kept})
 
 
 def _resized(state: MasterState, entry: ShardResized) -> MasterState:
@@ -352,6 +396,77 @@ def _scored(state: MasterState, entry: RunScored) -> MasterState:
     return replace(state, scored=True, scores=scores, evaluations=evaluations)
 
 
+def _reopened(state: MasterState, entry: RunReopened) -> MasterState:
+    opened = state.opened
+    if opened is not None and entry.expect:
+        opened = replace(opened, expect=entry.expect)
+    state = replace(state, opened=opened, settings=from_tree(entry.settings))
+    return replace(state, stopped=None, status="running", scored=False, scores={})
+
+
+def _forked(state: MasterState, entry: Forked) -> MasterState:
+    return replace(state, forked=entry, cursor=entry.cursor)
+
+
+# --- repair and retention -----------------------------------------------------------------------
+
+
+def _state_saved(state: MasterState, entry: StateSaved) -> MasterState:
+    return replace(state, snapshots=(entry, *state.snapshots)[:2])
+
+
+def _state_reset(state: MasterState, entry: StateReset) -> MasterState:
+    # What was saved before leads nowhere: the versions after it will not follow from it.
+    del entry
+    return replace(state, snapshots=())
+
+
+def _republished(state: MasterState, entry: Republished) -> MasterState:
+    version = replace(state.versions[entry.version], payload=entry.payload)
+    if version.payload.digest != state.versions[entry.version].payload.digest:
+        raise ValueError("a version is published again with other bytes")
+    state = replace(state, versions=_with(state.versions, entry.version, version))
+    assert state.newest is not None
+    return replace(state, newest=version) if entry.version == state.newest.version else state
+
+
+def _rewound(state: MasterState, entry: Rewound) -> MasterState:
+    for part in entry.lost:
+        member = state.members[part.worker]
+        state = _member(
+            state,
+            part.worker,
+            applied=member.applied - 1,
+            rejected=member.rejected + 1,
+            samples=member.samples - part.samples,
+            last=Reason("rewound", {"to": entry.version.version}),
+        )
+    last, known = entry.version.version, state.evaluations
+    best = known.best if known.best is None or known.best.version <= last else None
+    seen = min(known.last_version, last)
+    return replace(
+        state,
+        versions={v: info for v, info in state.versions.items() if v <= last},
+        recipes={v: parts for v, parts in state.recipes.items() if v <= last},
+        newest=entry.version,
+        evaluations=replace(known, best=best, last_version=seen),
+        snapshots=tuple(one for one in state.snapshots if one.version <= last),
+    )
+
+
+def _tail_lost(state: MasterState, entry: TailLost) -> MasterState:
+    return replace(state, consumed={t: p for t, p in state.consumed.items() if t != entry.topic})
+
+
+def _trimmed(state: MasterState, entry: Trimmed) -> MasterState:
+    place = Position(entry.topic, entry.generation, entry.before)
+    return replace(state, trimmed=_with(state.trimmed, entry.topic, place))
+
+
+def _rotated(state: MasterState, entry: Rotated) -> MasterState:
+    return replace(state, generations=_with(state.generations, entry.topic, entry.generation))
+
+
 APPLY: dict[type, Callable[[MasterState, Any], MasterState]] = {
     MasterStarted: _started,
     RunOpened: _opened,
@@ -373,5 +488,14 @@ APPLY: dict[type, Callable[[MasterState, Any], MasterState]] = {
     ResendAsked: _resend,
     RunStopped: _stopped,
     RunScored: _scored,
+    RunReopened: _reopened,
+    Forked: _forked,
+    StateSaved: _state_saved,
+    StateReset: _state_reset,
+    Republished: _republished,
+    Rewound: _rewound,
+    TailLost: _tail_lost,
+    Trimmed: _trimmed,
+    Rotated: _rotated,
 }
 """Entry -> what it does. A test asserts that every entry is here."""

@@ -15,17 +15,25 @@ from hermes.messages import (
     BlocksGranted,
     BlocksReturned,
     Consumed,
+    Forked,
     LedgerRecord,
     MasterStarted,
+    Republished,
+    Rewound,
+    Rotated,
     RoundNoted,
+    RunReopened,
     RunStopped,
+    StateSaved,
+    TailLost,
+    Trimmed,
     Update,
     UpdateRejected,
     UpdateTaken,
     VersionPublished,
     WorkerAdmitted,
 )
-from hermes.values import Birth, BlockRange
+from hermes.values import Birth, BlockRange, Payload
 
 Key = tuple[str, Birth]
 
@@ -58,7 +66,11 @@ class Audit:
         self._returned: set[int] = set()
         """Blocks of the walk that were given back and not granted again."""
         self._number: dict[tuple[str, str], int] = {}
-        self._place: dict[str, int] = {}
+        self._place: dict[str, tuple[int, int]] = {}
+        self._floor: dict[str, tuple[int, int]] = {}
+        self._generation: dict[str, int] = {}
+        self._merged: dict[int, tuple[Key, ...]] = {}
+        """What each version holds."""
         self._time = 0
 
     def read(self, records: Iterable[LedgerRecord]) -> Audit:
@@ -91,10 +103,13 @@ class Audit:
         self._head = (record.term, record.nonce, record.n + 1)
 
     def _consumed(self, consumed: Consumed) -> None:
-        topic, offset = consumed.position.topic, consumed.position.offset
-        if offset <= self._place.get(topic, -1):
+        topic = consumed.position.topic
+        place = (consumed.position.generation, consumed.position.offset)
+        if place <= self._place.get(topic, (0, -1)):
             raise Defect("an input position goes back", where=topic)
-        self._place[topic] = offset
+        if place[0] > self._generation.get(topic, 0):
+            raise Defect("an input lies in a generation that was never begun", where=topic)
+        self._place[topic] = place
         key = (topic, consumed.incarnation)
         if consumed.number and consumed.number < self._number.get(key, 0):
             raise Defect(f"number {consumed.number} after a later one", where=topic)
@@ -178,6 +193,8 @@ class Audit:
             )
         self._version = entry.version
         self._versions[entry.version] = entry.payload.digest
+        self._merged[entry.version] = tuple((p.worker, p.birth) for p in entry.members)
+        self._lies(entry.payload)
 
     def _apply(self, key: Key, samples: int) -> int:
         place = self._decide(key)
@@ -192,10 +209,69 @@ class Audit:
         self.applied.add(key)
         return place
 
+    def _lies(self, payload: Payload) -> None:
+        """Nothing is named that was let go of."""
+        if (payload.generation, payload.first) < self._floor.get(payload.topic, (0, 0)):
+            raise Defect("a record names what was trimmed before", where=payload.topic)
+
+    # --- the run as a whole ---------------------------------------------------------------------
+
     def _run_stopped(self, _entry: RunStopped) -> None:
         if self.stopped:
             raise Defect("the run is stopped twice")
         self.stopped = True
+
+    def _reopened(self, _entry: RunReopened) -> None:
+        self.stopped = False
+
+    def _forked(self, entry: Forked) -> None:
+        if self._version != -1 or self.records > 1:
+            raise Defect("a run that was under way is forked from another one")
+        self._version, self._samples = entry.version - 1, entry.samples
+
+    # --- repair and retention -------------------------------------------------------------------
+
+    def _saved(self, entry: StateSaved) -> None:
+        if entry.version not in self._versions:
+            raise Defect(f"what the master held at version {entry.version}, which never was")
+        self._lies(entry.payload)
+
+    def _republished(self, entry: Republished) -> None:
+        if self._versions.get(entry.version) != entry.payload.digest:
+            raise Defect(f"version {entry.version} is published again with other bytes")
+        self._lies(entry.payload)
+
+    def _rewound(self, entry: Rewound) -> None:
+        to, dropped = entry.version.version, list(entry.dropped)
+        if dropped != list(range(to + 1, self._version + 1)) or not dropped:
+            raise Defect(f"versions {dropped} are dropped between {to} and {self._version}")
+        if self._versions[to] != entry.version.payload.digest:
+            raise Defect(f"the run goes back to a version {to} that never was")
+        held = [key for version in dropped for key in self._merged.pop(version)]
+        if held != [(part.worker, part.birth) for part in entry.lost]:
+            raise Defect("the updates of the dropped versions are not those named as lost")
+        self.applied -= set(held)
+        self.rejected |= set(held)
+        self._samples -= sum(part.samples for part in entry.lost)
+        self._version = to
+        for version in dropped:
+            del self._versions[version]
+
+    def _tail_lost(self, entry: TailLost) -> None:
+        self._place.pop(entry.topic, None)
+
+    def _trimmed(self, entry: Trimmed) -> None:
+        place = (entry.generation, entry.before)
+        if place <= self._floor.get(entry.topic, (0, 0)):
+            raise Defect("what is gone is trimmed again", where=entry.topic)
+        if entry.topic in ("ledger", "data"):
+            raise Defect("what is never trimmed was trimmed", where=entry.topic)
+        self._floor[entry.topic] = place
+
+    def _rotated(self, entry: Rotated) -> None:
+        if entry.generation != self._generation.get(entry.topic, 0) + 1:
+            raise Defect(f"generation {entry.generation} does not follow", where=entry.topic)
+        self._generation[entry.topic] = entry.generation
 
 
 READERS: dict[type, Callable[[Audit, Any], None]] = {
@@ -207,5 +283,13 @@ READERS: dict[type, Callable[[Audit, Any], None]] = {
     UpdateRejected: Audit._update_rejected,
     VersionPublished: Audit._published,
     RunStopped: Audit._run_stopped,
+    RunReopened: Audit._reopened,
+    Forked: Audit._forked,
+    StateSaved: Audit._saved,
+    Republished: Audit._republished,
+    Rewound: Audit._rewound,
+    TailLost: Audit._tail_lost,
+    Trimmed: Audit._trimmed,
+    Rotated: Audit._rotated,
 }
 """Entry -> what it must agree with."""

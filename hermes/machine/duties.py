@@ -6,6 +6,7 @@ memory of what it was about to do: it looks, and sees.
 
 from __future__ import annotations
 
+from hermes.machine import keeping, missing, repair, suspect
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
 from hermes.machine.events import (
@@ -14,13 +15,11 @@ from hermes.machine.events import (
     FollowLobby,
     Merge,
     Part,
-    ReadToEnd,
     Score,
     ScoreLast,
     StoreFirst,
     UploadData,
 )
-from hermes.machine.rules import silent
 from hermes.machine.state import MasterState, Member, Pending
 from hermes.machine.stopping import diverged, nobody_can, stopping_rule
 from hermes.machine.walk import next_grant
@@ -29,9 +28,10 @@ from hermes.messages import (
     ShardResized,
     TrainingStarted,
     UpdateRejected,
-    WorkerLost,
 )
-from hermes.policy import aggregate, allocate
+from hermes.policy import aggregate, allocate, norm
+from hermes.policy.norm import Limit
+from hermes.policy.outer import outer_of
 from hermes.policy.sync import CLOSE, Close, Waiting
 from hermes.values import SECOND, Reason
 
@@ -39,6 +39,9 @@ GRID = SECOND // 2
 """Least run time between two evaluations (design, part 9) ..."""
 GRID_COST = 10
 """... and at least this many times what the last one cost."""
+
+NOTHING_LEFT = "no-version-readable"
+"""Why a run has stopped that has no version left to score."""
 
 GRANTS_AHEAD = 2
 """The one being trained, and one ahead (protocol 9a)."""
@@ -52,11 +55,14 @@ def perform(draft: Draft) -> None:
     _start(draft)
     _readmit(draft)
     _stop(draft)
+    repair.duties(draft)
     _expire(draft)
     _close(draft)
     _grant(draft)
     _evaluate(draft)
+    keeping.duties(draft)
     _finish(draft)
+    missing.rest(draft)
 
 
 def wake(draft: Draft) -> int | None:
@@ -64,13 +70,7 @@ def wake(draft: Draft) -> int | None:
     state, soft = draft.state, draft.soft
     if state.stopped is not None:
         return None
-    limit = int(state.settings.workers.lost * SECOND)
-    alive = state.alive()
-    times = [
-        soft.heard.get(name, draft.now) + limit + 1 for name in alive if name not in soft.reading
-    ]
-    if alive:  # or the silence of all of them would look like a sleep of our own
-        times.append(draft.now + limit // 4)
+    times = missing.next_look(draft)
     newest = None if soft.evaluating else state.newest
     if newest is not None and newest.version > state.evaluations.last_version:
         times.append(next_evaluation(state))
@@ -154,8 +154,10 @@ def _close(draft: Draft) -> None:
         return
     if not draft.rules.may_merge(draft.soft.merge is not None or draft.soft.scoring):
         return
+    if not repair.sound(draft):
+        return
     waiting = [Waiting(p.worker, p.update.base.version) for p in state.pending]
-    answer = CLOSE[state.settings.close.rule](waiting, state.alive(), state.newest.version)
+    answer = CLOSE[state.settings.close.rule](waiting, awaited(state), state.newest.version)
     if isinstance(answer, Close):
         members = [state.pending[i] for i in answer.members]
         if state.settings.merge.rule == "interpolate":
@@ -164,11 +166,34 @@ def _close(draft: Draft) -> None:
             _merge(draft, members, mean_weights(state, members), 0.0, answer.reason)
 
 
+CHANCES = 2
+"""Updates of a worker that may be rejected in a version before the others go on without it."""
+
+
+def awaited(state: MasterState) -> list[str]:
+    """The workers that a version may wait for: those alive, but for whoever had only updates to
+    offer that were rejected. One is forgiven: who was behind trains again, from this version."""
+    assert state.newest is not None
+    version, members = state.newest.version, state.members
+
+    def spent(name: str) -> bool:
+        at, times = members[name].refusals
+        return at == version and times >= CHANCES
+
+    return [name for name in state.alive() if not spent(name)]
+
+
+def limit_in_force(state: MasterState) -> Limit | None:
+    """What the norm of an update may be now; None where norms are not looked at."""
+    assert state.newest is not None
+    return norm.limit(state.settings.merge.max_norm, state.norms, state.newest.payload.length)
+
+
 def mean_weights(state: MasterState, members: list[Pending]) -> list[float]:
     """The weights of these updates in a mean."""
-    if state.settings.merge.rule == "mean-by-samples":
-        return [float(pending.update.samples) for pending in members]
-    return [1.0] * len(members)
+    if state.settings.merge.rule == "mean":
+        return [1.0] * len(members)
+    return [float(pending.update.samples) for pending in members]
 
 
 def _interpolate(draft: Draft, pending: Pending, reason: Reason) -> None:
@@ -178,7 +203,8 @@ def _interpolate(draft: Draft, pending: Pending, reason: Reason) -> None:
     birth = pending.update.birth
     if scored is None or scored.birth != birth or scored.version != state.newest.version:
         draft.remember(scoring=True, scored=None)
-        draft.actions.append(Score(state.newest, pending.worker, pending.update))
+        limit = limit_in_force(state)
+        draft.actions.append(Score(state.newest, pending.worker, pending.update, limit))
         return
     weights = aggregate.loss_weights(scored.loss_global, scored.loss_worker)
     if isinstance(weights, Reason):
@@ -188,7 +214,7 @@ def _interpolate(draft: Draft, pending: Pending, reason: Reason) -> None:
             status = "finished" if weights.code == "loss-zero" else "failed"
             draft.add(RunStopped(status, Reason(f"global-{weights.code}", weights.facts)))
             return
-        draft.add(UpdateRejected(pending.worker, birth, weights))
+        suspect.refuse(draft, pending.worker, pending.update, weights)
         _close(draft)
         return
     facts = {"loss_global": scored.loss_global, "loss_worker": scored.loss_worker}
@@ -211,7 +237,9 @@ def _merge(
         for p, weight in zip(members, weights, strict=True)
     )
     rule = state.settings.merge.rule
-    merge = Merge(state.newest.version + 1, state.newest, rule, keep, parts)
+    outer = outer_of(state.settings.merge)
+    allowed, number = limit_in_force(state), state.newest.version + 1
+    merge = Merge(number, state.newest, rule, keep, parts, outer, allowed)
     draft.remember(merge=merge, merge_reason=reason)
     draft.actions.append(merge)
 
@@ -268,40 +296,6 @@ def _times(member: Member) -> allocate.WorkerTimes:
     return allocate.WorkerTimes(member.name, timings, member.size, member.batch)
 
 
-# --- silence ------------------------------------------------------------------------------------
-
-
-def look_for_silence(draft: Draft) -> None:
-    """Whoever was silent too long: first read its topic to the end."""
-    if draft.state.stopped is not None:
-        return
-    for name in draft.state.alive():
-        heard = draft.soft.heard.get(name, draft.now)
-        limit = draft.state.settings.workers.lost
-        if silent(heard, draft.now, limit) and name not in draft.soft.reading:
-            if draft.rules.lost_for_good(True, False):
-                declare_lost(draft, name, read_to_end=False)
-            else:
-                draft.remember(reading=draft.soft.reading | {name})
-                draft.actions.append(ReadToEnd(name))
-
-
-def declare_lost(draft: Draft, worker: str, *, read_to_end: bool) -> None:
-    """The worker is lost, if it is still silent; what it held goes back."""
-    member = draft.state.members[worker]
-    heard = draft.soft.heard.get(worker, draft.now)
-    limit = draft.state.settings.workers.lost
-    silent_now = silent(heard, draft.now, limit)
-    if member.status != "alive" or not draft.rules.lost_for_good(silent_now, read_to_end):
-        return
-    returned = draft.rules.release(member, "lost")
-    if returned is not None:
-        draft.add(returned)
-    facts = {"silent": round((draft.now - heard) / SECOND, 3), "limit": limit}
-    draft.add(WorkerLost(worker, Reason("silent", {**facts})))
-    draft.note = f"{worker} is lost: silent for {facts['silent']:g} s"
-
-
 # --- evaluation and the end ---------------------------------------------------------------------
 
 
@@ -318,6 +312,8 @@ def _evaluate(draft: Draft) -> None:
     state = draft.state
     if state.newest is None or draft.soft.evaluating or state.stopped is not None:
         return
+    if not draft.soft.secured:
+        return
     if state.newest.version > state.evaluations.last_version and (
         draft.now >= next_evaluation(state)
     ):
@@ -330,8 +326,8 @@ def _finish(draft: Draft) -> None:
     state, soft = draft.state, draft.soft
     if state.stopped is None:
         return
-    if state.newest is not None and not state.scored:
-        if not soft.finishing:
+    if state.newest is not None and not state.scored and state.stopped.code != NOTHING_LEFT:
+        if not soft.finishing and soft.secured:
             draft.remember(finishing=True)
             draft.actions.append(ScoreLast(state.newest))
     elif not soft.finished:

@@ -13,15 +13,19 @@ from hermes.messages import (
     Bye,
     DataPublished,
     Envelope,
+    Forked,
     Hello,
     LedgerRecord,
     Round,
     RunOpened,
+    RunReopened,
+    StateSaved,
     StopRequested,
     Update,
     VersionPublished,
 )
-from hermes.values import Base, Birth, Payload, Position, Reason
+from hermes.policy.norm import Limit
+from hermes.values import Base, Birth, Outer, Payload, Position, Reason
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -36,9 +40,17 @@ class Action(msgspec.Struct, frozen=True):
 
 
 class Opened(Event, frozen=True):
-    """This master may decide: its `MasterStarted` is in force. A new run is what `run` says."""
+    """This master may decide: its `MasterStarted` is in force. A new run is what `run` says; one
+    that was opened before goes on, by other settings where `change` has them."""
 
     run: RunOpened
+    change: RunReopened | None = None
+    forked: Forked | None = None
+    """Where a new run begins, if another one stood there ..."""
+    data: DataPublished | None = None
+    """... with its data."""
+    trims: bool = True
+    """Whether the broker can forget the first records of a topic; else topics are rotated."""
 
 
 class DataStored(Event, frozen=True):
@@ -52,6 +64,8 @@ class VersionStored(Event, frozen=True):
 
     version: int
     payload: Payload
+    norms: tuple[float, ...] = ()
+    """Of the updates in it, in their order; empty where they were not looked at."""
 
 
 class MergeFailed(Event, frozen=True):
@@ -125,6 +139,59 @@ class TopicRead(Event, frozen=True):
     worker: str
 
 
+class TailMissing(Event, frozen=True):
+    """This topic no longer has the place that it was read to; it is read from its start."""
+
+    topic: str
+    reason: Reason
+
+
+class GenerationAdded(Event, frozen=True):
+    """The next generation of this topic is there."""
+
+    topic: str
+    generation: int
+
+
+class LogsRead(Event, frozen=True):
+    """The central log was read up to here."""
+
+    position: Position
+
+
+class BrokerBack(Event, frozen=True):
+    """The broker was away for a while, and answers again."""
+
+
+class VersionsSecured(Event, frozen=True):
+    """The versions from the newest one back to one whose bytes are there were looked at, and made
+    again where they could be."""
+
+    republished: tuple[tuple[int, Payload], ...]
+    """By version, in order: made again, and stored."""
+    last: int
+    """The newest version that there is now."""
+    why: str = ""
+    """Why no newer one could be had."""
+
+
+class StateStored(Event, frozen=True):
+    """The master's own tensors at this version lie in the `state` topic."""
+
+    version: int
+    payload: Payload
+
+
+class StateRestored(Event, frozen=True):
+    """The master's own tensors at this version are in memory again."""
+
+    version: int
+    from_version: int
+    """Of the snapshot that they were formed from."""
+    lost: str = ""
+    """Why they could not be had: they begin anew."""
+
+
 class StopAsked(Event, frozen=True):
     """The person at this machine asks to stop, or this process cannot go on."""
 
@@ -153,6 +220,8 @@ class Score(Action, frozen=True):
     version: VersionPublished
     worker: str
     update: Update
+    limit: Limit | None = None
+    """What its norm may be; None: anything."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -173,6 +242,61 @@ class Merge(Action, frozen=True):
     rule: str
     keep: float
     parts: tuple[Part, ...]
+    outer: Outer | None = None
+    """The step, where the rule keeps momentum."""
+    limit: Limit | None = None
+    """What the norm of a part may be; None: anything, and norms are not looked at."""
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """A version, and the parts that it was made of, in their order."""
+
+    version: VersionPublished
+    parts: tuple[Part, ...]
+
+
+class SecureVersions(Action, frozen=True):
+    """See that the newest version's bytes are in the log; else make them again from an older one
+    whose bytes are, and the recipes. Outcome `VersionsSecured`."""
+
+    versions: tuple[VersionPublished, ...]
+    """The newest first."""
+    recipes: tuple[Recipe, ...]
+    """In the order of the versions."""
+    snapshots: tuple[StateSaved, ...]
+
+
+class SaveState(Action, frozen=True):
+    """Store the master's own tensors at this version; outcome `StateStored`."""
+
+    version: VersionPublished
+
+
+class RestoreState(Action, frozen=True):
+    """Have the master's own tensors at this version again; outcome `StateRestored`."""
+
+    version: VersionPublished
+    snapshots: tuple[StateSaved, ...]
+    """The newest first."""
+    recipes: tuple[Recipe, ...]
+    """In the order of the versions."""
+    versions: tuple[VersionPublished, ...] = ()
+    """All that are kept: a recipe leads from one to the next."""
+
+
+class AddGeneration(Action, frozen=True):
+    """Create this generation of a topic; outcome `GenerationAdded`."""
+
+    topic: str
+    generation: int
+
+
+class Trim(Action, frozen=True):
+    """What lies before this place of a topic is let go of."""
+
+    topic: str
+    generation: int
+    before: int
 
 
 class Evaluate(Action, frozen=True):
@@ -185,6 +309,17 @@ class ScoreLast(Action, frozen=True):
     """Score the last version on validation and test; outcome `FinalScored`."""
 
     version: VersionPublished
+
+
+class SetAside(Action, frozen=True):
+    """What came does not count, and should not have come: keep it apart, with its reason."""
+
+    topic: str
+    offset: int
+    reason: Reason
+    worker: str = ""
+    update: Update | None = None
+    """The update that it is about, where it is about one."""
 
 
 class ReadToEnd(Action, frozen=True):
@@ -229,6 +364,12 @@ class LedgerSeen(Event, frozen=True):
     digest: bytes
 
 
+class LedgerTorn(Event, frozen=True):
+    """The ledger no longer has the place that it was read to: the broker has lost its end."""
+
+    why: str
+
+
 class BlocksFetched(Event, frozen=True):
     """The blocks of this grant are at hand."""
 
@@ -239,6 +380,14 @@ class VersionLoaded(Event, frozen=True):
     """The local model is now this version."""
 
     base: Base
+
+
+class VersionMissing(Event, frozen=True):
+    """The version's bytes are not there, or are not what they should be."""
+
+    version: int
+    payload: str
+    """Its id."""
 
 
 class RoundFinished(Event, frozen=True):
@@ -363,6 +512,19 @@ class SendBeat(Action, frozen=True):
 
     steps: int
     last: int
+
+
+class MoveTopic(Action, frozen=True):
+    """End this generation of our topic with a marker, and write to the next one; 0: nothing was
+    written there by us, and the marker is for whoever was before us."""
+
+    generation: int
+
+
+class MoveLogs(Action, frozen=True):
+    """Lines for people go to this generation of `logs` from now on."""
+
+    generation: int
 
 
 class Forget(Action, frozen=True):

@@ -71,6 +71,14 @@ class WorkerState(msgspec.Struct, frozen=True):
     unsent_rounds: int = 0
     waiting_for: tuple[Birth, ...] = ()
     """Pushed, and neither merged nor rejected."""
+    unreadable: str = ""
+    """Id of the newest version's payload, where that could not be read: another is waited for."""
+    generation: int = 0
+    """Of our topic: where we write ..."""
+    moves_to: int = 0
+    """... and where we are to write as soon as nothing is being stored."""
+    logs: int = 0
+    """Generation of the topic `logs`."""
     ended: int = 0
     """Run time of the end of the last round."""
     moving: int = 0

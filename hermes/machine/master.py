@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from hermes.machine import duties
+from hermes.machine import duties, keeping, missing, repair, suspect
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
 from hermes.machine.events import (
     Action,
+    BrokerBack,
     ChunkSeen,
     DataStored,
     EnvelopeReceived,
@@ -25,14 +26,20 @@ from hermes.machine.events import (
     Event,
     FinalScored,
     FollowWorker,
+    GenerationAdded,
     HelloReceived,
+    LogsRead,
     MergeFailed,
     Opened,
+    StateRestored,
+    StateStored,
     StopAsked,
     StopReceived,
+    TailMissing,
     Ticked,
     TopicRead,
     UpdateScored,
+    VersionsSecured,
     VersionStored,
 )
 from hermes.machine.rules import PROTOCOL_RULES, Rules
@@ -44,23 +51,26 @@ from hermes.messages import (
     Contribution,
     Entry,
     Heartbeat,
+    Moved,
     ResendAsked,
     Resent,
     Round,
     RoundNoted,
     RunScored,
     RunStopped,
+    TailLost,
     Update,
-    UpdateRejected,
     UpdateTaken,
     VersionEvaluated,
     VersionPublished,
-    WorkerBack,
     WorkerLeft,
     WorkerRefused,
 )
 from hermes.policy.aggregate import check_staleness
-from hermes.values import SECOND, Position, Reason
+from hermes.values import SECOND, Facts, Position, Reason
+
+REPLACED = "a newer incarnation took its place"
+"""Why a worker has left whose name another process of its own has."""
 
 REFUSED = 255
 """Refused incarnations that are remembered, beside the latest."""
@@ -113,7 +123,7 @@ def _rested(rules: Rules, state: MasterState, soft: Soft, now: int) -> Soft:
     """Where the master itself slept, every deadline starts anew (protocol 6)."""
     if not rules.slept(soft.now, now, state.settings.workers.lost):
         return soft
-    return replace(soft, heard=dict.fromkeys(state.members, now), reading=frozenset())
+    return missing.anew(soft, state.members, now)
 
 
 # --- what is stored, scored, evaluated ----------------------------------------------------------
@@ -121,8 +131,16 @@ def _rested(rules: Rules, state: MasterState, soft: Soft, now: int) -> Soft:
 
 def _on_opened(draft: Draft, event: Opened) -> None:
     if draft.state.opened is None:
+        if event.forked is not None:
+            draft.add(event.forked)
         draft.add(event.run)
-    draft.remember(heard=dict.fromkeys(draft.state.members, draft.now))
+        if event.data is not None:
+            draft.add(event.data)
+    if event.change is not None:
+        draft.add(event.change)
+    draft.soft = missing.anew(draft.soft, draft.state.members, draft.now)
+    draft.remember(trims=event.trims)
+    keeping.again(draft)
     for name, member in sorted(draft.state.members.items()):
         if member.status != "left":
             place = draft.rules.resume(draft.state, f"from.{name}")
@@ -139,31 +157,51 @@ def _on_version_stored(draft: Draft, event: VersionStored) -> None:
     merge = draft.soft.merge
     draft.remember(storing_first=False)
     if merge is not None and merge.version == event.version:
-        draft.remember(merge=None, scored=None)
+        draft.remember(merge=None, scored=None, state_of=event.version)
     if not draft.rules.running(draft.state):
         return
-    if event.version == 0 and draft.state.newest is None:
-        draft.add(VersionPublished(0, event.payload, (), "init", 0.0, 0, Reason("first")))
+    if draft.state.newest is None:
+        draft.add(first_version(draft.state, event))
+        draft.remember(secured=True)
         draft.note = "Master has been successfully initialized!"
     elif merge is not None and merge.version == event.version:
         assert draft.state.newest is not None
+        norms = event.norms or (0.0,) * len(merge.parts)
         members = tuple(
-            Contribution(p.worker, p.update.birth, p.weight, p.update.samples) for p in merge.parts
+            Contribution(p.worker, p.update.birth, p.weight, p.update.samples, length)
+            for p, length in zip(merge.parts, norms, strict=True)
         )
         samples = draft.state.newest.samples + sum(part.samples for part in members)
         reason = draft.soft.merge_reason
         draft.add(
             VersionPublished(
-                event.version, event.payload, members, merge.rule, merge.keep, samples, reason
+                event.version,
+                event.payload,
+                members,
+                merge.rule,
+                merge.keep,
+                samples,
+                reason,
+                merge.outer,
             )
         )
+
+
+def first_version(state: MasterState, event: VersionStored) -> VersionPublished:
+    """Version 0, or the one that a fork begins with."""
+    forked = state.forked
+    if forked is None:
+        return VersionPublished(0, event.payload, (), "init", 0.0, 0, Reason("first"))
+    why = Reason("forked", {"parent": forked.parent, "version": forked.version})
+    number, samples = forked.version, forked.samples
+    return VersionPublished(number, event.payload, (), "init", 0.0, samples, why)
 
 
 def _on_merge_failed(draft: Draft, event: MergeFailed) -> None:
     draft.remember(merge=None, scored=None, scoring=False)
     for pending in draft.state.pending:
         if pending.update.birth == event.birth:
-            draft.add(UpdateRejected(pending.worker, event.birth, event.reason))
+            suspect.refuse(draft, pending.worker, pending.update, event.reason)
 
 
 def _on_update_scored(draft: Draft, event: UpdateScored) -> None:
@@ -199,9 +237,9 @@ def _on_hello(draft: Draft, event: HelloReceived) -> None:
         return
     old = draft.state.members.get(knock.worker)
     if old is not None and old.status == "alive":
-        _dismiss(draft, old, "a newer incarnation took its place")
+        _dismiss(draft, old, REPLACED)
     draft.add(admission(draft.state, knock.worker, knock.incarnation, knock.nonce, knock.software))
-    draft.remember(heard={**draft.soft.heard, knock.worker: draft.now})
+    draft.soft = missing.admitted(draft.soft, knock.worker, draft.now)
     place = draft.rules.resume(draft.state, f"from.{knock.worker}")
     draft.actions.append(FollowWorker(knock.worker, place))
     draft.note = f"{knock.worker} is admitted"
@@ -215,23 +253,34 @@ def _dismiss(draft: Draft, member: Member, why: str, *, unable: bool = False) ->
 
 
 def _on_chunk(draft: Draft, event: ChunkSeen) -> None:
-    _heard(draft, event.worker)
+    missing.heard(draft, event.worker)
 
 
 def _on_topic_read(draft: Draft, event: TopicRead) -> None:
     if event.worker not in draft.soft.reading:
         return
     draft.remember(reading=draft.soft.reading - {event.worker})
-    duties.declare_lost(draft, event.worker, read_to_end=True)
+    missing.declare_lost(draft, event.worker, read_to_end=True)
 
 
 def _on_tick(draft: Draft, _event: Ticked) -> None:
-    duties.look_for_silence(draft)
+    missing.look(draft)
 
 
 def _on_stop_received(draft: Draft, event: StopReceived) -> None:
     draft.take(event.position)
     _stop(draft, "stopped", Reason("requested", {"by": event.request.reason}))
+
+
+def _on_broker_back(draft: Draft, _event: BrokerBack) -> None:
+    # What it acknowledged may be gone. What it stored may be, too: it is asked again.
+    draft.remember(secured=False)
+
+
+def _on_tail_missing(draft: Draft, event: TailMissing) -> None:
+    if event.topic in draft.state.consumed and draft.state.stopped is None:
+        draft.add(TailLost(event.topic, event.reason))
+        draft.note = f"The broker has lost the end of {event.topic}: it is read from its start"
 
 
 def _on_stop_asked(draft: Draft, event: StopAsked) -> None:
@@ -251,34 +300,30 @@ def _on_envelope(draft: Draft, event: EnvelopeReceived) -> None:
     member = draft.state.members.get(event.worker)
     envelope = event.envelope
     if member is None or not draft.rules.speaks_for(member, envelope.sender):
-        draft.take(event.position)
+        if not isinstance(envelope.body, Moved):
+            draft.take(event.position)
+        suspect.foreign(draft, event, member)
         return
-    _heard(draft, event.worker)
+    body = envelope.body
+    missing.heard(draft, event.worker, missing.steps_in(body))
     taken = member.taken.get(envelope.sender, 0)
-    if isinstance(envelope.body, Heartbeat):
+    if isinstance(body, Heartbeat):
         draft.take(event.position)
-        if draft.rules.overdue(taken, envelope.body.last):
+        if draft.rules.overdue(taken, body.last):
             _ask_again(draft, member, taken + 1)
         return
+    if isinstance(body, Moved):
+        return  # never consumed: whoever reads on behind it would wait where nothing comes
     answer = draft.rules.order(taken, envelope.number)
     if answer == "gap":
         draft.take(event.position)
         _ask_again(draft, member, taken + 1)
     elif answer == "repeat":
         draft.take(event.position)
+        suspect.repeated(draft)
     else:
         BODIES[type(envelope.body)](draft, event.worker, envelope.body, event.position)
         draft.take(event.position, envelope.sender, envelope.number)
-
-
-def _heard(draft: Draft, worker: str) -> None:
-    soft = draft.soft
-    draft.remember(heard={**soft.heard, worker: draft.now}, reading=soft.reading - {worker})
-    member = draft.state.members.get(worker)
-    back = member is not None and draft.rules.comes_back(member)
-    if back and draft.state.stopped is None:
-        draft.add(WorkerBack(worker))
-        draft.note = f"{worker} is back"
 
 
 def _ask_again(draft: Draft, member: Member, first: int) -> None:
@@ -309,32 +354,37 @@ def _on_round(draft: Draft, worker: str, body: Round, at: Position) -> None:
         )
     )
     if body.update is not None:
-        _on_update(draft, worker, body.update, at)
+        _on_update(draft, worker, body.update, at, resent=False)
+    missing.finished_round(draft, worker, body.busy + body.waited)
     duties.resize(draft, worker)
 
 
 def _on_resent(draft: Draft, worker: str, body: Resent, at: Position) -> None:
     if draft.rules.running(draft.state):
-        _on_update(draft, worker, body.update, at)
+        _on_update(draft, worker, body.update, at, resent=True)
 
 
-def _on_update(draft: Draft, worker: str, update: Update, at: Position) -> None:
-    if not draft.rules.unborn(draft.state.members[worker], update.birth):
+def _on_update(draft: Draft, worker: str, update: Update, at: Position, *, resent: bool) -> None:
+    if suspect.false_birth(draft, worker, update, at, resent=resent):
         return
     draft.add(UpdateTaken(worker, update))
-    refusal = refused(draft, worker, update, at.offset)
+    refusal = refused(draft, worker, update, at)
     if refusal is not None:
-        draft.add(UpdateRejected(worker, update.birth, refusal))
+        suspect.refuse(draft, worker, update, refusal)
 
 
-def refused(draft: Draft, worker: str, update: Update, offset: int) -> Reason | None:
-    """Why an update whose message lies at `offset` is rejected as soon as it comes, or None."""
+def refused(draft: Draft, worker: str, update: Update, at: Position) -> Reason | None:
+    """Why an update whose message lies at `at` is rejected as soon as it comes, or None."""
     state = draft.state
     assert state.newest is not None
     refusal = check_staleness(state.settings.merge, state.newest.version - update.oldest)
     if not draft.rules.known_base(state, update):
-        refusal = Reason("unknown-base", {"base": update.base.version})
-    return draft.rules.malformed(update, worker, offset, state.newest) or refusal
+        facts: Facts = {"base": update.base.version}
+        code = "unknown-base"
+        if update.base.version > state.newest.version:
+            code, facts = "from-the-future", {**facts, "newest": state.newest.version}
+        refusal = Reason(code, facts)
+    return draft.rules.malformed(update, worker, at, state.newest) or refusal
 
 
 def _on_bye(draft: Draft, worker: str, body: Bye, at: Position) -> None:
@@ -362,6 +412,13 @@ HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     EnvelopeReceived: _on_envelope,
     ChunkSeen: _on_chunk,
     TopicRead: _on_topic_read,
+    BrokerBack: _on_broker_back,
+    TailMissing: _on_tail_missing,
+    VersionsSecured: repair.on_secured,
+    StateStored: repair.on_stored,
+    StateRestored: repair.on_restored,
+    GenerationAdded: keeping.on_generation,
+    LogsRead: keeping.on_logs,
     StopAsked: _on_stop_asked,
     Ticked: _on_tick,
 }

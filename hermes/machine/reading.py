@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from hermes.errors import SettingError
 from hermes.machine.events import (
     FetchBlocks,
     Forget,
     ForgetUpdate,
     LedgerSeen,
+    MoveLogs,
     SendAgain,
     SendResent,
 )
@@ -22,7 +25,11 @@ from hermes.messages import (
     Entry,
     LedgerRecord,
     MasterStarted,
+    Republished,
     ResendAsked,
+    Rewound,
+    Rotated,
+    RunReopened,
     RunStopped,
     TrainingStarted,
     UpdateRejected,
@@ -70,6 +77,10 @@ def _answer_stopped(hand: Hand, entry: RunStopped, _event: LedgerSeen) -> None:
     hand.become(over=f"the run has {entry.status}: {entry.reason.code}")
 
 
+def _answer_reopened(hand: Hand, _entry: RunReopened, _event: LedgerSeen) -> None:
+    hand.become(over="")
+
+
 def _answer_refused(hand: Hand, entry: WorkerRefused, _event: LedgerSeen) -> None:
     if entry.hello in hand.state.hellos:
         facts = ", ".join(f"{key} {value}" for key, value in entry.reason.facts.items())
@@ -87,6 +98,7 @@ ANSWERS: dict[type, Callable[[Hand, Any, LedgerSeen], None]] = {
     WorkerAdmitted: _answer_admitted,
     WorkerRefused: _answer_refused,
     RunStopped: _answer_stopped,
+    RunReopened: _answer_reopened,
 }
 """What a knocking worker looks for in the ledger."""
 
@@ -134,6 +146,8 @@ def _entry_admitted(hand: Hand, entry: WorkerAdmitted) -> None:
         newest=entry.version,
         gate=state.gate or gate.start(settings.gate),
     )
+    hand.become(moves_to=max(state.moves_to, entry.generation))
+    _move_logs(hand, entry.logs)
     taken = entry.taken.get(state.incarnation, 0)
     _forget(hand, taken)
     if taken < state.number:
@@ -152,6 +166,41 @@ def _send_left_over(hand: Hand, entry: WorkerAdmitted) -> None:
         hand.become(number=number, waiting_for=waiting, phase="waiting")
         hand.actions.append(SendResent(number, update))
     hand.become(left_over=())
+
+
+def _move_logs(hand: Hand, generation: int) -> None:
+    if generation > hand.state.logs:
+        hand.become(logs=generation)
+        hand.actions.append(MoveLogs(generation))
+
+
+def _entry_rotated(hand: Hand, entry: Rotated) -> None:
+    if entry.topic == f"from.{hand.state.name}":
+        hand.become(moves_to=entry.generation)
+    elif entry.topic == "logs":
+        _move_logs(hand, entry.generation)
+
+
+def _entry_republished(hand: Hand, entry: Republished) -> None:
+    newest = hand.state.newest
+    if newest is not None and newest.version == entry.version:
+        hand.become(newest=replace(newest, payload=entry.payload))
+
+
+def _entry_rewound(hand: Hand, entry: Rewound) -> None:
+    """Whoever has begun on a version that was dropped finds out when it pushes; whoever has not,
+    begins on the one that is left."""
+    hand.become(newest=entry.version)
+    base = hand.state.base
+    if hand.state.phase == "idle" and base is not None and base.version > entry.version.version:
+        hand.become(base=None)
+
+
+def _entry_reopened(hand: Hand, entry: RunReopened) -> None:
+    try:
+        hand.become(settings=from_tree(entry.settings))
+    except SettingError as error:  # no master of this version writes that
+        gone(hand, "again", f"the settings cannot be read ({error.what})")
 
 
 def _entry_started(hand: Hand, _entry: TrainingStarted) -> None:
@@ -219,5 +268,9 @@ ENTRIES: dict[type, Callable[[Hand, Any], None]] = {
     ResendAsked: _entry_resend,
     WorkerLeft: _entry_left,
     RunStopped: _entry_stopped,
+    RunReopened: _entry_reopened,
+    Rotated: _entry_rotated,
+    Republished: _entry_republished,
+    Rewound: _entry_rewound,
 }
 """What a worker takes from the ledger; the other entries do not concern it."""

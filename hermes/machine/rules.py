@@ -108,6 +108,9 @@ def hello(state: MasterState, knock: Hello) -> Reason | None:
     member = state.members.get(knock.worker)
     if member is not None and knock.incarnation in member.taken:
         return Reason("known")
+    if any(knock.incarnation in other.taken for other in state.members.values()):
+        # Births are told apart by incarnation alone.
+        return Reason("incarnation-taken", {"worker": knock.worker})
     assert state.opened is not None
     ours = state.opened.software
     if knock.software.protocol != PROTOCOL or knock.software.hermes != ours.hermes:
@@ -128,9 +131,21 @@ def silent(heard: int, now: int, limit: float) -> bool:
     return now - heard > limit * SECOND
 
 
-def lost_for_good(silent_now: bool, read_to_end: bool) -> bool:
+def stuck(progress: int, heard: int, limit: float) -> bool:
+    """Rule 6: a worker's signs of life went on for `limit` seconds beyond its last progress
+    (alive without progress is stuck, not dead). Both are run times; a silence is no part of it."""
+    return heard - progress > limit * SECOND
+
+
+def owes_progress(member: Member, waiting: bool) -> bool:
+    """Rule 6: progress is owed by whoever holds blocks, and does not wait for a version that
+    holds or rejects its update."""
+    return member.status == "alive" and bool(member.grants) and not waiting
+
+
+def lost_for_good(missing_now: bool, read_to_end: bool) -> bool:
     """Rule 6: a deadline counts only once the worker's topic has been read to its end."""
-    return silent_now and read_to_end
+    return missing_now and read_to_end
 
 
 def slept(last: int, now: int, limit: float) -> bool:
@@ -139,9 +154,18 @@ def slept(last: int, now: int, limit: float) -> bool:
     return now - last > limit * SECOND / 2
 
 
-def comes_back(member: Member) -> bool:
-    """Rule 6: whoever was lost is back with its next message."""
-    return member.status == "lost"
+def stuck_at(member: Member) -> int | None:
+    """The steps at which a worker was declared stuck, if that is why it is lost."""
+    if member.status != "lost" or member.last.code != "stuck":
+        return None
+    steps = member.last.facts.get("steps")
+    return steps if isinstance(steps, int) else 0
+
+
+def comes_back(member: Member, gets_on: bool) -> bool:
+    """Rule 6: whoever was lost is back with its next message; who was stuck with its next
+    progress, since signs of life it gave all the time."""
+    return member.status == "lost" and (gets_on or stuck_at(member) is None)
 
 
 def readmit(member: Member, term: int) -> bool:
@@ -157,13 +181,14 @@ def owed(birth: Birth, taken: Mapping[str, int]) -> bool:
 # --- versions and blocks (7, 8, 9a) -------------------------------------------------------------
 
 
-def malformed(update: Update, worker: str, offset: int, newest: VersionPublished) -> Reason | None:
+def malformed(update: Update, worker: str, at: Position, newest: VersionPublished) -> Reason | None:
     """Rule 5: why what an update claims cannot be; None if it can. Its chunks lie before the
-    message that names them (at `offset`), in the worker's own topic."""
+    message that names them (at `at`), in the worker's own topic."""
     payload = update.payload
+    before = (payload.generation, payload.last) < (at.generation, at.offset)
     claims = {
-        "topic": payload.topic == f"from.{worker}" and payload.generation == 0,
-        "offsets": 0 <= payload.first <= payload.last < offset,
+        "topic": payload.topic == f"from.{worker}" and payload.generation >= 0,
+        "offsets": 0 <= payload.first <= payload.last and before,
         "length": 0 < payload.length <= 2 * newest.payload.length + SLACK,
         "samples": update.samples >= 1 and update.rounds >= 1,
         "oldest": update.oldest <= update.base.version,
@@ -171,7 +196,7 @@ def malformed(update: Update, worker: str, offset: int, newest: VersionPublished
     wrong = [claim for claim, holds in claims.items() if not holds]
     if not wrong:
         return None
-    facts: Facts = {"before": offset} if wrong[0] == "offsets" else {}
+    facts: Facts = {"before": at.offset} if wrong[0] == "offsets" else {}
     return Reason("malformed", {"claim": wrong[0], **facts})
 
 
@@ -232,10 +257,12 @@ class Rules(NamedTuple):
     hello: Callable[[MasterState, Hello], Reason | None] = hello
     lost_for_good: Callable[[bool, bool], bool] = lost_for_good
     slept: Callable[[int, int, float], bool] = slept
-    comes_back: Callable[[Member], bool] = comes_back
+    comes_back: Callable[[Member, bool], bool] = comes_back
+    stuck: Callable[[int, int, float], bool] = stuck
+    owes_progress: Callable[[Member, bool], bool] = owes_progress
     readmit: Callable[[Member, int], bool] = readmit
     owed: Callable[[Birth, Mapping[str, int]], bool] = owed
-    malformed: Callable[[Update, str, int, VersionPublished], Reason | None] = malformed
+    malformed: Callable[[Update, str, Position, VersionPublished], Reason | None] = malformed
     known_base: Callable[[MasterState, Update], bool] = known_base
     may_merge: Callable[[bool], bool] = may_merge
     running: Callable[[MasterState], bool] = running

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import msgspec
 
 from hermes.machine.events import Merge, UpdateScored
-from hermes.values import Reason
+from hermes.policy.pace import Pace
+from hermes.values import Position, Reason
 
 
 class Soft(msgspec.Struct, frozen=True):
@@ -18,10 +19,20 @@ class Soft(msgspec.Struct, frozen=True):
 
     heard: Mapping[str, int] = {}
     """Run time of the last sign of life, by worker."""
+    gaps: Mapping[str, Pace] = {}
+    """Seconds between two signs of life, by worker."""
+    progress: Mapping[str, int] = {}
+    """Run time up to which a worker is known to have got on, or to have had nothing to do."""
+    steps: Mapping[str, int] = {}
+    """Steps that a worker's heartbeats told of, the most of this incarnation."""
+    rounds: Mapping[str, Pace] = {}
+    """Seconds of a worker's whole rounds, the waiting in them included."""
     reading: frozenset[str] = frozenset()
-    """Workers whose topic is being read to its end before they are declared lost."""
+    """Workers, silent or stuck, whose topic is being read to its end before they are lost."""
     asked: Mapping[str, tuple[int, int]] = {}
     """(number, run time) of the last request to send again, by worker."""
+    repeats: int = 0
+    """Messages that came again, as they may: after an outage, or since we asked for them."""
     refused: tuple[str, ...] = ()
     """Incarnations that were refused of late: their process is gone, whatever else it has sent."""
     now: int = 0
@@ -35,6 +46,21 @@ class Soft(msgspec.Struct, frozen=True):
     merge: Merge | None = None
     """The merge under way, with the reason of its closing."""
     merge_reason: Reason = Reason("")
+    securing: bool = False
+    secured: bool = False
+    """Whether the newest version's bytes were seen to be there, since the start or an outage."""
+    state_of: int = -1
+    """The version at which the performer has the master's own tensors in memory."""
+    restoring: bool = False
+    saving: bool = False
+    trims: bool = True
+    """Whether the broker can forget the first records of a topic."""
+    adding: frozenset[str] = frozenset()
+    """Topics of which a new generation is being made."""
+    logs: Position | None = None
+    """How far the central log was read."""
+    tidied: tuple[int, int] = (-1, 0)
+    """The version, and the place of the central log, at which retention was looked at last."""
     evaluating: bool = False
     finishing: bool = False
     finished: bool = False

@@ -12,8 +12,10 @@ from hermes.machine.ledger import Authority
 from hermes.messages import (
     BlocksGranted,
     DataPublished,
+    Forked,
     RunOpened,
     Software,
+    StateSaved,
     Update,
     VersionPublished,
 )
@@ -22,9 +24,6 @@ from hermes.values import BlockRange, Position, Reason
 
 TIMINGS_KEPT = 8
 """Rounds that the size rules look back on (design, part 6)."""
-
-VERSIONS_KEPT = 20
-"""Newest versions that stay known, beside the bases in use (protocol 13)."""
 
 
 class Struct(msgspec.Struct, frozen=True):
@@ -73,6 +72,10 @@ class Member(Struct, frozen=True):
     software: Software | None = None
     trainer: str = ""
     """Framework and device, once its first round is noted."""
+    refusals: tuple[int, int] = (-1, 0)
+    """A version, and how many of this worker's updates were rejected while it was the newest."""
+    unusable: bool = False
+    """What it brought last, a round or an update, was not finite."""
 
 
 class Pending(Struct, frozen=True):
@@ -116,6 +119,9 @@ class MasterState(Struct, frozen=True):
     """Run time at which training started."""
     members: Mapping[str, Member] = {}
     versions: Mapping[int, VersionPublished] = {}
+    """Those that are kept (protocol 13) ..."""
+    recipes: Mapping[int, tuple[Pending, ...]] = {}
+    """... and what each was made of, in order."""
     newest: VersionPublished | None = None
     pending: tuple[Pending, ...] = ()
     """In the order of their acceptance."""
@@ -125,10 +131,22 @@ class MasterState(Struct, frozen=True):
     """Blocks given back, to be granted first; in the order of the walk."""
     consumed: Mapping[str, Position] = {}
     """The last input position taken, by topic."""
+    generations: Mapping[str, int] = {}
+    """The generation that a topic goes on in; 0 where it never was rotated."""
+    trimmed: Mapping[str, Position] = {}
+    """What lies before this place of a topic may be gone."""
+    snapshots: tuple[StateSaved, ...] = ()
+    """The master's own tensors: the two newest, the newest first."""
+    forked: Forked | None = None
+    """Where the run came from."""
     evaluations: Evaluations = Evaluations()
     resizes: int = 0
     unusable: int = 0
     """Rounds and updates in a row, of all workers, whose numbers were not finite."""
+    norms: tuple[float, ...] = ()
+    """Of the last updates applied, as `policy.norm` remembers them."""
+    absurd: Mapping[str, int] = {}
+    """By worker: its updates in a row, up to the last one looked at, whose norm was absurd."""
     asked: Mapping[str, int] = {}
     """The number that a worker was last asked to send again from."""
     stopped: Reason | None = None
@@ -182,6 +200,7 @@ def _check_versions(state: MasterState) -> None:
     if max(state.versions) != state.newest.version:
         raise Defect("the newest version is not the last one published")
     merged = sum(member.samples for member in state.members.values())
+    merged += state.forked.samples if state.forked else 0
     if merged != state.newest.samples:
         raise Defect(f"the workers' samples are {merged}, the version's {state.newest.samples}")
     for pending in state.pending:

@@ -53,8 +53,11 @@ TRIES = 5
 def diverged(state: MasterState) -> Reason | None:
     """Whether all that comes is NaN or infinite, round after round, and from everybody: no version
     will ever be made of it."""
-    if state.unusable < TRIES * max(1, len(state.alive())):
+    alive = state.alive()
+    if state.unusable < TRIES * max(1, len(alive)):
         return None
+    if not all(state.members[name].unusable for name in alive):
+        return None  # one who floods the others with NaN does not end their run
     assert state.newest is not None
     return Reason("diverged", {"rounds": state.unusable, "version": state.newest.version})
 

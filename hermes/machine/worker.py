@@ -20,7 +20,9 @@ from hermes.machine.events import (
     Interrupted,
     KnockDue,
     LedgerSeen,
+    LedgerTorn,
     LoadVersion,
+    MoveTopic,
     RoundFinished,
     Send,
     SendBeat,
@@ -29,6 +31,7 @@ from hermes.machine.events import (
     Train,
     UpdateStored,
     VersionLoaded,
+    VersionMissing,
 )
 from hermes.machine.hand import Hand, Step, WorkerState, check, drop, gone, leave
 from hermes.machine.reading import ANSWERS, ENTRIES, on_ledger
@@ -86,6 +89,11 @@ def _knock(hand: Hand, nonce: str) -> None:
     hand.actions.append(SendHello(nonce, hand.state.previous))
 
 
+def _on_torn(hand: Hand, event: LedgerTorn) -> None:
+    # What hangs on the lost part is dropped; a new incarnation knocks.
+    gone(hand, "again", f"the ledger was cut short ({event.why})")
+
+
 def _on_interrupted(hand: Hand, event: Interrupted) -> None:
     leave(hand, "interrupted", event.reason)
 
@@ -108,13 +116,29 @@ def _on_loaded(hand: Hand, event: VersionLoaded) -> None:
     hand.become(phase="idle", base=event.base, unsent_samples=0, unsent_rounds=0)
 
 
+def _on_missing(hand: Hand, event: VersionMissing) -> None:
+    _moved(hand)
+    hand.become(phase="idle", unreadable=event.payload)
+
+
+def _move(hand: Hand) -> None:
+    """Our topic goes on in another generation: between two updates, never within one."""
+    state = hand.state
+    if state.generation < state.moves_to and state.phase not in ("pushing", "knocking"):
+        hand.become(generation=state.moves_to)
+        hand.actions.append(MoveTopic(state.moves_to))
+
+
 def _go_on(hand: Hand) -> None:
     """Whoever is idle loads the version it is owed, then trains the next round."""
+    _move(hand)
     state = hand.state
     ready = state.admitted and state.started and not state.stopped
     if state.phase != "idle" or not ready or state.newest is None:
         return
     if state.base is None:
+        if state.newest.payload.id == state.unreadable:
+            return  # the master publishes it again, or another one
         hand.become(phase="loading", moving=hand.now)
         hand.actions.append(LoadVersion(state.newest))
         return
@@ -221,8 +245,10 @@ HANDLERS: dict[type, Callable[[Hand, Any], None]] = {
     Interrupted: _on_interrupted,
     BeatDue: _on_beat,
     LedgerSeen: on_ledger,
+    LedgerTorn: _on_torn,
     BlocksFetched: _on_fetched,
     VersionLoaded: _on_loaded,
+    VersionMissing: _on_missing,
     RoundFinished: _on_round,
     UpdateStored: _on_stored,
 }

@@ -10,8 +10,8 @@ import functools
 import math
 from collections.abc import Callable, Collection
 
-from hermes.codec import decode_tensors, encode_tensors
-from hermes.errors import BrokerRefused, Defect, NoSuchTopic, PeerError
+from hermes.codec import decode_tensors
+from hermes.errors import Defect
 from hermes.machine.events import (
     Action,
     EvaluationFinished,
@@ -19,16 +19,24 @@ from hermes.machine.events import (
     FinalScored,
     Merge,
     MergeFailed,
+    Part,
+    RestoreState,
+    SaveState,
     Score,
     ScoreLast,
+    SecureVersions,
     UpdateScored,
     VersionStored,
 )
 from hermes.messages import Update, VersionPublished
 from hermes.perform.blocks import Blocks
-from hermes.perform.room import make_room
+from hermes.perform.merging import Formed, Mixture, Sources, form, packed
+from hermes.perform.moments import Moments
+from hermes.perform.remake import GONE
+from hermes.perform.secure import Seat, secure
 from hermes.perform.store import Store
-from hermes.policy import aggregate
+from hermes.policy import aggregate, norm
+from hermes.policy.norm import Limit
 from hermes.train.protocol import Scores, Trainer
 from hermes.transport import names
 from hermes.values import Birth, Payload, Reason, Tensors
@@ -91,14 +99,21 @@ class Desk:
     def __init__(self, store: Store, judge: Judge, buffers: Collection[str]) -> None:
         """`buffers`: names of the tensors that are not learned."""
         self._store, self._judge, self._buffers = store, judge, buffers
+        self._moments = Moments(store, buffers)
         self._models: dict[str, Tensors] = {}
         self._losses: dict[str, float] = {}
 
     def perform(self, action: Action) -> Event:
-        """The outcome of `Score`, `Merge` or `ScoreLast`; raises `BrokerError` where the log
-        fails."""
+        """The outcome of `Score`, `Merge`, `ScoreLast`, `SaveState` or `RestoreState`; raises
+        `BrokerError` where the log fails."""
         if isinstance(action, ScoreLast):
             return self._judge.last(action.version)
+        if isinstance(action, SaveState):
+            return self._moments.save(action.version)
+        if isinstance(action, RestoreState):
+            return self._moments.restore(action)
+        if isinstance(action, SecureVersions):
+            return self._secure(action)
         if isinstance(action, (Score, Merge)):
             try:
                 return self._score(action) if isinstance(action, Score) else self._merge(action)
@@ -109,12 +124,26 @@ class Desk:
 
     def store_first(self, weights: Tensors) -> VersionStored:
         """Store version 0."""
-        return VersionStored(0, self._put(weights))
+        self._keep(())
+        data = packed(weights)
+        del weights
+        return VersionStored(0, self._put(data))
 
     def model(self, digest: str) -> Tensors | None:
         """The model of this digest, if it is in memory: the version in force is, and, until that
         is committed, the one that is to follow it. Not to be changed."""
         return self._models.get(digest)
+
+    def _secure(self, action: SecureVersions) -> Event:
+        def put(model: Tensors) -> Payload:
+            return self._store.put(names.MODEL, packed(model))
+
+        seat = Seat(self._store, self._buffers, self._moments, self.model, put)
+        outcome, model = secure(action, seat)
+        newest = action.versions[0]
+        if model is not None and outcome.last == newest.version:
+            self._models = {newest.payload.digest: model}
+        return outcome
 
     # --- scores ---------------------------------------------------------------------------------
 
@@ -124,6 +153,7 @@ class Desk:
         if payload.digest not in self._losses:
             self._losses = {payload.digest: self._judge.scores(current, "validation").loss}
         local = self._update(action.update, current)
+        self._norm(action.update, local, current, action.limit)
         loss = self._judge.scores(local, "validation").loss
         # The merge that follows needs the same tensors again.
         self._models = {payload.digest: current, action.update.payload.digest: local}
@@ -136,40 +166,35 @@ class Desk:
     def _merge(self, action: Merge) -> VersionStored:
         digest = action.current.payload.digest
         self._keep({digest, *(part.update.payload.digest for part in action.parts)})
-        return VersionStored(action.version, self._put(self._merged(action), {digest}))
+        self._moments.keep(action.current)
+        norms: list[float] = []
+        model, moments = self._formed(action, norms)
+        self._keep({digest})
+        data = packed(model)
+        del model  # what was merged is not held twice while it is sent
+        payload = self._put(data)
+        self._moments.hold(action.version, payload.digest, moments)
+        return VersionStored(action.version, payload, tuple(norms))
 
-    def _merged(self, action: Merge) -> Tensors:
-        """The new model; of the updates nothing is held when this returns."""
-        digest = action.current.payload.digest
+    def _formed(self, action: Merge, norms: list[float]) -> Formed:
+        """The new model; of the updates nothing is held when this returns but their `norms`."""
         current = self._model(action.current.payload)
-        buffers = self._buffers
-        if action.rule == "interpolate":
-            (part,) = action.parts
-            local = self._update(part.update, current)
-            return aggregate.interpolate(current, local, action.keep, part.weight, buffers)
-        if all(part.update.base.digest == digest for part in action.parts):
-            mean = aggregate.Mean(buffers)
-            for part in action.parts:
-                local = self._update(part.update, current)
-                mean.add(local, part.weight, part.update.samples)
-                del local  # before the next one is fetched
-            return mean.finish()
-        deltas = aggregate.MeanOfDeltas(buffers)
-        for part in action.parts:
-            local = self._update(part.update, current)
-            base = decode_tensors(self._store.get(part.base))
-            deltas.add(base, local, part.weight, part.update.samples)
-            del base, local
-        return deltas.finish(current)
+        moments = self._moments.at(action.current) if action.outer is not None else {}
 
-    def _put(self, model: Tensors, beside: Collection[str] = ()) -> Payload:
-        """Send a version, and hold it; of the others only those `beside` it."""
-        self._keep(beside)
-        make_room(sum(tensor.nbytes for tensor in model.values()))
-        data = encode_tensors(model)
-        model = decode_tensors(data)  # views: what was merged is not held twice while it is sent
+        def weigh(part: Part, local: Tensors, base: Tensors) -> None:
+            norms.append(self._norm(part.update, local, base, action.limit))
+
+        sources = Sources(
+            lambda part, like: self._update(part.update, like),
+            lambda payload: self._base(action, payload),
+            weigh,
+        )
+        return form(Mixture.of(action), current, moments, self._buffers, sources)
+
+    def _put(self, data: bytes) -> Payload:
+        """Send a version, and hold it, as views of its bytes."""
         payload = self._store.put(names.MODEL, data)
-        self._models[payload.digest] = model
+        self._models[payload.digest] = decode_tensors(data)
         return payload
 
     def _keep(self, digests: Collection[str]) -> None:
@@ -181,6 +206,13 @@ class Desk:
             self._models = {payload.digest: decode_tensors(self._store.get(payload))}
         return self._models[payload.digest]
 
+    def _base(self, action: Merge, payload: Payload) -> Tensors:
+        try:
+            return decode_tensors(self._store.get(payload))
+        except GONE as error:
+            (birth, *_) = [p.update.birth for p in action.parts if p.base == payload]
+            raise Rejected(birth, Reason("base-unreadable", {"why": error.what})) from None
+
     def _update(self, update: Update, like: Tensors) -> Tensors:
         """The model of an update, fetched and checked; raises `Rejected`."""
         known = self._models.get(update.payload.digest)
@@ -188,12 +220,23 @@ class Desk:
             return known
         try:
             local = decode_tensors(self._store.get(update.payload))
-        except (PeerError, NoSuchTopic, BrokerRefused) as error:
+        except GONE as error:
             raise Rejected(update.birth, Reason("unreadable", {"why": error.what})) from None
         refusal = aggregate.check_update(local, like)
         if refusal is not None:
             raise Rejected(update.birth, refusal)
         return local
+
+    def _norm(self, update: Update, local: Tensors, base: Tensors, limit: Limit | None) -> float:
+        """How far an update lies from what it is held against, where that is looked at (else 0);
+        raises `Rejected` beyond the limit."""
+        if limit is None:
+            return 0.0
+        length = norm.distance(local, base, self._buffers)
+        refusal = norm.judge(length, limit)
+        if refusal is not None:
+            raise Rejected(update.birth, refusal)
+        return length
 
 
 def evaluation(

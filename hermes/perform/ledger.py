@@ -5,14 +5,18 @@ are stored, (4) the record is appended and acknowledged, (5) it is applied. This
 
 One append is outstanding at a time. If its outcome is unknown, the same bytes are appended again
 until one is acknowledged. An acknowledged offset exactly one after the last folded record proves
-that nobody wrote between; otherwise the gap is read first (protocol 2).
+that nobody wrote between; otherwise the gap is read first (protocol 2). An offset below it proves
+that the broker has lost records that it had acknowledged: they are written again, from the run's
+own folder, and follow from what is left as they did before.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from hermes.codec import decode, encode
 from hermes.errors import (
@@ -25,10 +29,14 @@ from hermes.errors import (
     SettingError,
 )
 from hermes.machine.apply import apply
+from hermes.machine.ledger import EMPTY, link
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.state import MasterState, check
 from hermes.messages import Consumed, Entry, LedgerRecord, MasterStarted
 from hermes.transport.log import Log, Record
+
+Saved = Callable[[], Iterable[Record]]
+"""The records that counted, in order, as this machine has kept them."""
 
 Watcher = Callable[[Record, LedgerRecord, MasterState], None]
 """Told of each record that counts, raw and read, with the state after it."""
@@ -44,9 +52,19 @@ class Ledger:
     """The fold of a ledger topic, and the only way to add to it."""
 
     def __init__(
-        self, log: Log, topic: str, *, rules: Rules = PROTOCOL_RULES, watcher: Watcher | None = None
+        self,
+        log: Log,
+        topic: str,
+        *,
+        rules: Rules = PROTOCOL_RULES,
+        watcher: Watcher | None = None,
+        saved: Saved = tuple,
     ) -> None:
+        """`saved`: what is written again where the broker has lost it."""
         self.state = MasterState()
+        self.mended = 0
+        """Records that were written again; whoever tells of them sets it to 0."""
+        self._saved = saved
         self.read_to = 0
         """Offset of the next record to fold."""
         self.voids: list[tuple[int, str]] = []
@@ -63,6 +81,9 @@ class Ledger:
         """Claim the run: fold all there is, append `MasterStarted`, and again with the next term
         until ours counts (protocol 3). `time` is the run time now, nanoseconds."""
         self.fold()
+        for raw in self._lost():
+            self._settle(raw.value)
+            self.mended += 1
         self._nonce = nonce
         ours = False
         while not ours:
@@ -107,12 +128,47 @@ class Ledger:
     def _settle(self, data: bytes) -> None:
         """Append one record and fold up to it, reading first what others wrote before it."""
         offset = self._append(data)
+        while offset is not None and offset < self.read_to:
+            self._mend()
+            offset = self._append(data)
         if offset is None:
             return
         if self._rules.nobody_between(self.read_to, offset):
             self._take(Record(self._topic, offset, data))
         else:
             self._fold_to(offset + 1)
+
+    def _mend(self) -> None:
+        """The broker has lost the end of the ledger, which we have: write it again. Raises
+        `RunFailed` where we do not, and lets us be fenced where another master has gone on."""
+        left = Ledger(self._log, self._topic, rules=self._rules, saved=self._saved)
+        left.fold()
+        ours, theirs = self.state.authority, left.state.authority
+        if theirs.term > ours.term:  # it has gone on from what was left
+            self.state, self.read_to = left.state, left.read_to
+            raise self._fenced()
+        for raw in left._lost():
+            left._settle(raw.value)
+            self.mended += 1
+        if left.state.authority.chain != ours.chain:
+            raise RunFailed(
+                "the broker has lost records of the ledger that this machine has not kept either",
+                where=self._topic,
+                remedy="hermes resume goes on from what is left.",
+            )
+        self.state = replace(self.state, authority=left.state.authority)
+        self.read_to = left.read_to
+
+    def _lost(self) -> list[Record]:
+        """What this machine has kept beyond the end of the ledger, and follows from it."""
+        chain, follows = EMPTY, not self.state.authority.chain
+        found: list[Record] = []
+        for raw in self._saved():
+            if follows:
+                found.append(raw)
+            chain = link(chain, hashlib.sha256(raw.value).digest())
+            follows = follows or chain == self.state.authority.chain
+        return found
 
     def _append(self, data: bytes) -> int | None:
         """The offset of these bytes; None if the append is taken to have failed."""

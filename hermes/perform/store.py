@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from hermes.errors import BrokerRefused, BrokerUnreachable, OutcomeUnknown, PeerError
+from hermes.errors import (
+    BrokerRefused,
+    BrokerUnreachable,
+    NoSuchTopic,
+    OutcomeUnknown,
+    PeerError,
+)
 from hermes.perform.keeper import ChunkKeeper
 from hermes.perform.room import make_room
 from hermes.transport import names, tensors
@@ -42,17 +48,28 @@ class Store:
     """The bulk side of a run's topics. Belongs to one thread; several may share a log."""
 
     def __init__(
-        self, log: Log, run: str, *, chunk: int = tensors.CHUNK, keeper: ChunkKeeper | None = None
+        self,
+        log: Log,
+        run: str,
+        *,
+        chunk: int = tensors.CHUNK,
+        keeper: ChunkKeeper | None = None,
+        generations: dict[str, int] | None = None,
     ) -> None:
-        """`keeper`: where chunks may lie already, that came by in another reader."""
+        """`keeper`: where chunks may lie already, that came by in another reader; `generations`:
+        into which one of a topic is written, where that is not the first (it may be shared)."""
         self._log, self._run, self._chunk, self._keeper = log, run, chunk, keeper
         self._reader: Reader | None = None
+        self.generations = {} if generations is None else generations
 
     def put(self, short: str, data: bytes) -> Payload:
         """Send `data` in chunks to a topic; raises `BrokerError`."""
-        topic = names.physical(self._run, short)
+        generation = self.generations.get(short, 0)
+        topic = names.physical(self._run, short, generation)
         make_room(len(data))
-        return tensors.send_payload(self._log, topic, short, 0, data, chunk_size=self._chunk)
+        return tensors.send_payload(
+            self._log, topic, short, generation, data, chunk_size=self._chunk
+        )
 
     def append(self, short: str, data: bytes) -> Callable[[], int]:
         """Send one record; what is returned waits for its offset. While the outcome is unknown
@@ -85,6 +102,15 @@ class Store:
             except BrokerUnreachable:
                 self._must_hold(topic, payload.last)
         return self._fetch(topic, payload, parts)
+
+    def reaches(self, payload: Payload) -> bool:
+        """Whether the topic holds as much as this payload says; False where the topic is gone.
+        Raises `BrokerUnreachable`."""
+        topic = names.physical(self._run, payload.topic, payload.generation)
+        try:
+            return self._log.ends([topic])[topic] > payload.last
+        except NoSuchTopic:
+            return False
 
     def records(self, short: str, places: Mapping[int, int]) -> Iterator[tuple[int, bytes]]:
         """The records at these places (offset: bytes), in order, as (offset, value).

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hermes.errors import Defect
-from hermes.policy.ranges import Allowed, check_section, one_of, whole
+from hermes.policy import norm
+from hermes.policy.ranges import SWITCH, Allowed, check_section, number, one_of, whole
 from hermes.values import Reason, Tensors
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -36,7 +37,7 @@ TILE = 1 << 16
 LEAST_LOSS = 1e-100
 """A loss below this is taken for zero: its weight, 1/loss, would drown or overflow the rest."""
 
-RULES = ("interpolate", "mean", "mean-by-samples")
+RULES = ("interpolate", "mean", "mean-by-samples", "momentum")
 
 # --- settings -----------------------------------------------------------------------------------
 
@@ -45,13 +46,31 @@ class MergeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What `--set merge.X` sets."""
 
     rule: str = "interpolate"
-    """`interpolate` (by 1/loss, arXiv 2410.20495), `mean` (all alike) or `mean-by-samples`."""
+    """`interpolate` (by 1/loss, arXiv 2410.20495), `mean` (all alike), `mean-by-samples`, or
+    `momentum` (of the master, over the mean by samples: FedAvgM, arXiv 1909.06335)."""
     max_staleness: int | None = None
     """Versions published since the oldest step in an update was computed; an update beyond it is
     rejected ("too-stale"). At least 0; off (None): any is taken, as in the paper."""
+    momentum: float = 0.9
+    """`momentum`: how much of the master's momentum stays at each version; 0: none."""
+    rate: float = 1.0
+    """`momentum`: the master's learning rate, by which its momentum becomes a step."""
+    nesterov: bool = False
+    """`momentum`: look one step ahead, as DiLoCo does (arXiv 2311.08105)."""
+    max_norm: float | str | None = "auto"
+    """How far an update's model may lie from its base (`interpolate`: from the version in force),
+    in the L2 norm of what is learned; one beyond it is rejected ("absurd-norm"). `auto`: 100 times
+    the median of the last 32 norms merged, once 8 are known; off: norms are not looked at."""
 
 
-RANGES: dict[str, Allowed] = {"rule": one_of(*RULES), "max_staleness": whole(0, off=True)}
+RANGES: dict[str, Allowed] = {
+    "rule": one_of(*RULES),
+    "max_staleness": whole(0, off=True),
+    "momentum": number(least=0, below=1),
+    "rate": number(above=0),
+    "nesterov": SWITCH,
+    "max_norm": norm.SETTING,
+}
 """What each of `MergeSettings` may be."""
 
 
@@ -76,7 +95,7 @@ def mean_weight(settings: MergeSettings, samples: int) -> int | Reason:
     """The weight of an update in a mean; an update of no samples is rejected."""
     if samples < 1:
         return Reason("no-samples", {"samples": samples})
-    return samples if settings.rule == "mean-by-samples" else 1
+    return 1 if settings.rule == "mean" else samples
 
 
 def loss_weights(loss_global: float, loss_worker: float) -> tuple[float, float] | Reason:
@@ -222,18 +241,22 @@ class MeanOfDeltas:
 
     def finish(self, current: Tensors, scale: float = 1.0) -> Model:
         """The new model. The accumulator is empty afterwards."""
+        values, means = self.means(current)
+        return {
+            name: values[name] if name in values else _off(array, means[name], float(scale))
+            for name, array in current.items()
+        }
+
+    def means(self, current: Tensors) -> tuple[Model, dict[str, Doubles]]:
+        """The mean values of what is taken by value, and of all else the mean differences, flat:
+        nothing shares their memory. The accumulator is empty afterwards."""
         if not self._form:
             raise Defect("a mean of no updates")
         _insist(current, self._form)
         values = self._values.finish() if any(map(self._by_value, self._form)) else {}
-        merged = {
-            name: values[name]
-            if name in values
-            else self._sums[name].off(array, self._total, float(scale))
-            for name, array in current.items()
-        }
+        means = {name: total.mean(self._total) for name, total in self._sums.items()}
         self._clear()
-        return merged
+        return values, means
 
     def _by_value(self, name: str) -> bool:
         return name in self._buffers or self._form[name].dtype.kind != "f"
@@ -256,8 +279,8 @@ def mean_of_models(
     merged: Model = {}
     for name, like in form.items():
         out = np.empty(like.size, like.dtype)
-        flat = [(_flat(model[name]), weight) for model, weight in models]
-        for tile in _tiles(like.size):
+        flat = [(flattened(model[name]), weight) for model, weight in models]
+        for tile in tiles(like.size):
             mean = Mean(buffers)
             for index, (array, weight) in enumerate(flat):
                 part = {name: array[tile]}
@@ -323,9 +346,9 @@ class _Sum:
         if array.dtype.kind == "f":
             self._add((array,), weight)
         elif self._sum is None:
-            self._sum = _flat(array).copy()
+            self._sum = flattened(array).copy()
         else:
-            np.maximum(self._sum, _flat(array), out=self._sum)
+            np.maximum(self._sum, flattened(array), out=self._sum)
 
     def add_difference(self, base: Array, local: Array, weight: float) -> None:
         self._add((base, local), weight)
@@ -337,38 +360,29 @@ class _Sum:
             return sums.reshape(like.shape)
         out = np.empty(sums.size, like.dtype)
         scratch = np.empty(min(TILE, sums.size), np.float64)
-        for tile in _tiles(sums.size):
+        for tile in tiles(sums.size):
             part = scratch[: tile.stop - tile.start]
             with np.errstate(over="ignore", invalid="ignore"):
                 np.divide(sums[tile], total, out=part)
                 out[tile] = part
         return out.reshape(like.shape)
 
-    def off(self, current: Array, total: float, scale: float) -> Array:
-        """current - scale * (sum / total)."""
-        sums, values = self._taken(), _flat(current)
-        out = np.empty(sums.size, current.dtype)
-        step = np.empty(min(TILE, sums.size), np.float64)
-        start = np.empty_like(step)
-        for tile in _tiles(sums.size):
-            length = tile.stop - tile.start
-            with np.errstate(over="ignore", invalid="ignore"):
-                np.divide(sums[tile], total, out=step[:length])
-                np.multiply(step[:length], scale, out=step[:length])
-                start[:length] = values[tile]
-                np.subtract(start[:length], step[:length], out=step[:length])
-                out[tile] = step[:length]
-        return out.reshape(current.shape)
+    def mean(self, total: float) -> Doubles:
+        """sum / total, flat, in the memory of the sum."""
+        sums: Doubles = self._taken()
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.divide(sums, total, out=sums)
+        return sums
 
     def _add(self, terms: tuple[Array, ...], weight: float) -> None:
         """Add weight * terms[0], or weight * (terms[0] - terms[1])."""
-        flat = [_flat(term) for term in terms]
+        flat = [flattened(term) for term in terms]
         size = flat[0].size
         fresh = self._sum is None
         sums: Doubles = np.empty(size, np.float64) if self._sum is None else self._sum
         product = np.empty(min(TILE, size), np.float64)
         second = np.empty_like(product)
-        for tile in _tiles(size):
+        for tile in tiles(size):
             length = tile.stop - tile.start
             part = product[:length]
             part[:] = flat[0][tile]
@@ -389,18 +403,36 @@ class _Sum:
         return self._sum
 
 
-def _tiles(size: int) -> Iterator[slice]:
+def _off(current: Array, mean: Doubles, scale: float) -> Array:
+    """current - scale * mean."""
+    values = flattened(current)
+    out = np.empty(mean.size, current.dtype)
+    step = np.empty(min(TILE, mean.size), np.float64)
+    start = np.empty_like(step)
+    for tile in tiles(mean.size):
+        length = tile.stop - tile.start
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.multiply(mean[tile], scale, out=step[:length])
+            start[:length] = values[tile]
+            np.subtract(start[:length], step[:length], out=step[:length])
+            out[tile] = step[:length]
+    return out.reshape(current.shape)
+
+
+def tiles(size: int) -> Iterator[slice]:
+    """The parts that so many elements are worked on in."""
     for first in range(0, size, TILE):
         yield slice(first, min(first + TILE, size))
 
 
-def _flat(array: Array) -> Array:
+def flattened(array: Array) -> Array:
+    """All elements in a row, without a copy where they lie so."""
     return np.ascontiguousarray(array).reshape(-1)
 
 
 def _finite(array: Array) -> bool:
-    flat = _flat(array)
-    return all(bool(np.isfinite(flat[tile]).all()) for tile in _tiles(flat.size))
+    flat = flattened(array)
+    return all(bool(np.isfinite(flat[tile]).all()) for tile in tiles(flat.size))
 
 
 def _form(model: Tensors) -> Model:

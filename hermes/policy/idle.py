@@ -32,6 +32,7 @@ _SHUT = "gate.rule=open pushes after every round and looks at no loss"
 _GATE = "Leave it out, or take gate.rule=zscore."
 _IQR = "size.rule is not iqr, the one rule that looks at it"
 _SPEED = "size.rule is not speed, the one rule that looks at it"
+_MOMENTUM = "merge.rule is not momentum, the one rule that looks at it"
 
 NEVER: tuple[Idle, ...] = (
     *(
@@ -41,6 +42,16 @@ NEVER: tuple[Idle, ...] = (
     *(
         Idle(f"size.{name}", lambda s: s.size.rule != "iqr", _IQR, "Leave it out.")
         for name in ("fence", "near")
+    ),
+    *(
+        Idle(f"merge.{name}", lambda s: s.merge.rule != "momentum", _MOMENTUM, "Leave it out.")
+        for name in ("momentum", "rate", "nesterov")
+    ),
+    Idle(
+        "merge.nesterov",
+        lambda s: s.merge.nesterov and s.merge.momentum == 0,
+        "merge.momentum=0 leaves nothing to look ahead by",
+        "Leave it out, or take merge.momentum=0.9.",
     ),
     Idle("size.deadband", lambda s: s.size.rule != "speed", _SPEED, "Leave it out."),
     Idle(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hermes.errors import SettingError
-from hermes.policy import aggregate, allocate, gate, storage, sync
+from hermes.policy import aggregate, allocate, gate, retention, storage, sync
 from hermes.policy.aggregate import MergeSettings
 from hermes.policy.allocate import SizeSettings
 from hermes.policy.gate import GateSettings
@@ -30,6 +30,7 @@ from hermes.policy.ranges import (
     shown,
     whole,
 )
+from hermes.policy.retention import RetentionSettings
 from hermes.policy.storage import StorageSettings
 from hermes.policy.sync import CloseSettings, ContinueSettings
 
@@ -68,7 +69,10 @@ class WorkersSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     heartbeat: float = 1.0
     """Seconds between two signs of life."""
     lost: float = 10.0
-    """Seconds of silence after which a worker is lost."""
+    """Seconds of silence, or of life without progress, after which a worker may be lost: the
+    least; its own pace may allow more."""
+    longest: float = 600.0
+    """The most seconds that a worker's own pace may allow it."""
 
 
 class OptimizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     optimizer: OptimizerSettings = OptimizerSettings()
     cache: CacheSettings = CacheSettings()
     storage: StorageSettings = StorageSettings()
+    retention: RetentionSettings = RetentionSettings()
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -131,6 +136,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "round.epochs": 1,
         "round.steps": 16,
     },
+    "fedavgm": {
+        "gate.rule": "open",
+        "close.rule": "all",
+        "continue.rule": "on-version",
+        "merge.rule": "momentum",
+        "merge.max_staleness": 0,
+        "size.rule": "fixed",
+        "round.epochs": 1,
+        "round.steps": 16,
+    },
 }
 """A strategy's name -> the settings that it stands for; a user's own settings win."""
 
@@ -156,10 +171,12 @@ SECTIONS: dict[str, dict[str, Allowed]] = {
         "max": whole(1),
         "heartbeat": number(least=0.01, most=LONGEST),
         "lost": number(above=0, most=LONGEST),
+        "longest": number(above=0, most=LONGEST),
     },
     "optimizer": {"on_rebase": one_of("keep", "reset")},
     "cache": {"max": whole(1)},
     "storage": storage.RANGES,
+    "retention": retention.RANGES,
 }
 """What each setting may be."""
 
@@ -202,6 +219,19 @@ def resolve(strategy: str, layers: Sequence[Layer | Mapping[str, Any]]) -> Setti
         raise _located(error, _asked(_layers(layers))) from None
     refuse_idle(settings, _asked([one for one in _layers(layers) if one.typed]))
     return settings
+
+
+def resettled(settings: Settings, asked: Mapping[str, Any], where: str) -> Settings:
+    """These settings with those asked for in their place. Raises `SettingError`."""
+    tree = to_tree(settings)
+    for key, value in asked.items():
+        _place(tree, key, value, where)
+    changed = from_tree(tree)
+    try:
+        check(changed)
+    except SettingError as error:
+        raise _located(error, dict.fromkeys(asked, where)) from None
+    return changed
 
 
 def _located(error: SettingError, asked: Mapping[str, str]) -> SettingError:
@@ -284,6 +314,13 @@ def check(settings: Settings) -> list[str]:
             f"{settings.workers.heartbeat:g} s",
             remedy="A worker must miss at least two heartbeats before it is lost: "
             "raise workers.lost.",
+        )
+    if settings.workers.longest < settings.workers.lost:
+        raise SettingError(
+            f"workers.longest is {settings.workers.longest:g} s, workers.lost "
+            f"{settings.workers.lost:g} s",
+            remedy="The most that a worker's own pace may allow is no less than the least: raise "
+            "workers.longest, or lower workers.lost.",
         )
     if settings.gate.rule != "open" and settings.close.rule == "all":
         raise SettingError(

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from hermes.machine.state import MasterState, Member
 from hermes.report import words
+from hermes.report.live.health import health
 from hermes.report.live.recent import Recent
-from hermes.report.live.waits import BROKEN_OFF, CALM, Standing, standing
+from hermes.report.live.waits import BROKEN_OFF, CALM, Around, standing
 from hermes.report.live.workers import waiting_share, worker_lines
 from hermes.report.story import Story
 from hermes.values import SECOND
@@ -105,10 +106,11 @@ def status_view(
     width: int,
     *,
     lives: bool,
+    dead: tuple[str, ...] = (),
 ) -> RenderableType:
     """What `hermes status` shows, at most `width` letters wide; `facts` has what the ledger does
-    not say: run, state, storage, quarantined. `lives`: whether the master does;
-    the re-sizings are those of `story`, if it is given."""
+    not say: run, state, storage, quarantined, and where to look (evidence). `lives`: whether the
+    master does; the re-sizings are those of `story`, if it is given."""
     known = state.evaluations
     opened, newest = state.opened, state.newest
     lines = {
@@ -127,8 +129,9 @@ def status_view(
         lines["best"] = f"{best} (version {known.best.version})"
     if state.scored:
         lines["test"] = _scores(state.scores.get("test_loss"), state.scores.get("test_accuracy"))
-    lines |= {"storage": facts["storage"], "quarantined": facts["quarantined"]}
-    around = CALM if lives else BROKEN_OFF
+    beside = ("storage", "quarantined", "evidence")
+    lines |= {name: facts[name] for name in beside if name in facts}
+    around = (CALM if lives else BROKEN_OFF)._replace(dead=dead)
     workers = worker_lines(state, recent, state.time, around, width=width, moving=False)
     resizes = _resize_lines(story) if story is not None else []
     return Group(*fact_lines(lines), Text(), *workers, *resizes)
@@ -176,14 +179,19 @@ def _samples(state: MasterState) -> str:
 
 
 def status_json(
-    state: MasterState, story: Story, recent: Recent, *, lives: bool = True
+    state: MasterState,
+    story: Story,
+    recent: Recent,
+    *,
+    lives: bool = True,
+    dead: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """What `hermes status --json` prints of a ledger and its last beat; keys are only ever added.
 
     `samples_per_second` of a worker is while it trains, over its last rounds.
     """
     known, newest = state.evaluations, state.newest
-    stopped, around = state.stopped, CALM if lives else BROKEN_OFF
+    stopped, around = state.stopped, (CALM if lives else BROKEN_OFF)._replace(dead=dead)
     return {
         "strategy": state.settings.strategy,
         "seed": state.opened.seed if state.opened else None,
@@ -206,7 +214,7 @@ def status_json(
         },
         "best": _best_json(state),
         "workers": {
-            name: _worker_json(member, recent, standing(state, recent, member, state.time, around))
+            name: _worker_json(state, member, recent, around)
             for name, member in sorted(state.members.items())
         },
         "reallocations": state.resizes,
@@ -232,12 +240,17 @@ def _best_json(state: MasterState) -> dict[str, Any] | None:
     return {"version": best.version, "loss": best.loss, "accuracy": best.accuracy}
 
 
-def _worker_json(member: Member, recent: Recent, stands: Standing) -> dict[str, Any]:
+def _worker_json(
+    state: MasterState, member: Member, recent: Recent, around: Around
+) -> dict[str, Any]:
+    stands = standing(state, recent, member, state.time, around)
     moved, speed = recent.moved.get(member.name, ()), recent.speed(member.name)
     decided = recent.decided.get(member.name)
     return {
         "status": member.status,
         "doing": stands.word,
+        "health": health(state, recent, member, stands, around),
+        "returned": recent.returned.get(member.name),
         "samples_per_second": round(speed, 3) if speed is not None else None,
         "first_shard": recent.shards.get(member.name),
         "bytes": {"sent": sum(moved[::2]), "received": sum(moved[1::2])} if moved else None,

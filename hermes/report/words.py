@@ -18,6 +18,8 @@ SHOWN = {
     "outlier": ("time", "median", "size"),
     "by-speed": ("speed", "size"),
     "silent": ("silent", "limit"),
+    "stuck": ("seconds", "limit"),
+    "absurd-norm": ("norm", "limit"),
     "requested": ("by",),
 }
 """Code -> the facts that a short text shows; of other codes, the first three."""
@@ -47,8 +49,11 @@ SAID = {
     "above-threshold": "quiet: z {z} > {threshold}",
     "loss-not-finite": "vetoed: its loss is {loss}",
     "not-finite": "rejected: {tensor} is not finite",
+    "absurd-norm": "rejected: norm {norm}, at most {limit}",
+    "from-the-future": "rejected: from version {base}, of {newest}",
     "too-stale": "rejected: {staleness} versions old, {max_staleness} allowed",
     "silent": "lost: silent for {silent} s",
+    "stuck": "lost: no progress for {seconds} s",
     "by-speed": "re-sized to {size}: {speed} samples/s",
     "outlier": "re-sized to {size}: round {time} s, median {median} s",
     "nothing-fits": "re-sized to {size}: nothing fits the median",

@@ -19,13 +19,29 @@ GAP = 1 << 16
 
 
 class Archive:
-    """Appends raw records to a file; each is on the way to the disk when `add` returns."""
+    """Appends raw records to a file; each is on the way to the disk when `add` returns.
+
+    It begins anew with each master, beside what the one before has kept: that is there until
+    `settle`, once all of it has been read again."""
 
     def __init__(self, path: Path) -> None:
+        self._path, self._spare = path, path.with_name(f"{path.name}.new")
         try:
-            self._file = path.open("ab")
+            self._file = self._spare.open("wb")
         except OSError as error:
             raise _unwritable(str(path), error) from None
+
+    def settle(self) -> None:
+        """What was added takes the place of what another master has kept."""
+        try:
+            self._spare.replace(self._path)
+        except OSError as error:
+            raise _unwritable(str(self._path), error) from None
+
+    def saved(self) -> Iterator[Record]:
+        """What is kept; nothing where there is nothing."""
+        if self._path.exists():
+            yield from read_archive(self._path, "ledger")
 
     def add(self, record: Record) -> None:
         """Keep one record."""

@@ -23,38 +23,30 @@ class Beater:
     """A thread that beats, until it is stopped."""
 
     def __init__(
-        self,
-        log: Log,
-        run: str,
-        term: int,
-        nonce: str,
-        acks: Acknowledgements,
-        storage: Callable[[], tuple[int, int]],
-        traffic: Callable[[], dict[str, tuple[int, ...]]],
+        self, log: Log, run: str, acks: Acknowledgements, beat: Callable[[int], MasterBeat]
     ) -> None:
-        """Called from this thread: `storage` for the bytes used and the limit, `traffic` for the
-        bytes that each process moved."""
-        self._acks, self._storage, self._traffic = acks, storage, traffic
-        self._log, self._topic = log, names.physical(run, names.LOGS)
-        self._term, self._nonce = term, nonce
+        """`beat` makes the one of this number; called from this thread."""
+        self._acks, self._beat_of, self._log, self._run = acks, beat, log, run
+        self._topic = names.physical(run, names.LOGS)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="master-beat", daemon=True)
         self._thread.start()
+
+    def move(self, generation: int) -> None:
+        """Beats go to this generation of `logs` from now on."""
+        self._topic = names.physical(self._run, names.LOGS, generation)
 
     def stop(self) -> None:
         """No more beats."""
         self._over.set()
         self._thread.join(LEAVING)
 
-    def _one(self, count: int) -> MasterBeat:
-        return MasterBeat(self._term, self._nonce, count, *self._storage(), self._traffic())
-
     def _beat(self) -> None:
         count = 0
         while not self._over.wait(EVERY if count else 0.0):
             count += 1
             try:
-                beat = encode(self._one(count))
+                beat = encode(self._beat_of(count))
                 with self._acks.sending():
                     self._acks.add(self._log.append(self._topic, beat))
             except BrokerError:

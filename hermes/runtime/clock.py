@@ -11,6 +11,10 @@ class RunClock:
     def __init__(self, base: int = 0) -> None:
         self._base = base - time.monotonic_ns()
 
+    def go_on(self, recorded: int) -> None:
+        """No earlier than this, which the ledger has recorded."""
+        self._base += max(0, recorded - self.now())
+
     def now(self) -> int:
         """Run time now."""
         return self._base + time.monotonic_ns()

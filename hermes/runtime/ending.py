@@ -29,8 +29,8 @@ class Counted(NamedTuple):
     traffic: dict[str, tuple[int, ...]]
     """Bytes by process, as heartbeats carry them: "master", and each worker's name."""
     storage: dict[str, Any]
-    aside: int
-    """Records that were set aside."""
+    aside: dict[str, int]
+    """What was set aside, by reason."""
 
 
 class Holdings(NamedTuple):
@@ -103,7 +103,8 @@ def _announce(held: Holdings, status: str, reason: Reason) -> None:
 
 def _result(held: Holdings, state: MasterState, best: Best) -> dict[str, object]:
     counted = held.counted()
-    held.reporter.finish(state, counted.traffic, counted.storage, counted.aside)
+    aside = sum(counted.aside.values())
+    held.reporter.finish(state, counted.traffic, counted.storage, aside)
     return build_result(
         held.folder,
         state,

@@ -30,12 +30,28 @@ class RunNote(msgspec.Struct, frozen=True):
     """ISO 8601, UTC."""
     workers: dict[str, int] = {}
     """Pids of the workers that this process started."""
+    nonce: str = ""
+    """Of the master, once it has claimed the run: what tells it from one that came later."""
+    own_broker: bool = False
+    """Whether the broker is a child of the master's process, and ends with it."""
 
 
-def note_of(run: str, broker: str, workers: dict[str, int] | None = None) -> RunNote:
+def note_of(
+    run: str, broker: str, workers: dict[str, int] | None = None, *, own_broker: bool = False
+) -> RunNote:
     """What `run.json` says of a master that is this process."""
     pid = os.getpid()
-    return RunNote(run, broker, pid, identity(pid) or "", utc_now(), workers or {})
+    born, now = identity(pid) or "", utc_now()
+    return RunNote(run, broker, pid, born, now, workers or {}, "", own_broker)
+
+
+def dead_workers(note: RunNote | None) -> tuple[str, ...]:
+    """Names of the workers that the noted process started on this machine, and whose process is
+    gone; none where the note may be of another machine, or of before a restart of this one."""
+    boot = (identity(os.getpid()) or "").partition(" ")[0]
+    if note is None or "-" not in boot or note.born.partition(" ")[0] != boot:
+        return ()  # only Linux tells one start of a machine from another
+    return tuple(name for name, pid in note.workers.items() if identity(pid) is None)
 
 
 class RunFolder:
@@ -107,6 +123,10 @@ class RunFolder:
             return msgspec.json.decode(self.note.read_bytes(), type=RunNote)
         except (OSError, msgspec.DecodeError):
             return None
+
+    def dead_workers(self) -> tuple[str, ...]:
+        """Names of the workers that `run.json` tells of, and that are known to be dead."""
+        return dead_workers(self.read_note())
 
     def paths(self) -> dict[str, str | None]:
         """The `paths` of `result.json`: absolute, None for what was not written."""

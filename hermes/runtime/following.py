@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 
 from hermes.codec import decode
-from hermes.errors import DecodeError
-from hermes.machine.events import Event, LedgerSeen
+from hermes.errors import BrokerRefused, DecodeError
+from hermes.machine.events import Event, LedgerSeen, LedgerTorn
 from hermes.messages import LedgerRecord
 from hermes.runtime.hands import Failed, as_ours
 from hermes.runtime.hearing import MasterEar
@@ -38,6 +38,9 @@ class Follower:
         while not self._over.is_set():
             try:
                 records = self._ear.poll(1.0)
+            except BrokerRefused as error:
+                self._tell(LedgerTorn(error.what))
+                return
             except Exception as error:  # noqa: BLE001  (told, and raised by the main thread)
                 self._tell(Failed(as_ours(error)))
                 return

@@ -23,9 +23,16 @@ class MasterEar:
 
     def __init__(self, log: Log, reader: Reader, run: str) -> None:
         self._log, self._reader = log, reader
-        self._logs = names.physical(run, names.LOGS)
+        self._run, self._logs = run, names.physical(run, names.LOGS)
         self._heard = time.monotonic()
-        self._listens = False
+        self._ledger = names.physical(run, names.LEDGER)
+        self._listens = ""
+        """The topic in which beats are listened for, if they are."""
+
+    def move(self, generation: int) -> None:
+        """Beats come in this generation of `logs` from now on. From another thread: taken up when
+        beats are listened for next."""
+        self._logs = names.physical(self._run, names.LOGS, generation)
 
     @property
     def silent(self) -> float:
@@ -39,15 +46,16 @@ class MasterEar:
     def poll(self, timeout: float) -> list[Record]:
         """As `Reader.poll`: the ledger's records alone."""
         records = self._reader.poll(timeout)
-        ledger = [record for record in records if record.topic != self._logs]
+        ledger = [record for record in records if record.topic == self._ledger]
         if ledger or any(_is_beat(record) for record in records):
             self._heard = time.monotonic()
             if self._listens:
-                self._listens = False
-                self._reader.drop(self._logs)
+                self._reader.drop(self._listens)
+                self._listens = ""
         elif not self._listens and self.silent > QUIET:
-            self._reader.follow(self._logs, self._log.ends([self._logs])[self._logs])
-            self._listens = True
+            logs = self._logs
+            self._reader.follow(logs, self._log.ends([logs])[logs])
+            self._listens = logs
         return ledger
 
 

@@ -3,27 +3,39 @@ is set aside, with its reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from hermes.codec import verified
-from hermes.errors import PeerError
+from hermes.errors import BrokerRefused, NoSuchTopic, PeerError
 from hermes.machine.events import (
     ChunkSeen,
     EnvelopeReceived,
     Event,
     HelloReceived,
+    LogsRead,
+    SetAside,
     StopReceived,
+    TailMissing,
     TopicRead,
 )
 from hermes.machine.rules import NAME
-from hermes.messages import Envelope, Hello, LogLine, StopRequested
+from hermes.messages import Envelope, Hello, LogLine, Moved, StopRequested
 from hermes.perform.keeper import ChunkKeeper
+from hermes.report.words import short as in_words
 from hermes.runtime.lines import MasterLines
 from hermes.runtime.options import MasterOptions
+from hermes.runtime.places import Place, Places
 from hermes.runtime.quarantine import Quarantine, fitting
 from hermes.transport import names, tensors
 from hermes.transport.log import Log, Record
+from hermes.transport.settings import SEGMENT_CONFIG
 from hermes.values import Position
+
+LINES_AGAIN = 2000
+"""Records of the central log that a master reads again that takes a run over."""
+
+LINES_AT_ONCE = 500
+"""Records of it after which the machine is told."""
 
 
 class Inbox:
@@ -38,15 +50,18 @@ class Inbox:
         self._log, self._run, self._key = log, options.run, options.key
         self._lines, self._seen = lines, seen
         self._quarantine = Quarantine(options.folder.quarantine, lines.warn)
-        self._targets: dict[str, int] = {}
-        self._places: dict[str, int] = {}
+        self._recent: dict[tuple[str, int], bytes] = {}
+        """Small messages of the last poll, by topic and offset: one may turn out to be evidence."""
+        self._targets: dict[str, Place] = {}
         self._reader = log.reader()
-        self._reader.follow(names.physical(options.run, names.LOGS), 0)
+        self._places = Places(log, self._reader, options.run)
+        self._generations: Mapping[str, int] = {}
+        self._told_of_logs = 0
 
     @property
-    def aside(self) -> int:
-        """Records that were set aside."""
-        return self._quarantine.count
+    def aside(self) -> Mapping[str, int]:
+        """What was set aside, by reason."""
+        return self._quarantine.counts
 
     def close(self) -> None:
         """Nothing is read any more."""
@@ -54,26 +69,50 @@ class Inbox:
 
     # --- which topics ---------------------------------------------------------------------------
 
+    def listen(self, generations: Mapping[str, int]) -> None:
+        """Read the central log; a run that was led before is heard from some while ago on.
+        `generations` are those of the ledger, and change with it."""
+        self._generations = generations
+        generation = generations.get(names.LOGS, 0)
+        topic = names.physical(self._run, names.LOGS, generation)
+        heard = self._log.ends([topic])[topic] - LINES_AGAIN
+        first = max(self._log.starts([topic])[topic], heard)
+        self._places.follow(names.LOGS, Position(names.LOGS, generation, first - 1))
+
     def follow(self, short: str, after: Position | None) -> None:
-        """Read this topic, too: after this place, or from where it was read to."""
-        place = max(after.offset + 1 if after else 0, self._places.get(short, 0))
-        self._places[short] = place
-        self._reader.follow(names.physical(self._run, short), place)
+        """Read this topic, too: after this place, or from where it was read to. Raises
+        `RunFailed` where it is gone."""
+        self._places.follow(short, after)
+
+    def more_logs(self, generation: int) -> None:
+        """The central log goes on there; for a while some still write to the one before."""
+        self._reader.follow(names.physical(self._run, names.LOGS, generation), 0)
+
+    def let_go(self, short: str, generation: int, before: int) -> None:
+        """What lies before this place may be gone at once."""
+        self._places.let_go(short, generation, before)
 
     def note_end(self, short: str) -> None:
-        """A worker's topic is to be read to its present end; `caught_up` tells when it was."""
-        topic = names.physical(self._run, short)
-        self._targets[short] = self._log.ends([topic])[topic]
+        """A worker's topic is to be read to its present end; `news` tells when it was."""
+        generation = self._places.of(short).generation
+        topic = names.physical(self._run, short, generation)
+        self._targets[short] = Place(generation, self._log.ends([topic])[topic])
 
-    def caught_up(self) -> list[Event]:
-        """Workers whose topics have been read to the end that was noted; each is told once."""
-        found: list[Event] = []
+    def news(self) -> list[Event]:
+        """What reading came to, each told once: topics that have been read to the end that was
+        noted, topics whose end is lost, the central log's growth."""
+        found: list[Event] = [TailMissing(*missed) for missed in self._places.missed]
+        self._places.missed.clear()
         for short, end in list(self._targets.items()):
-            if self._places.get(short, 0) >= end:
+            if self._places.of(short) >= end:
                 del self._targets[short]
                 worker = names.worker_of(short)
                 assert worker is not None
                 found.append(TopicRead(worker))
+        logs = self._places.of(names.LOGS)
+        if abs(logs.offset - self._told_of_logs) >= LINES_AT_ONCE:
+            self._told_of_logs = logs.offset
+            found.append(LogsRead(Position(names.LOGS, logs.generation, logs.offset)))
         return found
 
     # --- what is in them ------------------------------------------------------------------------
@@ -83,7 +122,8 @@ class Inbox:
         at only once the event before it was taken; of a worker's chunks one is told. Raises
         `HermesError`."""
         heard: set[str] = set()
-        for record in self._reader.poll(timeout, limit=limit):
+        self._recent.clear()
+        for record in self._polled(timeout, limit):
             event = self._event_of(record)
             if isinstance(event, ChunkSeen):
                 if event.worker in heard:
@@ -92,10 +132,17 @@ class Inbox:
             if event is not None:
                 yield event
 
+    def _polled(self, timeout: float, limit: int) -> list[Record]:
+        try:
+            return self._reader.poll(timeout, limit=limit)
+        except (BrokerRefused, NoSuchTopic) as error:
+            self._places.mend(error)
+            return []
+
     def _event_of(self, record: Record) -> Event | None:
         name = names.parse(record.topic)
         assert name is not None
-        self._places[name.short] = record.offset + 1
+        self._places.passed(name, record.offset)
         self._seen(record)
         worker = names.worker_of(name.short)
         if worker is not None and tensors.is_chunk(record):
@@ -103,7 +150,7 @@ class Inbox:
         try:
             message = fitting(record.value, name.short)
         except PeerError as error:
-            self._set_aside(name.short, record, error.what)
+            self._set_aside(name.short, record, error.what, "no-message")
             return None
         position = Position(name.short, name.generation, record.offset)
         if isinstance(message, LogLine):
@@ -111,12 +158,20 @@ class Inbox:
         elif isinstance(message, (Hello, StopRequested)):
             return self._knock(position, message, record)
         elif isinstance(message, Envelope) and worker is not None:
+            self._recent[name.short, record.offset] = record.value
+            self._perhaps_move_on(name, message)
             return EnvelopeReceived(worker, position, message)
         return None
 
+    def _perhaps_move_on(self, name: names.Name, message: Envelope) -> None:
+        """The marker of a generation's end, where the ledger knows of the next."""
+        body = message.body
+        if isinstance(body, Moved) and body.generation <= self._generations.get(name.short, 0):
+            self._places.move_on(name.short, body.generation)
+
     def _chunk(self, short: str, worker: str, record: Record) -> Event | None:
         if tensors.chunk_of(record) is None:
-            self._set_aside(short, record, "a chunk whose header does not fit it")
+            self._set_aside(short, record, "a chunk whose header does not fit it", "bad-chunk")
             return None
         self.keeper.add(record)
         return ChunkSeen(worker)
@@ -127,23 +182,40 @@ class Inbox:
         if message.run != self._run or not verified(self._key, message):
             who = f"worker {message.worker[:40]!r}" if isinstance(message, Hello) else "a stop"
             what = f"signed with another cluster key, or forged: {who}; that is ignored"
-            self._set_aside(position.topic, record, what)
+            self._set_aside(position.topic, record, what, "forged")
             return None
         if isinstance(message, StopRequested):
             return StopReceived(position, message)
         if NAME.fullmatch(message.worker):
             # Created before anyone is told of it (protocol 1).
-            self._log.create([names.physical(self._run, f"from.{message.worker}")])
+            short = names.from_worker(message.worker)
+            if not self._generations.get(short, 0):
+                self._log.create([names.physical(self._run, short)], SEGMENT_CONFIG)
         return HelloReceived(position, message)
 
     # --- what does not count --------------------------------------------------------------------
 
-    def _set_aside(self, short: str, record: Record, why: str) -> None:
+    def _set_aside(self, short: str, record: Record, why: str, code: str) -> None:
         """What does not count is kept apart, with its reason."""
-        self._quarantine.add(short, record.offset, why, record.value)
+        self._quarantine.add(short, record.offset, why, record.value, code=code)
+
+    def set_aside(self, action: SetAside) -> None:
+        """So is what the machine refused: the record, if it came just now; of an update what it
+        says of its tensors."""
+        reason, topic, offset = action.reason, action.topic, action.offset
+        self._quarantine.add(
+            topic,
+            offset,
+            in_words(reason),
+            self._recent.get((topic, offset)),
+            code=reason.code,
+            facts=reason.facts,
+            worker=action.worker,
+            update=action.update,
+        )
 
     def set_aside_voids(self, voids: list[tuple[int, str]]) -> None:
         """Records of others in our ledger: void by rule, and told. The list is emptied."""
         for offset, why in voids:
-            self._quarantine.add(names.LEDGER, offset, f"void: {why}")
+            self._quarantine.add(names.LEDGER, offset, f"void: {why}", code="void")
         voids.clear()

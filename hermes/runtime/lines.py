@@ -3,10 +3,11 @@ everybody's do; all of them come back from there, to the central log and to whoe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from hermes.messages import LogLine
-from hermes.runtime.logs import CentralLog, LineSender, utc_now
+from hermes.runtime.logs import CentralLog, LineSender, utc_now, written
 from hermes.runtime.options import MasterOptions
 from hermes.runtime.storage import Line
 from hermes.transport.log import Log
@@ -25,6 +26,12 @@ class MasterLines:
         self._show = show
         self._last = ""
         self._told: LogLine | None = None
+        self._written = Counter(self._central.recent())
+        """Lines that a master before this one has written down: they are heard again."""
+
+    def move(self, generation: int) -> None:
+        """Our lines go to this generation of the topic from now on."""
+        self._sender.move(generation)
 
     def say(self, text: str, level: str = "info") -> LogLine:
         """Send one line, and return it."""
@@ -46,6 +53,11 @@ class MasterLines:
 
     def heard(self, line: LogLine) -> None:
         """A line of the topic, ours or another's."""
+        if self._written:
+            text = written(line).partition("\n")[0]
+            if self._written[text] > 0:
+                self._written[text] -= 1
+                return
         self._central.write(line)
         self.ended = self.ended or (bool(self._last) and line.text == self._last)
         if line != self._told:

@@ -216,7 +216,8 @@ class LocalCluster:
             self.processes[name] = self._start_worker(name, index, speeds)
         folder = options.master.folder
         pids = {name: process.pid for name, process in self.processes.items()}
-        folder.take_note(note_of(folder.run, self.broker, pids))
+        own = self.options.broker is None
+        folder.take_note(note_of(folder.run, self.broker, pids, own_broker=own))
 
     def stop(self, patience: float = LEAVING) -> None:
         """Nobody is left behind: who does not leave within `patience` seconds is ended."""

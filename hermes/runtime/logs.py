@@ -18,6 +18,8 @@ from hermes.transport.log import Log
 
 ROTATE = 4 << 20
 """Bytes of `central.log` before it is rotated, and ..."""
+TAIL = 1 << 20
+"""Bytes of it in which a line is looked for that is heard again."""
 KEPT = 3
 """... rotated files that are kept."""
 
@@ -31,7 +33,12 @@ class LineSender:
     """Sends lines of one process to the `logs` topic; a line that is lost is lost."""
 
     def __init__(self, log: Log, run: str, source: str) -> None:
-        self._log, self._topic, self._source = log, names.physical(run, names.LOGS), source
+        self._log, self._run, self._source = log, run, source
+        self._topic = names.physical(run, names.LOGS)
+
+    def move(self, generation: int) -> None:
+        """Lines go to this generation of the topic from now on."""
+        self._topic = names.physical(self._run, names.LOGS, generation)
 
     def say(self, text: str, level: str = "info") -> LogLine:
         """Send one line, and return it."""
@@ -46,6 +53,11 @@ class LineSender:
 def as_text(line: LogLine) -> str:
     """As it stands in `central.log`."""
     return f"{plain(line.at)} {plain(line.source):<10} {plain(line.level):<7} {plain(line.text)}"
+
+
+def written(line: LogLine) -> str:
+    """As it stands in `central.log`, a second line indented."""
+    return as_text(line).replace("\n", "\n    ")
 
 
 def plain(text: str) -> str:
@@ -81,9 +93,18 @@ class CentralLog:
                 remedy="Choose another place with --out DIR.",
             ) from None
 
+    def recent(self) -> list[str]:
+        """The last lines that were written down, by this master or one before it."""
+        try:
+            with Path(self._handler.baseFilename).open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - TAIL))
+                return file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return []
+
     def write(self, line: LogLine) -> None:
         """Write one line down."""
-        text = as_text(line).replace("\n", "\n    ")
+        text = written(line)
         self._handler.emit(logging.LogRecord("hermes", logging.INFO, "", 0, text, (), None))
 
     def close(self) -> None:

@@ -7,46 +7,60 @@ record and wait, (5) apply it and perform what it asks for.
 
 from __future__ import annotations
 
+import os
 import queue
 import secrets
+import threading
 from collections.abc import Callable
+from functools import partial
+
+from msgspec.structs import replace
 
 from hermes.errors import BrokerUnreachable, Fenced, HermesError, OutcomeUnknown
 from hermes.machine.events import (
     Action,
+    AddGeneration,
+    BrokerBack,
     DataStored,
     Evaluate,
     Event,
     Finish,
     FollowLobby,
     FollowWorker,
-    Opened,
+    GenerationAdded,
     ReadToEnd,
+    SetAside,
     StopAsked,
     StoreFirst,
+    TailMissing,
     Ticked,
+    Trim,
     UploadData,
 )
+from hermes.machine.ledger import Authority
 from hermes.machine.state import MasterState
-from hermes.messages import LedgerRecord, LogLine
+from hermes.messages import LedgerRecord, LogLine, MasterBeat, Rotated, VersionPublished
 from hermes.perform.decider import Decider
 from hermes.perform.desk import Desk, Judge
 from hermes.perform.ledger import Ledger
 from hermes.perform.room import be_as_before, be_thrifty
 from hermes.perform.store import Store
 from hermes.runtime.archive import Archive
+from hermes.runtime.awake import awake
 from hermes.runtime.beat import Beater
 from hermes.runtime.clock import RunClock
 from hermes.runtime.ending import Counted, Holdings, conclude, give_up
 from hermes.runtime.evaluator import Evaluator
+from hermes.runtime.going_on import Continuation
 from hermes.runtime.hands import Failed
 from hermes.runtime.inbox import Inbox
 from hermes.runtime.lines import MasterLines
 from hermes.runtime.logs import utc_now
 from hermes.runtime.measure import step_seconds
 from hermes.runtime.opening import Material, create_topics, refuse_known_run, seats
-from hermes.runtime.options import Listener, MasterOptions, Vitals
+from hermes.runtime.options import Beginning, Listener, MasterOptions, Vitals
 from hermes.runtime.reporter import Reporter
+from hermes.runtime.salvage import best_before
 from hermes.runtime.storage import Line, Meter
 from hermes.runtime.traffic import WorkersTraffic
 from hermes.runtime.watch import BrokerWatch, given_up
@@ -54,6 +68,7 @@ from hermes.train import Batch
 from hermes.transport import names
 from hermes.transport.counting import CountingLog
 from hermes.transport.log import Log, Record
+from hermes.transport.settings import SEGMENT_CONFIG
 from hermes.values import SECOND, Reason
 
 __all__ = ["READY", "Listener", "MasterOptions", "MasterProcess"]
@@ -100,7 +115,13 @@ class MasterProcess:
         self._watch: BrokerWatch | None = None
         self._desk: Desk | None = None
         self._judge: Judge | None = None
-        self._material: Material | None = None
+        self._material: Beginning | None = None
+        self._back = threading.Event()
+        """The broker was away, and answers again."""
+        self._beater: Beater | None = None
+        self._generations: dict[str, int] = {}
+        self._digests: dict[int, str] = {}
+        """Of all versions, by number."""
         self.steps: tuple[float, ...] = ()
         """Seconds of a step, by worker: what the pace of the run is guessed from."""
 
@@ -119,8 +140,9 @@ class MasterProcess:
         Raises `JobError` for what does not fit, `RunError` for a run that exists.
         """
         options = self.options
-        refuse_known_run(self.log, options.run)
-        self._material = Material(options)
+        if options.begin is None:
+            refuse_known_run(self.log, options.run)
+        self._material = (options.begin or Material)(options)
         batch = self._material.tried()
         self.steps = (step_seconds(options.job, batch, MEASURED),) * options.expect
         options.folder.create()
@@ -130,9 +152,14 @@ class MasterProcess:
         """Open the run, see it through, and return its result. Raises `HermesError`."""
         if self._material is None:
             self.prepare()
+        with awake(self.options.run):
+            return self._lead()
+
+    def _lead(self) -> dict[str, object]:
         assert self._material is not None
         patience = self.options.patience
-        self._watch = BrokerWatch(self.log, "the run's master", patience, self._tell_of_broker)
+        who = "the run's master"
+        self._watch = BrokerWatch(self.log, who, patience, self._tell_of_broker, self._back.set)
         if self._interrupted:
             self._watch.leave()
         try:
@@ -149,34 +176,63 @@ class MasterProcess:
         finally:
             self._watch.stop()
 
-    def _open(self, watch: BrokerWatch, material: Material) -> None:
+    def _open(self, watch: BrokerWatch, material: Beginning) -> None:
         options = self.options
-        create_topics(self.log, options.run)
+        if not isinstance(material, Continuation):
+            create_topics(self.log, options.run)
         self._lines = MasterLines(self.log, options, self.listener.line)
         self._archive = Archive(options.folder.ledger)
         self._inbox = Inbox(self.log, options, self._lines, self._meter.seen)
-        self._store = Store(self.log, options.run, keeper=self._inbox.keeper)
+        self._store = Store(
+            self.log, options.run, keeper=self._inbox.keeper, generations=self._generations
+        )
         ledger = names.physical(options.run, names.LEDGER)
         place = f"the ledger at {self.log.place}"
         self._reporter = Reporter(options.folder, place, self._moved, self._tell_of_broker)
-        self._ledger = Ledger(self.log, ledger, watcher=self._took)
+        self._ledger = Ledger(self.log, ledger, watcher=self._took, saved=self._archive.saved)
         self._evaluator = Evaluator(self._events.put, self.clock)
         nonce = secrets.token_hex(16)
         self._ledger.start(nonce, self.clock.now())
+        self._archive.settle()
+        self._inbox.listen(self._generations)
+        self.clock.go_on(self._ledger.state.time)
+        self._sign(nonce)
         self._decider = Decider(self._ledger)
         self._storage = material.storage(self._meter, self.steps)
-        term = self._ledger.state.authority.term
         acks, facts = watch.acks, self._storage.facts
-        self._beater = Beater(self.log, options.run, term, nonce, acks, facts, self._moved)
+        authority = self._ledger.state.authority
+        self._beater = Beater(self.log, options.run, acks, partial(self._beat, authority))
+        self._beater.move(self._generations.get(names.LOGS, 0))
+        self._lines.move(self._generations.get(names.LOGS, 0))
         self.listener.opened(lambda: Vitals(*facts(), self._moved(), acks.unanswered()))
+
+    def _beat(self, authority: Authority, count: int) -> MasterBeat:
+        """What is told of ourselves every 2 s; from the beating thread."""
+        term, nonce = authority.term, authority.nonce
+        (used, limit), (topics, hourly) = self._storage.facts(), self._storage.by_topic()
+        moved, aside = self._moved(), dict(self._inbox.aside)
+        return MasterBeat(term, nonce, count, used, limit, moved, aside, topics, hourly)
+
+    def _sign(self, nonce: str) -> None:
+        """`run.json` tells which master this process is."""
+        folder = self.options.folder
+        note = folder.read_note()
+        if note is not None and note.pid == os.getpid():
+            folder.take_note(replace(note, nonce=nonce))
 
     def _took(self, raw: Record, record: LedgerRecord, state: MasterState) -> None:
         self._archive.add(raw)
+        for entry in record.entries:
+            if isinstance(entry, VersionPublished):
+                self._digests[entry.version] = entry.payload.digest
+            elif isinstance(entry, Rotated):
+                self._moved_on(entry)
         self._reporter.take(record, state)
         self.listener.took(record)
 
     def _close(self) -> None:
-        self._beater.stop()
+        if self._beater is not None:
+            self._beater.stop()
         self._reporter.stop()
         self._storage.close()
         self._evaluator.stop()
@@ -186,13 +242,39 @@ class MasterProcess:
         self._lines.close()
         be_as_before()
 
-    def _see_through(self, material: Material) -> None:
+    def _moved_on(self, entry: Rotated) -> None:
+        self._generations[entry.topic] = entry.generation
+        if entry.topic == names.LOGS and self._beater is not None:  # else it is only being read
+            self._inbox.more_logs(entry.generation)
+            self._lines.move(entry.generation)
+            self._beater.move(entry.generation)
+
+    def _see_through(self, material: Beginning) -> None:
         self._lines.tell(self._storage.opening())
-        self._handle(Opened(material.opened()))
+        if self._ledger.state.newest is not None:
+            self._go_on()
+        self._handle(material.opened(trims=self.log.can_trim))
+        self._tell_of_mending()
         self._commit()
         while not self._finished:
             self._turn()
         self._wait_for_byes()
+
+    def _go_on(self) -> None:
+        """The run was led before: take its seats, and know what was best."""
+        state = self._ledger.state
+        self._take_seats()
+        self._evaluator.best = best_before(state, self._digests, self._store, self.options.folder)
+        term, newest = state.authority.term, state.newest
+        version = f"version {newest.version}" if newest else "its beginning"
+        self._lines.say(f"The run goes on from {version} (term {term})")
+
+    def _tell_of_mending(self) -> None:
+        """What the broker had lost of the ledger was written again."""
+        if self._ledger.mended:
+            reason = Reason("written-again", {"records": self._ledger.mended})
+            self._ledger.mended = 0
+            self._handle(TailMissing(names.LEDGER, reason))
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -207,12 +289,16 @@ class MasterProcess:
         self._look_at_storage()
         while not self._stop.empty():
             self._handle(self._stop.get())
-        for event in self._inbox.caught_up():
+        for event in self._inbox.news():
             self._handle(event)
+        if self._back.is_set():
+            self._back.clear()
+            self._handle(BrokerBack())
         wake = self._decider.wake
         if wake is not None and self.clock.now() >= wake:
             self._handle(Ticked())
         self._commit()
+        self._tell_of_mending()
         self._inbox.set_aside_voids(self._ledger.voids)
         self.listener.changed(self._ledger.state, self.clock.now())
 
@@ -286,14 +372,32 @@ class MasterProcess:
             raise UploadBroken
 
     def _store_first(self, _action: StoreFirst) -> None:
-        data = self._ledger.state.data
-        assert data is not None
         assert self._material is not None
         weights = self._material.take_weights()
         be_thrifty(sum(tensor.nbytes for tensor in weights.values()))
+        self._handle(self._take_seats().store_first(weights))
+
+    def _take_seats(self) -> Desk:
+        data = self._ledger.state.data
+        assert data is not None
         self._desk, self._judge, beside = seats(self.log, self._store, self.options, data)
         self._evaluator.start(beside)
-        self._handle(self._desk.store_first(weights))
+        return self._desk
+
+    def _add_generation(self, action: AddGeneration) -> None:
+        topic = names.physical(self.options.run, action.topic, action.generation)
+        self.log.create([topic], SEGMENT_CONFIG)
+        self._handle(GenerationAdded(action.topic, action.generation))
+
+    def _trim(self, action: Trim) -> None:
+        """What lies before a place goes, and is not counted any more."""
+        run, topic = self.options.run, action.topic
+        older = [names.physical(run, topic, number) for number in range(action.generation)]
+        self._inbox.let_go(topic, action.generation, action.before)
+        self.log.delete(older)
+        self._meter.gone(older)
+        if action.before and self.log.can_trim:
+            self.log.trim(names.physical(run, topic, action.generation), action.before)
 
     def _evaluate(self, action: Evaluate) -> None:
         assert self._desk is not None
@@ -307,6 +411,9 @@ class MasterProcess:
 
     def _read_to_end(self, action: ReadToEnd) -> None:
         self._inbox.note_end(names.from_worker(action.worker))
+
+    def _set_aside(self, action: SetAside) -> None:
+        self._inbox.set_aside(action)
 
     def _finish(self, _action: Finish) -> None:
         self._finished = True
@@ -348,7 +455,7 @@ class MasterProcess:
         return {"master": self.log.traffic.flat(), **self._traffic.by_worker()}
 
     def _count(self) -> Counted:
-        storage, aside = self._storage.result(), self._inbox.aside
+        storage, aside = self._storage.result(), dict(self._inbox.aside)
         return Counted(self.clock.now(), self._moved(), storage, aside)
 
 
@@ -363,9 +470,12 @@ PERFORM: dict[type, Callable[..., None]] = {
     UploadData: MasterProcess._upload,
     StoreFirst: MasterProcess._store_first,
     Evaluate: MasterProcess._evaluate,
+    AddGeneration: MasterProcess._add_generation,
+    Trim: MasterProcess._trim,
     FollowLobby: MasterProcess._follow_lobby,
     FollowWorker: MasterProcess._follow_worker,
     ReadToEnd: MasterProcess._read_to_end,
+    SetAside: MasterProcess._set_aside,
     Finish: MasterProcess._finish,
 }
 """Action -> who performs it; the desk performs the others."""

@@ -24,7 +24,7 @@ from hermes.runtime.archive import fold_archive
 from hermes.runtime.folder import RunFolder, RunNote
 from hermes.runtime.join import runs_at
 from hermes.transport import names
-from hermes.transport.log import Log, Record
+from hermes.transport.log import Log, Reader, Record
 from hermes.transport.probe import probe
 
 Take = Callable[[LedgerRecord], None]
@@ -134,7 +134,7 @@ def is_running(note: RunNote | None) -> bool:
 
 def beating(log: Log, runs: Iterable[str], seconds: float = BEATS) -> set[str]:
     """Those of the runs whose master is heard within `seconds`; ends early if all are."""
-    topics = [names.physical(run, names.LOGS) for run in runs]
+    topics = [logs_of(log, run)[-1] for run in runs]
     reader = log.reader()
     heard: set[str] = set()
     try:
@@ -153,9 +153,9 @@ def beating(log: Log, runs: Iterable[str], seconds: float = BEATS) -> set[str]:
 
 def last_beat(log: Log, run: str) -> MasterBeat | None:
     """What the run's master said last of itself; None where it said nothing of late."""
-    topic = names.physical(run, names.LOGS)
+    topic = logs_of(log, run)[-1]
     end = log.ends([topic])[topic]
-    place, found = max(0, end - TAIL), None
+    place, found = max(log.starts([topic])[topic], end - TAIL), None
     reader = log.reader()
     try:
         reader.follow(topic, place)
@@ -206,22 +206,45 @@ def wait_for_stop(live: LiveRun, seconds: float) -> View | None:
 
 def log_lines(log: Log, live: LiveRun, *, follow: bool) -> Iterator[LogLine]:
     """The lines in the run's `logs` topic; with `follow`, until the run has ended."""
-    topic = names.physical(live.run, names.LOGS)
-    end, place = log.ends([topic])[topic], 0
+    followed: set[str] = set()
     reader = log.reader()
-    reader.follow(topic, 0)
     try:
-        while place < end or follow:
+        left = _follow_all(log, live.run, reader, followed)
+        while left or follow:
             records = reader.poll(1.0)
             for record in records:
-                place = record.offset + 1
+                if record.offset + 1 >= left.get(record.topic, 0):
+                    left.pop(record.topic, None)
                 message = _read(record)
                 if isinstance(message, LogLine):
                     yield message
-            if not records and place >= end and live.look().state.scored:
-                return
+            if not records and not left:
+                if live.look().state.scored:
+                    return
+                left = _follow_all(log, live.run, reader, followed)
     finally:
         reader.close()
+
+
+def logs_of(log: Log, run: str) -> list[str]:
+    """The topic `logs` of this run, in all generations that are there; the newest last."""
+    first = names.physical(run, names.LOGS)
+    found = [
+        (name.generation, topic) for topic in log.topics(first) if (name := names.parse(topic))
+    ]
+    return [topic for _, topic in sorted(found)] or [first]
+
+
+def _follow_all(log: Log, run: str, reader: Reader, followed: set[str]) -> dict[str, int]:
+    """Follow each generation that is not followed yet, from its first record on; the ends of
+    those that hold any."""
+    fresh = [topic for topic in logs_of(log, run) if topic not in followed]
+    if not fresh:
+        return {}
+    for topic, start in (starts := log.starts(fresh)).items():
+        reader.follow(topic, start)
+        followed.add(topic)
+    return {topic: end for topic, end in log.ends(fresh).items() if end > starts[topic]}
 
 
 def file_lines(folder: RunFolder, *, follow: bool) -> Iterator[str]:

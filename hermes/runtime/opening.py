@@ -6,11 +6,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from hermes.chance import generator
 from hermes.data.cache import BlockCache
 from hermes.data.prepare import Prepared
 from hermes.errors import RunError
 from hermes.jobfile import check_travels
+from hermes.machine.events import Opened
 from hermes.messages import DataPublished, RunOpened
 from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.desk import Desk, Judge
@@ -27,7 +30,7 @@ from hermes.runtime.trying import fit_trials, fresh_trainer, model_trials, prepa
 from hermes.train import Batch, Trainer, make_trainer
 from hermes.transport import names
 from hermes.transport.log import Log
-from hermes.transport.settings import LEDGER_CONFIG
+from hermes.transport.settings import LEDGER_CONFIG, SEGMENT_CONFIG
 from hermes.values import Tensors
 
 
@@ -57,11 +60,11 @@ class Material:
         check_travels(options.source.text, options.source.name, self._known)
         return prepared.first(options.job.batch)
 
-    def opened(self) -> RunOpened:
-        """The first entry of the ledger."""
+    def opened(self, *, trims: bool) -> Opened:
+        """What the machine is told at first: with the first entry of the ledger."""
         options = self._options
         assert self._trainer is not None
-        return RunOpened(
+        run = RunOpened(
             run=options.run,
             settings=to_tree(options.settings),
             seed=options.seed,
@@ -70,6 +73,7 @@ class Material:
             software=software(self._trainer.framework),
             key_proof=Signer(options.run, options.key).opening(),
         )
+        return Opened(run, trims=trims)
 
     def storage(self, meter: Meter, steps: tuple[float, ...]) -> StorageWatch:
         """Whoever holds the run to its limit; `steps`: seconds of a step, by worker."""
@@ -92,7 +96,8 @@ class Material:
         signer = Signer(options.run, options.key)
         data = upload(store, signer, options.source, self._prepared, options.job.batch, sent)
         self._prepared = None  # what the user's function holds is released
-        return data
+        assert self._trainer is not None
+        return replace(data, buffers=tuple(sorted(self._trainer.buffers())))
 
     def take_weights(self) -> Tensors:
         """The first model; asked for once."""
@@ -127,7 +132,8 @@ def create_topics(log: Log, run: str) -> None:
     """The topics that every run has, kept as a run needs them. Raises `BrokerError`."""
     topics = [names.physical(run, short) for short in names.RUN_TOPICS]
     log.create([topics[0]], LEDGER_CONFIG)
-    log.create(topics[1:])
+    log.create([topic for topic in topics[1:] if topic.endswith(names.DATA)])
+    log.create([t for t in topics[1:] if not t.endswith(names.DATA)], SEGMENT_CONFIG)
     log.check_topics(topics[:1], LEDGER_CONFIG)
     log.check_topics(topics[1:])
 
@@ -137,7 +143,9 @@ def seats(
 ) -> tuple[Desk, Judge, Judge]:
     """Who merges and scores in the master's thread, over `store`, and who scores beside it, over a
     store of its own. Raises `BrokerError`."""
-    _, manifest = read_upload(store, data)
+    source = data.run or options.run
+    blocks_in = Store(log, source) if data.run else store
+    _, manifest = read_upload(blocks_in, data)
     options.folder.note_blocks(b.digest for blocks in manifest.blocks.values() for b in blocks)
     cache = BlockCache(options.cache, options.settings.cache.max << 20)
 
@@ -147,6 +155,7 @@ def seats(
         return trainer
 
     own, beside = Store(log, options.run), make()
-    judge = Judge(make, Blocks(store, manifest, cache), store)
+    judge = Judge(make, Blocks(blocks_in, manifest, cache), store)
     desk = Desk(store, judge, beside.buffers())
-    return desk, judge, Judge(lambda: beside, Blocks(own, manifest, cache), own)
+    own_blocks = Store(log, source) if data.run else own
+    return desk, judge, Judge(lambda: beside, Blocks(own_blocks, manifest, cache), own)

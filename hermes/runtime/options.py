@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hermes.job import Job
 from hermes.machine.state import MasterState
@@ -12,6 +12,14 @@ from hermes.messages import JobSource, LedgerRecord, LogLine
 from hermes.policy.presets import Settings
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.watch import OUTAGE
+
+if TYPE_CHECKING:
+    from hermes.machine.events import Opened
+    from hermes.messages import DataPublished
+    from hermes.perform.store import Store
+    from hermes.runtime.storage import Meter, StorageWatch
+    from hermes.train import Batch
+    from hermes.values import Tensors
 
 
 class MasterOptions(NamedTuple):
@@ -34,6 +42,39 @@ class MasterOptions(NamedTuple):
     """To evaluate with, where the framework can be told (see `Share`) ..."""
     names: Path | None = None
     """... and the names of workers on this machine."""
+    begin: Callable[[MasterOptions], Beginning] | None = None
+    """What a run begins with that was opened before, or that is forked from another one; None: a
+    new one, with the job's data."""
+    broker: str = ""
+    """As it was typed, for `run.json`."""
+
+
+class Beginning(Protocol):
+    """What a master needs beside the ledger. Each is asked for when it is needed."""
+
+    def tried(self) -> Batch:
+        """A first batch, once all was seen to fit. Raises `JobError`."""
+        ...
+
+    def opened(self, *, trims: bool) -> Opened:
+        """What the machine is told at first."""
+        ...
+
+    def storage(self, meter: Meter, steps: tuple[float, ...]) -> StorageWatch:
+        """Whoever holds the run to its limit; `steps`: seconds of a step, by worker."""
+        ...
+
+    def oddities(self) -> list[str]:
+        """What is odd about the data, for people."""
+        ...
+
+    def send_data(self, store: Store, sent: Callable[[int, int], None]) -> DataPublished:
+        """Send job and data; `sent` is told of the blocks sent, and of all."""
+        ...
+
+    def take_weights(self) -> Tensors:
+        """The first model; asked for once."""
+        ...
 
 
 class Vitals(NamedTuple):

@@ -41,7 +41,7 @@ def build_result(
     traffic: Mapping[str, tuple[int, ...]],
     best: Best,
     storage: dict[str, Any],
-    quarantined: int,
+    quarantined: dict[str, int],
 ) -> dict[str, Any]:
     """The result, written to `result.json` and returned; keys are only ever added."""
     assert state.stopped is not None
@@ -71,7 +71,8 @@ def build_result(
         "bytes": summed(traffic.values()),
         "traffic": {process: by_kind(flat) for process, flat in sorted(traffic.items())},
         "storage": storage,
-        "quarantined": quarantined,
+        "quarantined": sum(quarantined.values()),
+        "quarantined_by_reason": quarantined,
         "workers": {name: _worker(m, state) for name, m in sorted(state.members.items())},
         "updates": _updates(state),
         "reallocations": state.resizes,

@@ -9,19 +9,41 @@ import contextlib
 import math
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from hermes.codec import encode_tensors
-from hermes.errors import HermesError, RunFailed
+from hermes.codec import decode_tensors, digest_of, encode_tensors
+from hermes.errors import BrokerRefused, HermesError, NoSuchTopic, PeerError, RunFailed
 from hermes.machine.state import MasterState
 from hermes.messages import VersionPublished
 from hermes.perform.desk import Desk, Judge, finite
+from hermes.perform.store import Store
 from hermes.runtime.evaluator import Best
 from hermes.runtime.folder import RunFolder
 from hermes.values import Reason, Tensors
+
+
+def best_before(
+    state: MasterState, digests: Mapping[int, str], store: Store, folder: RunFolder
+) -> Best:
+    """The best version that a master before this one has seen, with its tensors: from the log, or
+    from the run's folder, where the digest tells that it is the one; else the best begins anew."""
+    best = state.evaluations.best
+    if best is None:
+        return Best()
+    known = state.versions.get(best.version)
+    found: bytes | bytearray | None = None
+    with contextlib.suppress(PeerError, BrokerRefused, NoSuchTopic, OSError):
+        if known is not None and store.reaches(known.payload):
+            found = store.get(known.payload)
+        elif digest_of(data := folder.best.read_bytes()) == digests.get(best.version):
+            found = data
+    if found is None:
+        return Best()
+    return Best(best.version, best.loss, best.accuracy, decode_tensors(found))
 
 
 class Saved(NamedTuple):

@@ -9,7 +9,7 @@ from hermes.codec import encode, proof_of
 from hermes.errors import BrokerUnreachable, NoSuchTopic
 from hermes.machine.ledger import Authority
 from hermes.machine.rules import PROTOCOL_RULES
-from hermes.messages import Bye, Envelope, Hello, WorkerBody
+from hermes.messages import Bye, Envelope, Hello, Moved, WorkerBody
 from hermes.runtime.acks import Acknowledgements
 from hermes.transport import names
 from hermes.transport.log import Log, Receipt
@@ -25,8 +25,15 @@ class Sending:
         self._log, self._acks = log, acks
         self._incarnation = incarnation
         self._lobby = names.physical(run, names.LOBBY)
-        self._topic = names.physical(run, names.from_worker(name))
+        self._run, self._short = run, names.from_worker(name)
+        self._topic = names.physical(run, self._short)
         self._kept: dict[int, WorkerBody] = {}
+
+    def move(self, generation: int, seen: Authority) -> None:
+        """End the generation before this one with its marker, and write to this one."""
+        self._topic = names.physical(self._run, self._short, generation - 1)
+        self._post(0, Moved(generation), seen)
+        self._topic = names.physical(self._run, self._short, generation)
 
     def knock(self, hello: Hello, key: bytes) -> None:
         """Send a hello, signed with the cluster key."""

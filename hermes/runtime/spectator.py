@@ -8,10 +8,10 @@ import time
 from hermes.codec import decode
 from hermes.errors import BrokerError, DecodeError, RunError
 from hermes.machine.state import MasterState
-from hermes.messages import LedgerRecord, LogLine, MasterBeat, MasterStarted
+from hermes.messages import LedgerRecord, LogLine, MasterBeat, MasterStarted, Rotated
 from hermes.perform.ledger import Void, read_record
 from hermes.runtime.join import runs_at
-from hermes.runtime.observe import TAIL
+from hermes.runtime.observe import TAIL, logs_of
 from hermes.runtime.options import Listener, Vitals
 from hermes.transport import names
 from hermes.transport.log import Log, Record
@@ -50,7 +50,7 @@ class Spectator:
 
     def __init__(self, log: Log, run: str, listener: Listener) -> None:
         """Raises `RunError` where the broker has no such run, `UsageError` for a bad run id."""
-        self._ledger, logs = names.physical(run, names.LEDGER), names.physical(run, names.LOGS)
+        self._run, self._ledger = run, names.physical(run, names.LEDGER)
         if not log.topics(self._ledger):
             known = ", ".join(runs_at(log)[:5]) or "none"
             raise RunError(
@@ -63,11 +63,12 @@ class Spectator:
         self._clock, self._beat = RunClock(), MasterBeat(0, "", 0)
         self._heard = self._asked = time.monotonic()
         self._away = self._doubted = False
+        logs = logs_of(log, run)[-1]
         self._ends = log.ends([self._ledger, logs])
         self._place = 0
         self._reader = log.reader()
         self._reader.follow(self._ledger, 0)
-        self._reader.follow(logs, max(0, self._ends[logs] - TAIL))
+        self._reader.follow(logs, max(log.starts([logs])[logs], self._ends[logs] - TAIL))
         listener.opened(self.vitals)
 
     @property
@@ -118,6 +119,7 @@ class Spectator:
             self.state, record = found
             self._clock.heard(record, time.monotonic_ns())
             self._listener.took(record)
+            self._perhaps_move_on(record)
             return True
         try:
             message = decode(raw.value)
@@ -125,9 +127,17 @@ class Spectator:
             return False
         if isinstance(message, MasterBeat):
             self._beat = message
-        elif isinstance(message, LogLine) and raw.offset >= self._ends[raw.topic]:
+        elif isinstance(message, LogLine) and raw.offset >= self._ends.get(raw.topic, 0):
             self._listener.line(message)
         return False
+
+    def _perhaps_move_on(self, record: LedgerRecord) -> None:
+        """The central log goes on in another generation: read that, too, once we are up to date."""
+        for entry in record.entries if self.caught_up else ():
+            if isinstance(entry, Rotated) and entry.topic == names.LOGS:
+                older = names.physical(self._run, names.LOGS, entry.generation - 1)
+                self._reader.drop(older)
+                self._reader.follow(names.physical(self._run, names.LOGS, entry.generation), 0)
 
     def _doubt(self) -> None:
         """Nothing came for long: is it the master, or the broker?"""

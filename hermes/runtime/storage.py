@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hermes.data.prepare import Prepared
@@ -47,24 +48,38 @@ class Meter:
         self._log, self._run, self._prefix = log, run, names.prefix_of(run)
         self._logs = names.physical(run, names.LOGS)
         self._lock = threading.Lock()
-        self._counted = 0
+        self._counted: Counter[str] = Counter()
+        """Bytes by topic since the broker was asked last."""
         self._places: dict[str, int] = {}
-        self._told, self._told_at = 0, 0
-        """What the broker said last, and the count when it was asked."""
+        self._told: dict[str, int] = {}
+        """What the broker said last, by topic; or the run's master before this one."""
 
     def appended(self, topic: str, length: int) -> None:
         """This process has sent a record. (Lines of the log are counted as they come back, with
         those of the others.)"""
-        if topic != self._logs:
+        if not topic.startswith(self._logs):
             with self._lock:
-                self._counted += length + OVERHEAD
+                self._counted[topic] += length + OVERHEAD
+
+    def begin(self, topics: Mapping[str, int]) -> None:
+        """What lay in the topics (short names) when the master before this one said so last."""
+        with self._lock:
+            for short, size in topics.items():
+                self._told.setdefault(f"{self._prefix}{short}", size)
+
+    def gone(self, topics: Iterable[str]) -> None:
+        """These topics were deleted."""
+        with self._lock:
+            for topic in topics:
+                self._counted.pop(topic, None)
+                self._told.pop(topic, None)
 
     def seen(self, record: Record) -> None:
         """A record has come by that others (or lines that we) have sent; counted once."""
         with self._lock:
             if record.offset >= self._places.get(record.topic, 0):
                 self._places[record.topic] = record.offset + 1
-                self._counted += size_of(record.value, record.headers) + OVERHEAD
+                self._counted[record.topic] += size_of(record.value, record.headers) + OVERHEAD
 
     def others(self) -> int:
         """Runs beside this one at the broker. Raises `BrokerUnreachable`."""
@@ -74,17 +89,28 @@ class Meter:
     def ask(self) -> Held | None:
         """Ask the broker, if it says. Raises `BrokerUnreachable`."""
         with self._lock:
-            counted = self._counted
+            counted = Counter(self._counted)
         held = self._log.held(self._prefix)
         if held is not None:
             with self._lock:
-                self._told, self._told_at = held.bytes, counted
+                self._told = dict(held.topics)
+                self._counted -= counted  # what was counted before the question is in the answer
         return held
 
     def used(self) -> int:
         """Bytes, as of now."""
         with self._lock:
-            return self._told + self._counted - self._told_at
+            return sum(self._told.values()) + self._counted.total()
+
+    def topics(self) -> dict[str, int]:
+        """The same, by topic: short names, all generations together."""
+        with self._lock:
+            sizes = Counter(self._told) + self._counted
+        found: Counter[str] = Counter()
+        for topic, count in sizes.items():
+            name = names.parse(topic)
+            found[name.short if name is not None else topic] += count
+        return dict(found)
 
 
 class Asker:
@@ -184,11 +210,17 @@ class StorageWatch:
         """(used, limit) for the master's beat; 0 for no limit. From any thread."""
         return self._meter.used(), self.limit or 0
 
+    def by_topic(self) -> tuple[dict[str, int], int]:
+        """Bytes by topic, and bytes an hour as measured (0: not yet), for the master's beat. From
+        any thread."""
+        return self._meter.topics(), self.measured or 0
+
     def result(self) -> dict[str, Any]:
         """`storage` of `result.json`; sizes in bytes."""
         return {
             "limit": self.limit,
             "used": self._meter.used(),
+            "topics": self._meter.topics(),
             "of": self.of,
             "expected_per_hour": self._pace.bytes,
             "measured_per_hour": self.measured,

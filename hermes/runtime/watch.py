@@ -34,15 +34,24 @@ OUTAGE = 600.0
 class BrokerWatch:
     """Looks at one process's acknowledgements until it is stopped."""
 
-    def __init__(self, log: Log, who: str, patience: float, tell: Callable[[str], None]) -> None:
-        """`who` waits for the broker, for `patience` seconds; `tell` is called from this thread."""
+    def __init__(
+        self,
+        log: Log,
+        who: str,
+        patience: float,
+        tell: Callable[[str], None],
+        back: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`who` waits for the broker, for `patience` seconds; `tell` is called from this thread,
+        and `back` when the broker answers again after an outage, short ones included."""
         self.acks = Acknowledgements()
         self.gone = ""
         """Why the broker was given up; "" as long as it is not."""
         self.left = False
         """Whether the broker was given up because we leave, not because of our patience."""
         self._log, self._who, self._patience, self._tell = log, who, patience, tell
-        self._said = False
+        self._said = self._away = False
+        self._back = back
         self._leaving, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="broker-watch", daemon=True)
         self._thread.start()
@@ -60,6 +69,9 @@ class BrokerWatch:
     def _watch(self) -> None:
         while not self._over.wait(LOOK):
             silent = self.acks.unanswered()
+            if self._away and not silent:
+                self._back()
+            self._away = silent > LEAVING or (self._away and silent > 0)
             with contextlib.suppress(Exception):  # a display that is gone must not end the watch
                 self._tell_news(silent)
             if self._is_over(silent):

@@ -29,6 +29,8 @@ from hermes.machine.events import (
     Leave,
     LedgerSeen,
     LoadVersion,
+    MoveLogs,
+    MoveTopic,
     Send,
     SendAgain,
     SendBeat,
@@ -338,6 +340,14 @@ class TakingPart:
     def _store_update(self, _action: StoreUpdate) -> None:
         self._workshop.push()
 
+    def _move_topic(self, action: MoveTopic) -> None:
+        self._sending.move(action.generation, self.state.authority)
+        self._workshop.move(action.generation)
+
+    def _move_logs(self, action: MoveLogs) -> None:
+        self._lines.move(action.generation)
+        self._ear.move(action.generation)
+
     def _leave(self, action: Leave) -> None:
         self.farewell = Farewell(action.code, action.reason)
         if action.code != "again":
@@ -357,6 +367,8 @@ PERFORM: dict[type, Callable[[TakingPart, Any], None]] = {
     LoadVersion: TakingPart._load,
     Train: TakingPart._train,
     StoreUpdate: TakingPart._store_update,
+    MoveTopic: TakingPart._move_topic,
+    MoveLogs: TakingPart._move_logs,
     Leave: TakingPart._leave,
 }
 """Action -> who performs it."""

@@ -9,7 +9,7 @@ from functools import partial
 
 from hermes.chance import generator
 from hermes.data.cache import BlockCache
-from hermes.errors import Unverified
+from hermes.errors import BrokerRefused, NoSuchTopic, PeerError, Unverified
 from hermes.job import Job
 from hermes.jobfile import build
 from hermes.machine.events import (
@@ -22,6 +22,7 @@ from hermes.machine.events import (
     Train,
     UpdateStored,
     VersionLoaded,
+    VersionMissing,
 )
 from hermes.messages import WorkerAdmitted
 from hermes.perform.bench import WorkerBench, push
@@ -35,6 +36,7 @@ from hermes.runtime.neighbours import Share
 from hermes.runtime.pace import Pacer
 from hermes.runtime.terms import WorkerOptions
 from hermes.train import make_trainer
+from hermes.transport import names
 from hermes.transport.log import Log
 
 LEAVING = 2.0
@@ -60,6 +62,7 @@ class Workshop:
         self._share = Share(options.threads, options.names)
         self._ready = threading.Event()
         self._bench: WorkerBench | None = None
+        self._log = log
         self._store, self._bulk = Store(log, run), Store(log, run)
         self._trains = Hand("train", tell, self._store.close)
         self._fetches = Hand("fetch", tell, self._bulk.close)
@@ -85,16 +88,21 @@ class Workshop:
     def _make_bench(self, admitted: WorkerAdmitted) -> None:
         """Nothing of the job runs before its signature is verified."""
         options, settings = self._options, from_tree(admitted.opened.settings)
-        Signer(self._run, options.key).verify(admitted.data)
-        source, manifest = read_upload(self._store, admitted.data)
+        source_run = admitted.data.run or self._run
+        Signer(source_run, options.key).verify(admitted.data)
+        if admitted.data.run:  # a fork reads its data from its parent's topic
+            own, ahead_of = Store(self._log, source_run), Store(self._log, source_run)
+        else:
+            own, ahead_of = self._store, self._bulk
+        source, manifest = read_upload(own, admitted.data)
         job = build(source.text, source.name, source.args).on(options.device)
         seed = admitted.opened.seed
         trainer = make_trainer(job, generator(seed, "init"))
         trainer.use_threads(self._share.threads())
         cache = BlockCache(options.cache, settings.cache.max << 20)
-        blocks = Blocks(self._store, manifest, cache)
+        blocks = Blocks(own, manifest, cache)
         ahead = BlockCache(options.cache, settings.cache.max << 20)
-        self._ahead = Blocks(self._bulk, manifest, ahead)
+        self._ahead = Blocks(ahead_of, manifest, ahead)
         blocks.fetch("probe", range(blocks.count("probe")))
         self.beat_every = settings.workers.heartbeat
         bench = WorkerBench(options.name, seed, job, trainer, blocks)
@@ -140,7 +148,12 @@ class Workshop:
         """Take over a version."""
 
         def job() -> Event:
-            data = self._store.get(action.version.payload)
+            payload = action.version.payload
+            try:
+                data = self._store.get(payload)
+            except (PeerError, BrokerRefused, NoSuchTopic) as error:
+                self._announce(f"version {action.version.version} cannot be read: {error.what}")
+                return VersionMissing(action.version.version, payload.id)
             return VersionLoaded(self._ready_bench().load(action.version, data))
 
         self._trains.do(job)
@@ -163,6 +176,10 @@ class Workshop:
             )
 
         self._trains.do(job)
+
+    def move(self, generation: int) -> None:
+        """What is stored from now on lies in this generation of our topic."""
+        self._store.generations[names.from_worker(self._options.name)] = generation
 
     def push(self) -> None:
         """Store what was learned, for the update that names it."""

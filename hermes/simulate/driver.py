@@ -64,7 +64,7 @@ class Costs(NamedTuple):
 
 
 class Hands(Protocol):
-    """Performs the master's actions; returns their outcome."""
+    """Performs one master's actions; returns their outcome. They are gone with the master."""
 
     def perform(self, action: Action, now: int) -> Event: ...
 
@@ -84,6 +84,10 @@ class Bench(Protocol):
         """Send the local model."""
         ...
 
+    def move(self, generation: int) -> None:
+        """What is stored from now on lies in this generation of the worker's topic."""
+        ...
+
 
 class Setup(NamedTuple):
     """Who takes part, and who performs."""
@@ -95,6 +99,8 @@ class Setup(NamedTuple):
     """Workers present from the start, with their speeds."""
     joins: Mapping[str, int] = MappingProxyType({})
     """Run time (ns) at which a worker of `speeds` comes, if not at the start."""
+    trims: bool = True
+    """Whether the broker can forget the first records of a topic; else topics are rotated."""
 
 
 class Driver:
@@ -117,10 +123,10 @@ class Driver:
         self.lobby = names.physical(setup.run.run, names.LOBBY)
         self.log = FaultyLog(self.topic, self.faults.appends, self.fired, self._before_append)
         self.log.create(names.physical(setup.run.run, short) for short in names.RUN_TOPICS)
-        self.hands = setup.hands(self.log)
         self.workers: dict[str, SimulatedWorker] = {}
-        self.memory: dict[tuple[str, bytes], tuple[int, Event]] = {}
-        """What a master asked for, when it is due, and what comes of it: a restart changes none."""
+        self.memory: dict[tuple[str, bytes], tuple[int, int]] = {}
+        """What a master asked for, when it did first, and when the outcome is due: a restart
+        changes neither."""
         self.masters = 0
         self.alive: list[SimulatedMaster] = []
         self.asked = 0
@@ -129,6 +135,8 @@ class Driver:
         """Small messages that workers sent."""
         self.pushed = 0
         """Updates that workers pushed."""
+        self.let_go = 0
+        """Trims that masters performed."""
         self.slow_until = 0
         """Until then the broker's disk is busy with what was appended to the ledger."""
         self.watch = Watch(rules, genuine)
@@ -240,6 +248,9 @@ class Driver:
         if fault.kind == "slow-worker":
             worker.disk_until = back
             return
+        if fault.kind == "hang":
+            worker.hangs_until = back
+            return
         if fault.kind == "clone":
             incarnation = f"{fault.worker}-clone-{len(self.clones) + 1}"
             self.clones.append(SimulatedWorker(self, fault.worker, incarnation, None))
@@ -259,6 +270,7 @@ class Driver:
             seen = sight(record)
             self._sights.append(seen)
             self.watch.read(seen)
+        self.log.generations.update(self.watch.state.generations)
 
     def tell_workers(self) -> None:
         """Ledger records that are new go out to every worker."""

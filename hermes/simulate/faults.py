@@ -17,16 +17,39 @@ class Killed(Exception):
 
 
 class AppendFault(Enum):
-    """What happens at one append to the ledger."""
+    """What happens at one append to the ledger; in brackets the step of the commit (design, part
+    3) after which the master dies."""
 
     LOST = "lost"
     """The record never reaches the broker; the outcome is unknown."""
     UNKNOWN = "unknown"
     """The record is there; the acknowledgement is lost."""
     KILLED_BEFORE = "killed-before"
-    """The master dies before the append."""
+    """(2) The master dies before the append: it has decided, and nobody knows."""
     KILLED_AFTER = "killed-after"
-    """The master dies after the append, before it knows."""
+    """(4) The master dies after the append, before it knows."""
+    KILLED_TAKEN = "killed-taken"
+    """(1) It dies with the next input in its hands, nothing decided."""
+    KILLED_STORED = "killed-stored"
+    """(3) It dies where tensors lie in the log, and no record names them."""
+    KILLED_APPLIED = "killed-applied"
+    """(5) It dies once the record is applied, before any of its actions is performed."""
+    KILLED_PERFORMING = "killed-performing"
+    """(5) It dies between two actions of the record."""
+
+
+LOSES = (AppendFault.LOST, AppendFault.KILLED_BEFORE)
+"""The record does not reach the broker."""
+UNCERTAIN = (AppendFault.LOST, AppendFault.UNKNOWN)
+KILLS_AT_APPEND = (AppendFault.KILLED_BEFORE, AppendFault.KILLED_AFTER)
+KILLS_BESIDE = (
+    AppendFault.KILLED_TAKEN,
+    AppendFault.KILLED_STORED,
+    AppendFault.KILLED_APPLIED,
+    AppendFault.KILLED_PERFORMING,
+)
+"""These strike between two appends: the log is asked (`FaultyLog.strike`)."""
+KILLS = (*KILLS_AT_APPEND, *KILLS_BESIDE)
 
 
 class Disturbance(Enum):
@@ -49,7 +72,8 @@ class WorkerFault(NamedTuple):
     kind: str
     """"kill" (its process is gone; started again after `lasts`), "cut" (nothing goes through for
     `lasts`), "leave" (it says bye; back after `lasts`), "clone" (a second process takes its name,
-    without its outbox), "slow-worker" (its disk gives nothing for `lasts`)."""
+    without its outbox), "slow-worker" (its disk gives nothing for `lasts`), "hang" (its training
+    gets nowhere for `lasts`, while its heartbeats go on)."""
     lasts: int
 
 
@@ -102,31 +126,59 @@ class FaultyLog(MemoryLog):
         before: Callable[[Disturbance, bytes], None] = lambda _what, _data: None,
     ) -> None:
         super().__init__()
-        self._ledger, self._appends, self._fired, self._count = ledger, appends, fired, 0
+        self._ledger, self._appends, self._fired = ledger, appends, fired
+        self.count = 0
+        """Appends to the ledger so far, whatever became of them."""
+        self.places: dict[AppendFault, set[int]] = {fault: set() for fault in KILLS_BESIDE}
+        """Where each of these could have struck: appends."""
         self._before = before
+        self.generations: dict[str, int] = {}
+        """The generation that each topic of the master goes on in, as the ledger has it."""
 
     def append(self, topic: str, value: bytes, headers: Headers = ()) -> Receipt:  # type: ignore[override]
         """As on the memory log, but for the script."""
         if topic != self._ledger:
             return super().append(topic, value, headers)
-        fault = self._appends.get(self._count)
-        self._count += 1
-        if fault is None:
+        fault = self._appends.get(self.count)
+        self.count += 1
+        if fault is None or fault in KILLS_BESIDE:
             return super().append(topic, value, headers)
         self._fired[fault.value] += 1
         if isinstance(fault, Disturbance):
             self._before(fault, value)
-        if fault not in (AppendFault.LOST, AppendFault.KILLED_BEFORE):
+        if fault not in LOSES:
             receipt = super().append(topic, value, headers)
-        if fault in (AppendFault.LOST, AppendFault.UNKNOWN):
+        if fault in UNCERTAIN:
             raise OutcomeUnknown("scripted", where=topic)
-        if fault in (AppendFault.KILLED_BEFORE, AppendFault.KILLED_AFTER):
+        if fault in KILLS_AT_APPEND:
             raise Killed(fault.value)
         return receipt
+
+    def strike(self, fault: AppendFault, append: int) -> None:
+        """The master has come to where this fault strikes, for this append: raises `Killed` if the
+        script says so."""
+        self.places[fault].add(append)
+        if self._appends.get(append) is fault:
+            self._fired[fault.value] += 1
+            raise Killed(fault.value)
+
+    def lose(self, topic: str, count: int) -> int:
+        """The broker loses the last records of a topic; how many it were."""
+        with self._store.changed:
+            records = self._store.topics[topic].records
+            gone = min(count, len(records))
+            del records[len(records) - gone :]
+            return gone
 
     def intrude(self, topic: str, value: bytes) -> None:
         """Somebody else writes: no fault of the script is met."""
         super().append(topic, value)
+
+    def end_of(self, topic: str) -> int:
+        """The next offset of a topic; 0 for one that is not there."""
+        with self._store.changed:
+            found = self._store.topics.get(topic)
+            return found.end if found else 0
 
     def since(self, topic: str, first: int) -> list[Record]:
         """All records of a topic from an offset on; none of a topic that is not there yet."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from hermes.chance import generator
 from hermes.codec import decode_tensors
 from hermes.data.cache import BlockCache
@@ -38,6 +40,8 @@ from hermes.policy.allocate import first_size
 from hermes.policy.presets import Settings, to_tree
 from hermes.simulate.driver import Costs, Setup
 from hermes.train import make_trainer, starting_weights
+from hermes.train.protocol import Batch
+from hermes.transport import names
 from hermes.transport.log import Log
 from hermes.values import Base, Payload
 
@@ -53,6 +57,7 @@ class LocalRun:
         self.expect = 1
         self.manifest: Manifest | None = None
         self.costs = Costs()
+        self._decoded: dict[tuple[str, int], Batch] = {}
 
     def setup(self, speeds: Mapping[str, float], joins: Mapping[str, int] | None = None) -> Setup:
         """Who takes part."""
@@ -78,7 +83,28 @@ class LocalRun:
         """The blocks of the upload, once there is one."""
         if self.manifest is None:
             raise Defect("nothing was uploaded yet")
-        return Blocks(store, self.manifest, BlockCache(self.folder / "blocks", 1 << 30))
+        cache = BlockCache(self.folder / "blocks", 1 << 30)
+        return Remembered(store, self.manifest, cache, self._decoded)
+
+
+class Remembered(Blocks):
+    """Blocks that stay decoded in memory, as their bytes do: a run reads them many times."""
+
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        cache: BlockCache,
+        decoded: dict[tuple[str, int], Batch],
+    ) -> None:
+        super().__init__(store, manifest, cache)
+        self._decoded = decoded
+
+    def read(self, split: str, index: int) -> Batch:
+        """One block: its samples and labels, not to be changed."""
+        if (split, index) not in self._decoded:
+            self._decoded[split, index] = super().read(split, index)
+        return self._decoded[split, index]
 
 
 class LocalHands:
@@ -86,7 +112,7 @@ class LocalHands:
 
     def __init__(self, run: LocalRun, log: Log) -> None:
         self._run = run
-        self._store = Store(log, RUN)
+        self._store = Store(log, RUN, generations=getattr(log, "generations", None))
         self._trainer = make_trainer(run.job, generator(run.seed, "init"))
         starting_weights(run.job, self._trainer)
         self._desk: Desk | None = None
@@ -120,7 +146,7 @@ class LocalHands:
         signer = Signer(RUN, b"simulated")
         data = upload(self._store, signer, JobSource("job", "", ()), prepared, run.job.batch)
         _, run.manifest = read_upload(self._store, data)
-        return DataStored(data)
+        return DataStored(replace(data, buffers=tuple(sorted(self._trainer.buffers()))))
 
 
 class LocalBench:
@@ -153,6 +179,10 @@ class LocalBench:
     def train(self, action: Train) -> Trained:
         """Train one round."""
         return self.bench.train(action)
+
+    def move(self, generation: int) -> None:
+        """What is stored from now on lies in this generation of the worker's topic."""
+        self._store.generations[names.from_worker(self._name)] = generation
 
     def store(self) -> Payload:
         """Send the local model."""

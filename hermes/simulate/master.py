@@ -12,6 +12,7 @@ from hermes.codec import decode
 from hermes.errors import Defect, Fenced
 from hermes.machine.events import (
     Action,
+    AddGeneration,
     ChunkSeen,
     EnvelopeReceived,
     Evaluate,
@@ -19,26 +20,39 @@ from hermes.machine.events import (
     Finish,
     FollowLobby,
     FollowWorker,
+    GenerationAdded,
     HelloReceived,
     Merge,
     Opened,
     ReadToEnd,
+    RestoreState,
+    SaveState,
+    SecureVersions,
+    SetAside,
     StopReceived,
+    StoreFirst,
+    TailMissing,
     Ticked,
     TopicRead,
+    Trim,
+    UploadData,
 )
 from hermes.machine.state import MasterState
-from hermes.messages import Envelope, Hello, StopRequested
+from hermes.messages import Envelope, Hello, Moved, StopRequested
 from hermes.perform.decider import Decider
 from hermes.perform.ledger import Ledger
-from hermes.simulate.faults import Killed, records_of
+from hermes.simulate.faults import AppendFault, Killed, records_of
 from hermes.simulate.watch import Twin
 from hermes.transport import names, tensors
 from hermes.transport.log import Record
-from hermes.values import SECOND, Position
+from hermes.values import SECOND, Position, Reason
 
 if TYPE_CHECKING:
     from hermes.simulate.driver import Driver
+
+
+STORES = (UploadData, StoreFirst, Merge, SaveState)
+"""Actions that leave tensors, or the data, in the log."""
 
 
 class SimulatedMaster:
@@ -52,8 +66,9 @@ class SimulatedMaster:
         twin = Twin(driver.watch, driver.read_ledger)
         self.ledger = Ledger(driver.log, driver.topic, rules=driver.rules, watcher=twin)
         self.decider = Decider(self.ledger, driver.rules)
-        self._cursor: dict[str, int] = {}
-        self._topics: dict[str, str] = {}
+        self.hands = driver.setup.hands(driver.log)
+        self._cursor: dict[str, tuple[int, int]] = {}
+        """By topic: generation and offset of what is read next."""
         self._wake: int | None = None
 
     @property
@@ -66,7 +81,7 @@ class SimulatedMaster:
         try:
             self.ledger.start(self.nonce, self.driver.queue.now)
         except Killed:
-            self.driver.restart_master()
+            self._die()
             return
         # A race for the run may have been lost and won again meanwhile.
         self.driver.master = self
@@ -74,18 +89,22 @@ class SimulatedMaster:
         self.decider = Decider(self.ledger, self.driver.rules)
         self.driver.tell_workers()
         self._wait_for_disk()
-        self.deliver(Opened(self.driver.setup.run))
+        self.deliver(Opened(self.driver.setup.run, trims=self.driver.setup.trims))
 
     def deliver(self, event: Event) -> None:
         """One event: decide, commit, perform."""
         if self.dead or self._is_away(lambda: self.deliver(event)):
             return
+        log = self.driver.log
         try:
+            log.strike(AppendFault.KILLED_TAKEN, log.count)
             self.decider.handle(self.driver.queue.now, event)
             decided = self.decider.view
             record, actions = self.decider.commit()
+            if record is not None:
+                log.strike(AppendFault.KILLED_APPLIED, log.count - 1)
         except Killed:
-            self.driver.restart_master()
+            self._die()
             return
         except Fenced:
             self.dead = True
@@ -102,9 +121,22 @@ class SimulatedMaster:
         """Perform what was decided, once it is acknowledged."""
         if self.dead or self._is_away(lambda: self._go_on(actions)):
             return
-        for action in actions:
-            self._perform(action)
+        record = self.driver.log.count - 1
+        try:
+            for index, action in enumerate(actions):
+                if index:
+                    self.driver.log.strike(AppendFault.KILLED_PERFORMING, record)
+                self._perform(action)
+        except Killed:
+            self._die()
+            return
         self._set_alarm()
+
+    def _die(self) -> None:
+        """The process is gone; another one starts, unless one has taken over already."""
+        self.dead = True
+        if self.driver.master is self:
+            self.driver.restart_master()
 
     # --- being away -----------------------------------------------------------------------------
 
@@ -145,6 +177,8 @@ class SimulatedMaster:
     def _perform(self, action: Action) -> None:
         if self.dead:
             return
+        if isinstance(action, SetAside):
+            return  # evidence is for people
         if isinstance(action, Finish):
             self.finished = True
         elif isinstance(action, FollowLobby):
@@ -154,18 +188,28 @@ class SimulatedMaster:
         elif isinstance(action, ReadToEnd):
             self._read(names.from_worker(action.worker))
             self.deliver(TopicRead(action.worker))
+        elif isinstance(action, (SecureVersions, RestoreState)):
+            # A restart takes no virtual time.
+            self.deliver(self.hands.perform(action, self.driver.queue.now))
+        elif isinstance(action, AddGeneration):
+            self.driver.log.create([self._physical(action.topic, action.generation)])
+            self.deliver(GenerationAdded(action.topic, action.generation))
+        elif isinstance(action, Trim):
+            self._trim(action)
         else:
             self._ask(action)
 
     def _ask(self, action: Action) -> None:
-        """What comes of an action comes after its cost, whoever is master then."""
-        driver = self.driver
+        """What comes of an action comes after its cost, whoever is master then: one who asks again
+        does the work again, and is told when the first one would have been."""
+        driver, now = self.driver, self.driver.queue.now
         key = (type(action).__name__, msgspec.msgpack.encode(action))
         if key not in driver.memory:
-            outcome = driver.hands.perform(action, driver.queue.now)
-            cost = self._cost(action) + self._disk(action)
-            driver.memory[key] = (driver.queue.now + cost, outcome)
-        due, outcome = driver.memory[key]
+            driver.memory[key] = (now, now + self._cost(action) + self._disk(action))
+        asked, due = driver.memory[key]
+        outcome = self.hands.perform(action, asked)
+        if isinstance(action, STORES):
+            driver.log.strike(AppendFault.KILLED_STORED, driver.log.count)
         driver.queue.at(due, lambda: self.deliver(outcome))
 
     def _cost(self, action: Action) -> int:
@@ -188,10 +232,18 @@ class SimulatedMaster:
 
     # --- inputs ---------------------------------------------------------------------------------
 
+    def _physical(self, short: str, generation: int) -> str:
+        return names.physical(self.driver.setup.run.run, short, generation)
+
+    def _trim(self, action: Trim) -> None:
+        log = self.driver.log
+        log.delete(self._physical(action.topic, older) for older in range(action.generation))
+        log.trim(self._physical(action.topic, action.generation), action.before)
+        self.driver.let_go += 1
+
     def _follow(self, short: str, after: Position | None) -> None:
         """Read on from a place: what lies there already is read at once."""
-        self._cursor[short] = after.offset + 1 if after else 0
-        self._topics[short] = names.physical(self.driver.setup.run.run, short)
+        self._cursor[short] = (after.generation, after.offset + 1) if after else (0, 0)
         self.driver.queue.at(self.driver.queue.now, lambda: self._read(short))
 
     def look(self, short: str) -> None:
@@ -201,16 +253,23 @@ class SimulatedMaster:
     def _read(self, short: str) -> None:
         if self.dead or short not in self._cursor or self._is_away(lambda: self._read(short)):
             return
-        for record in records_of(self.driver.log, self._topics[short], self._cursor[short]):
-            if record.offset >= self._cursor[short]:
-                self._cursor[short] = record.offset + 1
-                self._receive(short, record)
+        generation, place = self._cursor[short]
+        topic = self._physical(short, generation)
+        if place > self.driver.log.end_of(topic):
+            self._cursor[short] = (generation, 0)
+            self.deliver(TailMissing(short, Reason("end", {"read_to": place})))
+        for record in records_of(self.driver.log, topic, self._cursor[short][1]):
+            if (generation, record.offset) >= self._cursor[short]:
+                self._cursor[short] = (generation, record.offset + 1)
+                self._receive(short, generation, record)
                 if self.dead or self._is_away(lambda: self._read(short)):
                     return
+        if self._cursor[short][0] != generation:
+            self._read(short)
 
-    def _receive(self, short: str, record: Record) -> None:
+    def _receive(self, short: str, generation: int, record: Record) -> None:
         worker = names.worker_of(short)
-        position = Position(short, 0, record.offset)
+        position = Position(short, generation, record.offset)
         if tensors.is_chunk(record):
             if worker is not None:
                 self.deliver(ChunkSeen(worker))
@@ -222,3 +281,6 @@ class SimulatedMaster:
             self.deliver(StopReceived(position, message))
         elif isinstance(message, Envelope) and worker is not None:
             self.deliver(EnvelopeReceived(worker, position, message))
+            known = self.state.generations.get(short, 0)
+            if isinstance(message.body, Moved) and generation < message.body.generation <= known:
+                self._cursor[short] = (message.body.generation, 0)

@@ -19,12 +19,18 @@ from hermes.machine.events import (
     FinalScored,
     Merge,
     MergeFailed,
+    RestoreState,
+    SaveState,
     Score,
     ScoreLast,
+    SecureVersions,
+    StateRestored,
+    StateStored,
     StoreFirst,
     Train,
     UpdateScored,
     UploadData,
+    VersionsSecured,
     VersionStored,
 )
 from hermes.messages import BlocksGranted, DataPublished, VersionPublished
@@ -89,6 +95,13 @@ class ReferenceHands:
             return EvaluationFinished(version, self._loss(version), 0.5, now, SECOND // 50)
         if isinstance(action, ScoreLast):
             return FinalScored(action.version.version, 0.5, 0.5, 0.5, 0.5)
+        if isinstance(action, SecureVersions):
+            return VersionsSecured((), action.versions[0].version)
+        if isinstance(action, RestoreState):
+            return StateRestored(action.version.version, action.version.version)
+        if isinstance(action, SaveState):
+            version = action.version.version
+            return StateStored(version, reference("state", version))
         raise Defect(f"nobody performs {type(action).__name__}")
 
     def _merge(self, action: Merge) -> Event:
@@ -106,6 +119,7 @@ class ReferenceBench:
         self._random = random.Random(seed)  # noqa: S311
         self._log, self._name = log, name
         self._stored = 1000 * seed
+        self._generation = 0
 
     def fetch(self, grant: BlocksGranted) -> int:
         """Bytes of the blocks."""
@@ -122,10 +136,14 @@ class ReferenceBench:
         loss = self._random.uniform(0.1, 1.0)
         return Trained(steps, samples, loss, loss if action.probe else None)
 
+    def move(self, generation: int) -> None:
+        """What is stored from now on lies in this generation of the worker's topic."""
+        self._generation = generation
+
     def store(self) -> Payload:
         """The local model, sent."""
         self._stored += 1
-        short = names.from_worker(self._name)
-        topic, number = names.physical(RUN, short), f"{self._stored:032x}"
+        short, generation = names.from_worker(self._name), self._generation
+        topic, number = names.physical(RUN, short, generation), f"{self._stored:032x}"
         data = number.encode().ljust(1000)
-        return tensors.send_payload(self._log, topic, short, 0, data, number)
+        return tensors.send_payload(self._log, topic, short, generation, data, number)

@@ -27,6 +27,12 @@ BEAT = 7 * SECOND // 10
 LOST = 1.5
 """Seconds of silence after which a worker is lost, in these schedules."""
 
+LONGEST = 6.0
+"""Seconds after which one is, whatever its own pace: longer than any other fault lasts."""
+
+FOR_EVER = 10**6 * SECOND
+"""How long a worker hangs that nobody starts again."""
+
 STEP = {
     "hermes-paper": SECOND // 50,
     "bsp": 3 * SECOND // 10,
@@ -87,6 +93,7 @@ KINDS: dict[str, Kind] = {
     "leave": Kind("time", "says bye, and is back after"),
     "clone": Kind("time", "a second process takes the name of"),
     "slow-worker": Kind("time", "has a disk that gives nothing for"),
+    "hang": Kind("time", "is alive and gets nowhere for"),
     "lag": Kind("topic", "is read later by"),
     "stop": Kind("time", "somebody asks the run to stop"),
 }
@@ -97,7 +104,8 @@ APPENDS: dict[str, AppendFault | Disturbance] = {
     **{disturbance.value: disturbance for disturbance in Disturbance},
 }
 MASTER_KINDS = ("restart", "zombie", "sleep", "overslept")
-WORKER_KINDS = ("kill", "cut", "leave", "clone", "slow-worker")
+DRAWN = ("kill", "cut", "leave", "clone", "slow-worker")
+WORKER_KINDS = (*DRAWN, "hang")
 
 
 class Schedule(NamedTuple):
@@ -133,6 +141,7 @@ def draw(seed: int, strategy: str | None = None) -> Schedule:
     script += _lags(chance, who, script)
     if chance.random() < 0.12:
         script.append(Fault("stop", chance.randint(5, 60) * SECOND // 10))
+    script += _hangs(chance, who)
     return Schedule(seed, strategy or drawn, versions, speeds, tuple(late), tuple(script))
 
 
@@ -171,7 +180,7 @@ def _masters(chance: random.Random) -> list[Fault]:
 
 
 def _workers(chance: random.Random, who: list[str]) -> list[Fault]:
-    kinds = chance.choices(WORKER_KINDS, [3, 3, 1, 1, 1], k=chance.randint(0, 3))
+    kinds = chance.choices(DRAWN, [3, 3, 1, 1, 1], k=chance.randint(0, 3))
     return [
         Fault(
             kind,
@@ -181,6 +190,16 @@ def _workers(chance: random.Random, who: list[str]) -> list[Fault]:
         )
         for kind in kinds
     ]
+
+
+def _hangs(chance: random.Random, who: list[str]) -> list[Fault]:
+    """For a while; where there are others, perhaps for ever."""
+    if chance.random() >= 0.15:
+        return []
+    lasts = chance.randint(20, 120) * TENTH
+    if len(who) > 1 and chance.random() < 0.5:
+        lasts = FOR_EVER
+    return [Fault("hang", chance.randint(1, 300) * SECOND // 100, chance.choice(who), lasts)]
 
 
 def _lags(chance: random.Random, who: list[str], script: list[Fault]) -> list[Fault]:
@@ -225,7 +244,8 @@ def faults_of(script: tuple[Fault, ...]) -> Faults:
 @functools.cache
 def settings_of(strategy: str, versions: int) -> dict[str, Any]:
     """The settings in force, as a tree."""
-    common = {"stop.versions": versions, "workers.lost": LOST, "workers.heartbeat": 0.7}
+    common = {"stop.versions": versions, "workers.heartbeat": 0.7}
+    common |= {"workers.lost": LOST, "workers.longest": LONGEST}
     return to_tree(resolve(strategy, [common, SHORT.get(strategy, {})]))
 
 

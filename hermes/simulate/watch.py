@@ -28,6 +28,7 @@ from hermes.messages import (
     UpdateTaken,
     VersionPublished,
     WorkerAdmitted,
+    WorkerBack,
     WorkerBody,
     WorkerLost,
 )
@@ -59,6 +60,11 @@ class Watch:
         self._number: dict[str, int] = {}
         self._heard: dict[tuple[str, str], int] = {}
         """Run time of the last arrival, by worker and incarnation."""
+        self._got_on: dict[tuple[str, str], int] = {}
+        """Run time of the last arrival that was progress."""
+        self._steps: dict[tuple[str, str], int] = {}
+        self._stuck: dict[str, int] = {}
+        """When who is lost for it, by what had arrived, got on last."""
         self._began: dict[str, int] = {}
         """Run time since which a master (by nonce) has been awake."""
 
@@ -74,9 +80,15 @@ class Watch:
         """A process says hello; `previous` is the incarnation whose outbox it has."""
         self._previous[incarnation] = previous
 
-    def arrived(self, worker: str, incarnation: str, now: int) -> None:
-        """Something of this worker lies in the broker."""
-        self._heard[worker, incarnation] = now
+    def arrived(self, worker: str, incarnation: str, now: int, steps: int | None = None) -> None:
+        """Something of this worker lies in the broker: a heartbeat that tells of `steps`, or
+        (None) what is progress in itself."""
+        who = worker, incarnation
+        self._heard[who] = now
+        if steps is None or steps > self._steps.get(who, -1):
+            self._got_on[who] = now
+        if steps is not None:
+            self._steps[who] = max(steps, self._steps.get(who, -1))
 
     def awake(self, nonce: str, since: int) -> None:
         """This master has started, or is up again after it was away for long."""
@@ -89,6 +101,7 @@ class Watch:
             return
         before = self.state.newest
         self._alive_was_not_lost(record)
+        self._stuck_owed_progress(record)
         self._name_was_free(record)
         self.state = apply(self.state, record, seen.offset, seen.digest)
         self.audit.read([record])
@@ -118,10 +131,32 @@ class Watch:
                 who[entry.worker] = entry.incarnation
             elif isinstance(entry, WorkerLost):
                 since = record.time - int(self.state.settings.workers.lost * SECOND)
-                if self._heard.get((entry.worker, who[entry.worker]), -1) >= since:
-                    raise Defect("was declared lost and had been heard", where=entry.worker)
+                stuck = entry.reason.code == "stuck"
+                last = self._got_on if stuck else self._heard
+                if last.get((entry.worker, who[entry.worker]), -1) >= since:
+                    did = "got on" if stuck else "been heard"
+                    raise Defect(f"was declared lost and had {did}", where=entry.worker)
                 if self._began.get(record.nonce, -1) > since:
                     raise Defect("was declared lost by a master just awake", where=entry.worker)
+
+    def _stuck_owed_progress(self, record: LedgerRecord) -> None:
+        """Whoever is declared stuck held blocks and waited for no version; it is not back before
+        something of it has arrived that is progress."""
+        for entry in record.entries:
+            if isinstance(entry, WorkerAdmitted | WorkerLost):
+                self._stuck.pop(entry.worker, None)
+            if isinstance(entry, WorkerLost) and entry.reason.code == "stuck":
+                member = self.state.members[entry.worker]
+                if not member.grants or any(p.worker == entry.worker for p in self.state.pending):
+                    raise Defect("was declared stuck and owed nothing", where=entry.worker)
+                self._stuck[entry.worker] = self._progress(entry.worker)
+            elif isinstance(entry, WorkerBack):
+                then = self._stuck.pop(entry.worker, None)
+                if then is not None and self._progress(entry.worker) <= then:
+                    raise Defect("was stuck and is back without progress", where=entry.worker)
+
+    def _progress(self, worker: str) -> int:
+        return self._got_on.get((worker, self.state.members[worker].incarnation), -1)
 
     def _name_was_free(self, record: LedgerRecord) -> None:
         """Nobody takes the name of a worker alive, but who has the outbox of one of its lives."""

@@ -98,7 +98,10 @@ CASES: dict[str, Case] = {
     ),
     "leads": Case("2, 3", "a master goes on that another has replaced", _without(leads=_yes)),
     "astray": Case(
-        "6", "a worker that lost the thread of the ledger goes on", _without(astray=lambda *_: "")
+        "6",
+        "a worker that lost the thread of the ledger goes on",
+        _without(astray=lambda *_: ""),
+        "stuck",
     ),
     "order": Case(
         "5", "messages are taken as they come", _without(order=lambda _taken, _number: "take")
@@ -147,6 +150,17 @@ CASES: dict[str, Case] = {
     ),
     "slept": Case("6", "deadlines go on while the master sleeps", _without(slept=_no)),
     "comes-back": Case("6", "whoever was lost stays lost", _without(comes_back=_no)),
+    "back-with-progress": Case(
+        "6",
+        "a stuck worker is back with its next heartbeat",
+        _without(comes_back=lambda member, _gets_on: member.status == "lost"),
+    ),
+    "stuck": Case("6", "a worker that gets nowhere is waited for", _without(stuck=_no)),
+    "owes-progress": Case(
+        "6",
+        "who waits for a version, or for blocks, counts as stuck",
+        _without(owes_progress=lambda member, _waiting: member.status == "alive"),
+    ),
     "readmit": Case("6", "a new master does not admit anew", _without(readmit=_no)),
     "owed": Case("6", "what an outbox holds is not sent again", _without(owed=_no)),
     "owed-only": Case("6", "what the ledger has is sent again, too", _without(owed=_yes)),
@@ -170,13 +184,16 @@ CASES: dict[str, Case] = {
 
 HINTS: dict[str, tuple[int, ...]] = {
     "next-term": (41,),
-    "astray": (45,),
+    "astray": (45, 112),
     "gaps": (162, 176),
     "asks-again": (35, 112),
     "unborn": (11, 15),
     "speaks-for": (135, 170),
     "hello-known": (22, 34),
     "comes-back": (141, 238),
+    "back-with-progress": (116, 123),
+    "stuck": (116, 264),
+    "owes-progress": (79, 96),
     "owed": (31, 62),
     "owed-only": (20, 30),
     "known-base": (158,),

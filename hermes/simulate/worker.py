@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from hermes.codec import encode
+from hermes.errors import NoSuchTopic
 from hermes.machine import worker as machine
 from hermes.machine.events import (
     BeatDue,
@@ -24,6 +25,8 @@ from hermes.machine.events import (
     Leave,
     LedgerSeen,
     LoadVersion,
+    MoveLogs,
+    MoveTopic,
     RoundFinished,
     Send,
     SendAgain,
@@ -35,12 +38,14 @@ from hermes.machine.events import (
     UpdateStored,
     VersionLoaded,
 )
+from hermes.machine.missing import steps_in
 from hermes.machine.worker import WorkerState
 from hermes.messages import (
     PROTOCOL,
     Envelope,
     Heartbeat,
     Hello,
+    Moved,
     Resent,
     Round,
     Software,
@@ -68,6 +73,7 @@ class SimulatedWorker:
         self.alive = True
         self.cut_until = 0
         self.disk_until = 0
+        self.hangs_until = 0
         self.left = ""
         """Why it left, once it has."""
         self.state = WorkerState(name, incarnation)
@@ -78,7 +84,7 @@ class SimulatedWorker:
         self.bench = driver.setup.bench(driver.log, name)
         self._previous = old.incarnation if old else ""
         self._short = names.from_worker(name)
-        self._topic = names.physical(driver.setup.run.run, self._short)
+        self._generation = 0
         self._seen = driver.ledger_end()
         self._beats = 0
         self._steps = 0
@@ -87,7 +93,7 @@ class SimulatedWorker:
 
     def start(self) -> None:
         """Begin, with what the outbox remembers."""
-        self.driver.log.create([self._topic])
+        self.driver.log.create([self._topic(0)])
         self.deliver(Began(self._nonce(), self._previous, tuple(self.updates.values())))
         self._beat()
 
@@ -105,6 +111,9 @@ class SimulatedWorker:
         machine.check(self.state)
         for action in step.actions:
             ACTIONS[type(action)](self, action)
+
+    def _topic(self, generation: int) -> str:
+        return names.physical(self.driver.setup.run.run, self._short, generation)
 
     def _nonce(self) -> str:
         return f"{self.incarnation}/{self._beats}"
@@ -181,6 +190,9 @@ class SimulatedWorker:
         self._post(0, Heartbeat(action.steps, action.last))
 
     def _post(self, number: int, body: WorkerBody) -> None:
+        self._post_to(self._generation, number, body)
+
+    def _post_to(self, generation: int, number: int, body: WorkerBody) -> None:
         state = self.state
         seen = state.authority
         envelope = Envelope(self.incarnation, number, seen.offset, seen.chain, body)
@@ -191,26 +203,33 @@ class SimulatedWorker:
             driver.fired["dropped"] += 1
             return
         data = encode(envelope)
-        self._transmit(self._topic, self._short, data, number)
+        topic, steps = self._topic(generation), steps_in(body)
+        self._transmit(topic, self._short, data, number, steps)
         if order in driver.faults.duplicated:
             driver.fired["duplicated"] += 1
-            self._transmit(self._topic, self._short, data, number)
+            self._transmit(topic, self._short, data, number, steps)
         if order in driver.faults.unacknowledged:
             driver.fired["unacknowledged"] += 1
-            again = partial(self._transmit, self._topic, self._short, data, number)
+            again = partial(self._transmit, topic, self._short, data, number, steps)
             self._at(driver.costs.retry, again)
 
-    def _transmit(self, topic: str, short: str, data: bytes, number: int) -> None:
-        """Over the link to the broker, then to the master after the topic's reading lag."""
+    def _transmit(
+        self, topic: str, short: str, data: bytes, number: int, steps: int | None = None
+    ) -> None:
+        """Over the link to the broker, then to the master after the topic's reading lag; `steps`
+        are those that a heartbeat tells of."""
         driver = self.driver
         costs = driver.costs
         due = max(driver.queue.now, self.cut_until) + costs.latency + len(data) * costs.byte
         self._arrives = max(due, self._arrives)
 
         def arrive() -> None:
-            driver.log.append(topic, data)
-            if topic == self._topic:
-                driver.watch.arrived(self.name, self.incarnation, driver.queue.now)
+            try:
+                driver.log.append(topic, data)
+            except NoSuchTopic:  # a generation that is gone: what counts was sent to the next one
+                return
+            if short == self._short:
+                driver.watch.arrived(self.name, self.incarnation, driver.queue.now, steps)
             lag = driver.faults.lags.get(short, 0)
             if lag:
                 driver.fired["lag"] += 1
@@ -243,8 +262,12 @@ class SimulatedWorker:
         done = self.bench.train(action)
         speed = self.driver.setup.speeds[self.name]
         busy = int(done.steps * self.driver.costs.step / speed)
+        driver = self.driver
 
         def finish() -> None:
+            if self.hangs_until > driver.queue.now:
+                self._at(self.hangs_until - driver.queue.now, finish, action.round)
+                return
             self._steps += done.steps
             self.deliver(
                 RoundFinished(action.round, done.steps, done.samples, busy, done.loss, done.probe)
@@ -257,6 +280,15 @@ class SimulatedWorker:
         payload = self.bench.store()
         delay = payload.length * self.driver.costs.byte
         self._on_disk(delay, lambda: self.deliver(UpdateStored(payload)))
+
+    def _move(self, action: MoveTopic) -> None:
+        """The marker, then on to the next generation."""
+        self._post_to(action.generation - 1, 0, Moved(action.generation))
+        self._generation = action.generation
+        self.bench.move(action.generation)
+
+    def _move_logs(self, action: MoveLogs) -> None:
+        del action
 
     def _leave(self, action: Leave) -> None:
         self.left = action.code
@@ -292,6 +324,8 @@ ACTIONS: dict[type, Callable[[SimulatedWorker, Any], None]] = {
     LoadVersion: SimulatedWorker._load,
     Train: SimulatedWorker._train,
     StoreUpdate: SimulatedWorker._store,
+    MoveTopic: SimulatedWorker._move,
+    MoveLogs: SimulatedWorker._move_logs,
     Leave: SimulatedWorker._leave,
 }
 """Action -> who performs it."""

@@ -159,6 +159,13 @@ class BrokerLog:
         ends = self._topics.ends(topics)
         return self._library.true_ends(ends) if ends and self.embedded else ends
 
+    def starts(self, topics: Iterable[str]) -> dict[str, int]:
+        """For each topic the offset of its first record. Raises `NoSuchTopic`,
+        `BrokerUnreachable`. (The embedded broker forgets none.)"""
+        if self.embedded:
+            return dict.fromkeys(self._topics.ends(topics), 0)
+        return self._topics.starts(topics)
+
     def append(self, topic: str, value: bytes, headers: Headers = ()) -> BrokerReceipt:
         """Send a record. Returns at once unless the bytes in flight are at their bound.
 

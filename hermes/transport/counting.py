@@ -107,6 +107,10 @@ class CountingLog:
         """As on the log."""
         return self._log.ends(topics)
 
+    def starts(self, topics: Iterable[str]) -> dict[str, int]:
+        """As on the log."""
+        return self._log.starts(topics)
+
     def append(self, topic: str, value: bytes, headers: Headers = ()) -> Receipt:
         """As on the log, counted as sent."""
         receipt = self._log.append(topic, value, headers)

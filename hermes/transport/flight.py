@@ -1,4 +1,5 @@
-"""How many bytes may be under way at once? A budget that appends wait for, a window of reads."""
+"""How many bytes may be under way at once? A budget that appends wait for, a window of reads: what
+is needed, and no more than the link carries in a moment."""
 
 from __future__ import annotations
 
@@ -6,7 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hermes.transport.settings import MAX_RECORD
+from hermes.transport.settings import BATCH, FRAMING, MAX_RECORD
+
+SPAN = 0.5
+"""Seconds that one fetch may take on its way: a connection that is lost takes so much with it, and
+a link that is up for a shorter time carries nothing."""
+
+TELLING = 256 << 10
+"""Bytes of an answer from which on its time tells how fast the link is, not how far the broker."""
 
 
 class Budget:
@@ -88,6 +96,11 @@ class ReadAhead:
             self._need = max(0, self._need - size)
 
     @property
+    def expects(self) -> bool:
+        """Whether bytes are wanted that are known to be there."""
+        return bool(self._need)
+
+    @property
     def window(self) -> int:
         """Bytes of the next fetch (a broker gives one batch at least)."""
         if self._need is None:
@@ -98,3 +111,42 @@ class ReadAhead:
     def window_of_one(self) -> int:
         """Bytes of one topic in it: no topic takes all the room where several are followed."""
         return min(self.window, max(MAX_RECORD, self._most // 2))
+
+
+class LinkPace:
+    """How many bytes does the link carry in `SPAN` seconds? As far as answers tell: it begins low
+    and at most doubles with each; silence where more should come makes it low again."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: bytes of one fetch, however fast the link."""
+        self._most = most
+        self._told = min(most, 2 * (BATCH + FRAMING))
+        self._bytes = self._told  # less than that in silence
+        self._record = 0.0  # bytes of one, on its way
+
+    def told(self, asked: int, size: int, count: int, seconds: float) -> None:
+        """Of `asked` bytes, `count` records with `size` bytes of values came, in `seconds` of
+        waiting."""
+        if size < TELLING:
+            return
+        self._record = size / count + FRAMING
+        grown = max(self._told, 2 * size) if 2 * size >= asked else self._told
+        carried = SPAN * size / max(seconds, 1e-6)
+        self._bytes = self._told = max(1, int(min(self._most, grown, carried)))
+
+    def silent(self, seconds: float) -> None:
+        """What was asked for has not come in `seconds`, and it is there: the link is slower than
+        we thought, or down."""
+        if seconds > SPAN:
+            self._bytes = max(1, int(self._told * SPAN / seconds))
+
+    def whole(self, size: int) -> int:
+        """So many bytes, less what would be the begin of a further record: brokers send it, and
+        it is thrown away."""
+        fits = int(size / self._record) if self._record else 0
+        return int(fits * self._record) if fits else size
+
+    @property
+    def window(self) -> int:
+        """Bytes of the next fetch (a broker gives one batch at least)."""
+        return self.whole(self._bytes)

@@ -30,7 +30,7 @@ from hermes.transport.log import Headers, Record
 from hermes.transport.patience import Patience
 from hermes.transport.reader import Fetched, Limits
 from hermes.transport.reader import PlaceReader as KafkaReader
-from hermes.transport.settings import MAX_RECORD, Connection
+from hermes.transport.settings import BATCH, MAX_RECORD, Connection
 from hermes.transport.topics import Facts
 
 with warnings.catch_warnings():  # of its own use of importlib, where warnings are errors
@@ -274,8 +274,14 @@ class _Admin:
         }
 
     def ends(self, topics: list[str]) -> dict[str, int]:
-        specs = {TopicPartition(topic, 0): OffsetSpec.LATEST for topic in topics}
-        found = self._ask("ask for ends", lambda a: a.list_partition_offsets(specs))
+        return self._places(topics, OffsetSpec.LATEST, "ask for ends")
+
+    def starts(self, topics: list[str]) -> dict[str, int]:
+        return self._places(topics, OffsetSpec.EARLIEST, "ask for first offsets")
+
+    def _places(self, topics: list[str], which: OffsetSpec, what: str) -> dict[str, int]:
+        specs = {TopicPartition(topic, 0): which for topic in topics}
+        found = self._ask(what, lambda a: a.list_partition_offsets(specs))
         return {place.topic: int(end.offset) for place, end in found.items()}
 
     def log_dirs(self, topics: list[str]) -> Iterable[Mapping[str, Any]]:
@@ -440,7 +446,7 @@ class _Sending:
                     acks="all",
                     enable_idempotence=True,
                     linger_ms=0,
-                    batch_size=1 << 20,
+                    batch_size=BATCH,
                     max_request_size=MAX_RECORD,
                     compression_type=None,
                     retry_backoff_ms=_RETRY,

@@ -87,6 +87,11 @@ class Log(Protocol):
         """For each topic the offset that the next record will get at least."""
         ...
 
+    def starts(self, topics: Iterable[str]) -> dict[str, int]:
+        """For each topic the offset of its first record; what lay before it was trimmed. Raises
+        `NoSuchTopic`, `BrokerUnreachable`."""
+        ...
+
     def append(self, topic: str, value: bytes, headers: Headers = ()) -> Receipt:
         """Send a record. Returns at once unless the bytes in flight are at their bound; then it
         waits. Never changes `value`; the caller must not either.

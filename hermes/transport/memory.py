@@ -92,6 +92,11 @@ class MemoryLog:
         with self._open().changed:
             return {name: self._store.topic(name).end for name in topics}
 
+    def starts(self, topics: Iterable[str]) -> dict[str, int]:
+        """For each topic the offset of its first record. Raises `NoSuchTopic`."""
+        with self._open().changed:
+            return {name: self._store.topic(name).start for name in topics}
+
     def append(self, topic: str, value: bytes, headers: Headers = ()) -> MemoryReceipt:
         """Append a record. Raises `NoSuchTopic`, and `BrokerRefused` for one that is too large."""
         size = record_size(value, headers)

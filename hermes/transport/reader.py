@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from hermes.errors import BrokerUnreachable, Defect, NoSuchTopic
-from hermes.transport.flight import ReadAhead
+from hermes.transport.flight import LinkPace, ReadAhead
 from hermes.transport.log import Record
 from hermes.transport.memory import outside
 from hermes.transport.patience import LOOK
+from hermes.transport.settings import FRAMING
 
 _SHORT_WAIT = 0.008
 """Seconds of a fetch's wait at the broker right after news; doubled with each empty one."""
@@ -112,6 +113,9 @@ class PlaceReader:
         self._ends: dict[str, int] = {}  # seen in answers; the true ends are there or beyond
         self._unproven: set[str] = set()  # of `_places`: on the caller's word, until records come
         self._ahead = ReadAhead(fetch_bytes)
+        self._link = LinkPace(fetch_bytes)
+        self._waited = 0.0  # seconds for the answer under way
+        self._is_full = False  # the last answer filled its window: more is there
         self._closed = False
         self._shortest, self._wait = _SHORT_WAIT, _SHORT_WAIT
         self._longest = _LONG_WAIT_EMBEDDED if embedded else _LONG_WAIT
@@ -128,6 +132,7 @@ class PlaceReader:
             if need is not None:
                 self._unproven.add(topic)
         self._ahead.aim(need, goes_on=goes_on)
+        self._waited, self._is_full = 0.0, False
 
     def drop(self, topic: str) -> None:
         """Follow `topic` no more; one that is not followed is no error."""
@@ -191,13 +196,30 @@ class PlaceReader:
         # The wait at the broker is short after news and grows while nothing comes. So a reader
         # that is in use is prompt even on the embedded broker, whose wait is a timer, and one
         # that is not costs nothing.
-        limits = Limits(timeout, self._wait, self._ahead.window, self._ahead.window_of_one)
+        window = min(self._ahead.window, self._link.window)
+        one = min(window, self._link.whole(self._ahead.window_of_one))
+        begun = time.monotonic()
+        limits = Limits(timeout, self._wait, window, one)
         fetched = self._client.fetch(limits, ", ".join(self._followed))
+        self._waited += time.monotonic() - begun
         self._ends.update(fetched.ends)
         self._unproven.difference_update(fetched.ends)
-        self._ahead.took(fetched.size)
+        self._learn(fetched, window)
         self._kept = fetched.records[::-1]
         return bool(self._kept)
+
+    def _learn(self, fetched: Fetched, window: int) -> None:
+        """How fast the link is, as far as this answer tells. Only where there was something to
+        come is the wait for it the link's; what fills its window is not all."""
+        count = len(fetched.records)
+        is_due = self._is_full or self._ahead.expects
+        if count:
+            self._link.told(window, fetched.size, count, self._waited if is_due else 0.0)
+            self._ahead.took(fetched.size + FRAMING * count)
+            self._is_full = 2 * fetched.size >= window
+            self._waited = 0.0
+        elif is_due:
+            self._link.silent(self._waited)
 
     def _settle(self, timeout: float) -> bool:
         """Make the client follow what we follow; False if the broker is away just now.

@@ -11,6 +11,13 @@ MAX_RECORD = 2 << 20
 MAX_VALUE = MAX_RECORD - 4096
 """Bytes of the largest record (value and headers) that fits under `MAX_RECORD` with its framing."""
 
+BATCH = 512 << 10
+"""Bytes of records that travel as one: what a lost connection costs an append at most, and the
+least that a fetch brings."""
+
+FRAMING = 256
+"""Bytes that a record may cost on its way beside its value: headers, its share of a batch."""
+
 TOPIC_CONFIG: Mapping[str, str] = {
     "cleanup.policy": "delete",
     "retention.ms": "-1",
@@ -22,6 +29,10 @@ TOPIC_CONFIG: Mapping[str, str] = {
 
 LEDGER_CONFIG: Mapping[str, str] = {"flush.messages": "1"}
 """On top of that for the ledger: each record is on the disk before it is acknowledged."""
+
+
+SEGMENT_CONFIG: Mapping[str, str] = {"segment.bytes": str(16 << 20)}
+"""On top of that for what is trimmed: a broker frees whole segments only."""
 
 
 class Connection(NamedTuple):

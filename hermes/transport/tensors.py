@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from hermes.errors import BrokerUnreachable, DigestMismatch, OutcomeUnknown, PeerError
 from hermes.transport.log import Log, Reader, Receipt, Record
-from hermes.transport.settings import MAX_RECORD
+from hermes.transport.settings import BATCH, FRAMING, MAX_RECORD
 from hermes.values import Payload
 
-CHUNK = 512 * 1024
+CHUNK = BATCH
 """Bytes of a chunk, at most; 256 KiB is better over thin links."""
 
 LIMIT = 16 << 30
@@ -33,9 +33,6 @@ _FIELDS = struct.Struct(">16sIIQ")  # payload id, index, count, length in bytes
 _TRIES = 3
 _OUTAGE = 600.0
 """Seconds that one acknowledgement is waited for: whoever gives a broker up abandons its log."""
-
-FRAMING = 256
-"""Bytes that a chunk may cost on its way beside its value: headers, its share of a batch."""
 
 Progress = Callable[[int], None]
 """Called with the bytes that are through so far."""

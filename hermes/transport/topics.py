@@ -47,6 +47,8 @@ class Admin(Protocol):
 
     def ends(self, topics: list[str]) -> dict[str, int]: ...
 
+    def starts(self, topics: list[str]) -> dict[str, int]: ...
+
     def log_dirs(self, topics: list[str]) -> Iterable[Mapping[str, Any]]:
         """The answers to DescribeLogDirs (see `read_log_dirs`); one attempt."""
         ...
@@ -101,6 +103,14 @@ class Topics:
             return {}
         self.must_exist(names, afresh=True)
         return self._admin.ends(names)
+
+    def starts(self, topics: Iterable[str]) -> dict[str, int]:
+        """The first offset of each topic. Raises `NoSuchTopic`, `BrokerUnreachable`."""
+        names = list(dict.fromkeys(topics))
+        if not names:
+            return {}
+        self.must_exist(names, afresh=True)
+        return self._admin.starts(names)
 
     def trim(self, topic: str, before: int) -> None:
         """Have the broker forget the records with offsets below `before`. Raises `NoSuchTopic`."""

@@ -4,6 +4,7 @@ are, without a broker."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,16 @@ class Crew:
         """What the master looks at before anything is sent."""
         MasterProcess(self.log, self._options, self).prepare()
 
-    def see_through(self, workers: int) -> Crew:
-        """Start master and workers, and wait until all have ended."""
-        master = MasterProcess(self.log, self._options._replace(expect=workers), self)
+    def see_through(self, workers: int, *others: Callable[[], None]) -> Crew:
+        """Start master and workers, and wait until all have ended. `others` take part, too, each
+        in a thread of its own."""
+        expect = workers + len(others)
+        master = MasterProcess(self.log, self._options._replace(expect=expect), self)
         threads = [threading.Thread(target=self._lead, args=(master,), daemon=True)]
         for index in range(workers):
             name = f"worker-{index + 1}"
             threads.append(threading.Thread(target=self._serve, args=(name,), daemon=True))
+        threads += [threading.Thread(target=other, daemon=True) for other in others]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -28,6 +28,13 @@ SPEEDS = {"worker-1": 1.0, "worker-2": 1.0, "worker-3": 0.5}
 SETTINGS = {
     "hermes-paper": {"gate.alpha": -0.7, "size.first": 60, "stop.versions": 6},
     "bsp": {"size.first": 60, "stop.versions": 8},
+    # The master's momentum is formed again: from no snapshot, the first, the second.
+    "fedavgm": {
+        "size.first": 60,
+        "stop.versions": 8,
+        "round.steps": 2,
+        "retention.snapshots": 3,
+    },
 }
 
 

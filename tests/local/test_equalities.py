@@ -208,6 +208,46 @@ def test_fedavg_of_one_step_is_bsp(tmp_path: Path) -> None:
     assert not near(bsp.model, other.model)
 
 
+def test_fedavgm_without_momentum_is_fedavg(tmp_path: Path) -> None:
+    """To 1e-6, with four workers: a mean of differences is one of models, but for rounding."""
+    options: dict[str, Any] = {"workers": 4, "stop__versions": 8, "round__steps": 3}
+    plain = Outcome(tmp_path, job(), "fedavg", **options)
+    none = Outcome(tmp_path, job(), "fedavgm", merge__momentum=0.0, **options)
+    assert near(plain.model, none.model)
+    assert not near(plain.model, Outcome(tmp_path, job(), "fedavgm", **options).model)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_fedavgm_of_one_worker_is_the_plain_outer_loop_bit_for_bit(
+    tmp_path: Path, nesterov: bool
+) -> None:
+    """Four steps of SGD, then one of momentum on what they did; six times."""
+    options: dict[str, Any] = {"merge__nesterov": True} if nesterov else {}
+    found = Outcome(
+        *(tmp_path, job(), "fedavgm"),
+        stop__versions=6,
+        size__first=100,
+        round__steps=4,
+        merge__rate=0.5,
+        **options,
+    )
+    plain = PlainLoop(tmp_path, job(), first=100)
+    batches, v = plain.joined(), {}
+    for _ in range(6):
+        start = {name: value.copy() for name, value in plain.trainer.weights().items()}
+        for _ in range(4):
+            plain.step(*next(batches))
+        model = {}
+        for name, local in plain.trainer.weights().items():
+            base = start[name].astype(np.float64)
+            d = base - local.astype(np.float64)
+            v[name] = v[name] * 0.9 + d if name in v else d
+            step = d + v[name] * 0.9 if nesterov else v[name]
+            model[name] = (base - step * 0.5).astype(np.float32)
+        plain.trainer.load(model)
+    assert found.data == plain.data
+
+
 def test_bsp_with_four_workers_is_sgd_with_a_batch_four_times_as_large(tmp_path: Path) -> None:
     """To 1e-6: the mean of four models after one step is one step on the four batches."""
     made = job(batch=BATCH)

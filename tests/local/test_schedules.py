@@ -147,11 +147,27 @@ def test_an_append_gone_wrong_changes_no_outcome(strategy: str, kind: str) -> No
 
 def test_a_worker_lost_alone_comes_back() -> None:
     """The only worker is cut off for longer than the limit: lost, back, and the run is finished."""
-    cut = Fault("cut", SECOND, "worker-1", 4 * SECOND)
+    cut = Fault("cut", SECOND, "worker-1", 8 * SECOND)
     driver = schedules.run(plain("bsp", 1, 8, cut))
     kinds = [type(entry) for record in driver.valid_records() for entry in record.entries]
     assert kinds.count(WorkerLost) == 1
     assert kinds.count(WorkerBack) == 1
+
+
+def test_a_worker_that_hangs_holds_nobody_up() -> None:
+    """It lives and gets nowhere: stuck after the ceiling, since its rounds are too few to learn
+    from; the barrier goes on without it. The other half of it: it is back with its next round."""
+    hang = Fault("hang", SECOND // 2, "worker-1", schedules.FOR_EVER)
+    driver = schedules.run(plain("bsp", 2, 5, hang))
+    (lost,) = of(WorkerLost, entries_of(driver))
+    assert (lost.worker, lost.reason.code) == ("worker-1", "stuck")
+    assert lost.reason.facts["limit"] == schedules.LONGEST
+    assert not of(WorkerBack, entries_of(driver))
+    for_long = hang._replace(lasts=8 * SECOND)
+    driver = schedules.run(plain("bsp", 2, 60, for_long))
+    kinds = [type(entry) for entry in entries_of(driver)]
+    assert kinds.index(WorkerLost) < kinds.index(WorkerBack)
+    assert kinds.count(WorkerLost) == kinds.count(WorkerBack) == 1
 
 
 def test_a_master_that_overslept_appends_and_is_fenced() -> None:

@@ -466,12 +466,12 @@ def test_an_accepted_stale_update_holds_no_version_up() -> None:
 
 
 def test_an_unknown_base_is_rejected_and_no_offence() -> None:
-    """[6] A version that is gone, or of another digest."""
+    """[6] A version of another digest, or none that we have."""
     stage = MasterStage("bsp")
-    for base in (Base(7, "x"), Base(0, "x")):
+    for base, code in ((Base(0, "x"), "unknown-base"), (Base(7, "x"), "from-the-future")):
         update = master.replace(stage.update("w1"), base=base)
         rejected = one(UpdateRejected, stage.say("w1", stage.round("w1", update)))
-        assert rejected.reason.code == "unknown-base"
+        assert rejected.reason.code == code
     assert stage.state.members["w1"].status == "alive"
 
 

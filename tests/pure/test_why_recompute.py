@@ -114,7 +114,9 @@ def test_a_stop_by_accuracy() -> None:
 
 
 def test_a_stop_since_nothing_usable_comes() -> None:
-    state = replace(running(), unusable=99)
+    state = running()
+    spoilt = {name: replace(member, unusable=True) for name, member in state.members.items()}
+    state = replace(state, unusable=99, members=spoilt)
     stop = RunStopped("failed", Reason("diverged", {"rounds": 99, "version": 0}))
     assert recompute.stopped(state, stop).outcome == AGREES
     assert recompute.stopped(running(), stop).outcome == DIFFERS

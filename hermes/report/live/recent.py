@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from hermes.machine.master import REPLACED
 from hermes.messages import (
     DataPublished,
     Entry,
@@ -25,6 +26,7 @@ from hermes.messages import (
     WorkerLeft,
     WorkerLost,
 )
+from hermes.report.words import age
 from hermes.values import SECOND, Birth
 
 ROUNDS = 8
@@ -75,6 +77,16 @@ class Recent:
         self.shards: dict[str, int] = {}
         """Samples of a worker's first grant."""
         self.paces: dict[str, deque[Pace]] = {}
+        self.quiet: dict[str, int] = {}
+        """Quiet rounds of a worker in a row, up to its last one."""
+        self.lost: dict[str, str] = {}
+        """Why a worker is lost ("silent" or "stuck"), as long as it is."""
+        self.returned: dict[str, str] = {}
+        """What a worker came back from last: `was cut off for 14 s`, `had died`."""
+        self._gone: dict[str, tuple[str, int]] = {}
+        """Why and since when (run time) a worker is missing."""
+        self._lives: dict[str, str] = {}
+        """The incarnation of a worker that has not said bye."""
         self.taken: dict[Birth, int] = {}
         """When an update that still waits was accepted."""
         self.moved: Mapping[str, tuple[int, ...]] = {}
@@ -170,10 +182,42 @@ class Recent:
             pace = Pace(entry.samples, entry.busy)
             self.paces.setdefault(entry.worker, deque(maxlen=ROUNDS)).append(pace)
             self.decided[entry.worker] = self.heard[entry.worker] = at
+            quiet = self.quiet.get(entry.worker, 0)
+            self.quiet[entry.worker] = quiet + 1 if entry.verdict == "quiet" else 0
         elif isinstance(entry, WorkerAdmitted):
+            self._admitted(entry)
             self.shards.setdefault(entry.worker, self._first_size)
             self.decided[entry.worker] = self.heard[entry.worker] = at
         elif isinstance(entry, WorkerBack):
+            self._back(entry.worker, at)
             self.decided[entry.worker] = self.heard[entry.worker] = at
         elif isinstance(entry, ShardResized | WorkerLost | WorkerLeft):
             self.decided[entry.worker] = at
+            if isinstance(entry, WorkerLost):
+                self._lost(entry, at)
+            elif isinstance(entry, WorkerLeft) and entry.reason != REPLACED:
+                self._lives.pop(entry.worker, None)
+
+    def _lost(self, entry: WorkerLost, at: int) -> None:
+        facts, code = entry.reason.facts, entry.reason.code
+        passed = facts.get("seconds" if code == "stuck" else "silent")
+        since = at - int((passed if isinstance(passed, int | float) else 0) * SECOND)
+        self.lost[entry.worker], self._gone[entry.worker] = code, (code, since)
+
+    def _back(self, worker: str, at: int) -> None:
+        code, since = self._gone.pop(worker, ("", at))
+        self.lost.pop(worker, None)
+        was = "stuck" if code == "stuck" else "cut off"
+        self.returned[worker] = f"was {was} for {age((at - since) / SECOND)}"
+
+    def _admitted(self, entry: WorkerAdmitted) -> None:
+        """Another incarnation: the one before had died, unless it had said bye. (A new master
+        admits those anew that are there.)"""
+        before = self._lives.get(entry.worker)
+        if before == entry.incarnation:
+            return
+        self.lost.pop(entry.worker, None)
+        self.returned.pop(entry.worker, None)
+        if before is not None:
+            self.returned[entry.worker] = "had died"
+        self._lives[entry.worker] = entry.incarnation

@@ -43,6 +43,8 @@ class Around(NamedTuple):
     """The master has been in one turn: it merges or stores a version."""
     expected: tuple[str, ...] = ()
     """Names of the workers that must come, where anybody knows them."""
+    dead: tuple[str, ...] = ()
+    """Names of the workers whose process was on this machine, and is gone."""
 
 
 CALM = Around()
@@ -225,7 +227,9 @@ def _silences(state: MasterState, recent: Recent, now: int, around: Around) -> I
         seconds = silence(state, recent, name, now, around)
         if seconds is not None:
             since = recent.heard.get(name, 0)
-            text = f"nothing heard of {name} for {{age}} (lost at {limit:g} s)"
+            text = f"nothing heard of {name} for {{age}} (lost at {limit:g} s or later)"
+            if name in around.dead:
+                text = f"{name} is dead: its process is gone (heard {{age}} ago)"
             yield Wait(f"silence {name} {since}", seconds, text)
 
 

@@ -9,8 +9,9 @@ from rich.text import Text
 from hermes.machine.state import MasterState, Member
 from hermes.report import words
 from hermes.report.live.columns import Column, table
+from hermes.report.live.health import GONE, health, last_decision, shown
 from hermes.report.live.recent import Recent
-from hermes.report.live.waits import CALM, Around, Standing, standing
+from hermes.report.live.waits import CALM, Around, standing
 from hermes.values import SECOND
 
 STYLE = {
@@ -21,12 +22,19 @@ STYLE = {
     "merging": "yellow",
     "silent": "red",
     "unknown": "yellow",
-    "lost": "red",
+    "slow": "yellow",
+    "quiet": "green",
+    "stuck": "red",
+    "dead": "red",
+    GONE: "red",
     "unable": "red",
     "left": "bright_black",
     "leaving": "bright_black",
 }
-URGENT = ("silent", "lost", "unable", "waiting", "merging", "training", "starting", "ready")
+URGENT = (
+    "dead", "stuck", "silent", GONE, "unable", "slow", "waiting", "merging", "training", "quiet",
+    "starting", "ready",
+)  # fmt: skip
 """Whom to show first where not all have room."""
 
 
@@ -44,13 +52,17 @@ def worker_lines(
     picture that is drawn anew can tell."""
     members = [member for _, member in sorted(state.members.items(), key=_numbered)]
     stands = {m.name: standing(state, recent, m, now, around) for m in members}
+    conditions = {m.name: health(state, recent, m, stands[m.name], around) for m in members}
     hidden = 0
     if len(members) + 1 > height:
         hidden = len(members) - max(height - 2, 0)
-        members = _first(members, stands, len(members) - hidden)
+        members = _first(members, conditions, len(members) - hidden)
     if not members:
         return []
-    lines = table(_columns(state, recent, members, stands, now, moving), width)
+    states = {
+        name: shown(word, stands[name]) if moving else word for name, word in conditions.items()
+    }
+    lines = table(_columns(state, recent, members, (conditions, states), now, moving), width)
     if hidden:
         lines.append(Text(f"and {hidden} more", "bright_black"))
     return lines
@@ -64,9 +76,9 @@ def _numbered(item: tuple[str, Member]) -> tuple[str, int, str]:
     return stem, int(digits) if digits else -1, name
 
 
-def _first(members: list[Member], stands: Mapping[str, Standing], room: int) -> list[Member]:
+def _first(members: list[Member], conditions: Mapping[str, str], room: int) -> list[Member]:
     def urgency(member: Member) -> int:
-        word = stands[member.name].word
+        word = conditions[member.name]
         return URGENT.index(word) if word in URGENT else len(URGENT)
 
     kept = {member.name for member in sorted(members, key=urgency)[:room]}
@@ -77,21 +89,24 @@ def _columns(
     state: MasterState,
     recent: Recent,
     members: Sequence[Member],
-    stands: Mapping[str, Standing],
+    told: tuple[Mapping[str, str], Mapping[str, str]],
     now: int,
     moving: bool,
 ) -> list[Column]:
-    """All there are; those of the highest rank go first where room is short."""
+    """All there are; those of the highest rank go first where room is short. `told`: the words for
+    their health, and how they are shown."""
+    conditions, states = told
+    decisions = [last_decision(recent, m) for m in members]
     speeds = {m.name: recent.speed(m.name) for m in members}
     fastest = max((s for name in state.members if (s := recent.speed(name))), default=None)
     columns = [
         Column("worker", [m.name for m in members], 0, left=True),
         Column(
             "state",
-            [stands[m.name].word for m in members],
+            [states[m.name] for m in members],
             0,
             left=True,
-            styles=[STYLE.get(stands[m.name].word, "") for m in members],
+            styles=[STYLE.get(conditions[m.name], "") for m in members],
         ),
         Column("samples/s", [_speed(speeds[m.name]) for m in members], 3),
         Column("speed", [_share(speeds[m.name], fastest) for m in members], 7),
@@ -102,7 +117,7 @@ def _columns(
         Column("sent", [_moved(recent, m.name, 0) for m in members], 9),
         Column("received", [_moved(recent, m.name, 1) for m in members], 11),
         Column("waited", [waiting_share(m.busy, m.waited) for m in members], 12),
-        Column("last decision", [words.decided(m.last) for m in members], 1, left=True, least=24),
+        Column("last decision", decisions, 1, left=True, least=24),
     ]
     if moving:
         ages = [_ago(now, recent.decided.get(m.name)) for m in members]

@@ -293,6 +293,8 @@ class Retelling:
             "samples": entry.samples - (before.samples if before else 0),
             "all_samples": entry.samples,
         }
+        if entry.outer is not None:
+            common["outer"] = msgspec.structs.asdict(entry.outer)
         if self._wanted(MASTER):
             weights = {part.worker: part.weight for part in entry.members}
             self._note(MASTER, "version", entry.reason, check, weights=weights, **common)

@@ -50,8 +50,15 @@ def _weights(decision: Decision) -> str:
             f"Weights by 1 / loss on validation: {shares} (loss {mine}); the version before "
             f"{kept:.3f} (loss {theirs})."
         )
-    how = "by samples" if details["rule"] == "mean-by-samples" else "all alike"
-    return f"Weights {how}: {shares}."
+    how = "all alike" if details["rule"] == "mean" else "by samples"
+    return f"Weights {how}: {shares}.{_step(details.get('outer'))}"
+
+
+def _step(outer: dict[str, float] | None) -> str:
+    if outer is None:
+        return ""
+    ahead = ", looking one step ahead (nesterov)" if outer["nesterov"] else ""
+    return f" The step: momentum {outer['momentum']:g}, rate {outer['rate']:g}{ahead}."
 
 
 def _evaluated(decision: Decision, setting: Setting) -> Told:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgspec
+
 from hermes.machine import duties, rules, stopping
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
@@ -38,10 +40,11 @@ from hermes.messages import (
     WorkerLost,
     WorkerRefused,
 )
-from hermes.policy import aggregate, allocate, gate
+from hermes.policy import aggregate, allocate, gate, norm, pace
 from hermes.policy.gate import GateState, Verdict
+from hermes.policy.outer import outer_of
 from hermes.policy.sync import CLOSE, Close, Waiting
-from hermes.values import SECOND, Birth, Reason
+from hermes.values import SECOND, Birth, Outer, Position, Reason
 
 AGREES, DIFFERS, OPEN = "agrees", "differs", "not recomputable"
 
@@ -143,7 +146,8 @@ def size_of(answer: allocate.Answer, size: int, batch: int) -> Numbers:
 def at_once(state: MasterState, worker: str, update: Update, offset: int) -> Reason | None:
     """Why an update whose message lies at `offset` is refused as it comes; None if it is not."""
     draft = Draft(rules.PROTOCOL_RULES, state, Soft(), state.time)
-    return refused(draft, worker, update, offset)
+    topic = f"from.{worker}"
+    return refused(draft, worker, update, Position(topic, state.generations.get(topic, 0), offset))
 
 
 def taken(state: MasterState, worker: str, birth: Birth) -> Check:
@@ -162,16 +166,24 @@ def rejected(state: MasterState, entry: UpdateRejected) -> Check:
     reason, pending = entry.reason, pending_of(state, entry.birth)
     if pending is None:
         return compare({"waits": True}, {"waits": False})
-    if reason.code in ("unknown-base", "malformed"):
+    if reason.code in ("unknown-base", "from-the-future", "malformed"):
         offset = int(as_float(reason.facts.get("before", 2**53)))
         return compare(of(reason), of(at_once(state, entry.worker, pending.update, offset)))
     if reason.code == "too-stale":
         assert state.newest is not None
         staleness = state.newest.version - pending.update.oldest
         return compare(of(reason), of(aggregate.check_staleness(state.settings.merge, staleness)))
+    if reason.code == norm.ABSURD:
+        return compare(of(reason), of(_beyond(state, as_float(reason.facts.get("norm")))))
     if "loss_global" in reason.facts:
         return compare(of(reason), of(_weighed(reason)))
     return unsettled(OF_TENSORS)
+
+
+def _beyond(state: MasterState, length: float) -> Reason | None:
+    """Why an update of this norm is refused now; the norm itself is an input."""
+    limit = duties.limit_in_force(state)
+    return norm.judge(length, limit) if limit is not None else None
 
 
 def _weighed(reason: Reason) -> Reason | None:
@@ -195,7 +207,8 @@ def closing_of(state: MasterState) -> Closing | None:
     if state.newest is None or state.started is None or not state.pending:
         return None
     waiting = [Waiting(p.worker, p.update.base.version) for p in state.pending]
-    answer = CLOSE[state.settings.close.rule](waiting, state.alive(), state.newest.version)
+    alive = duties.awaited(state)
+    answer = CLOSE[state.settings.close.rule](waiting, alive, state.newest.version)
     if not isinstance(answer, Close):
         return None
     births = tuple(state.pending[index].update.birth for index in answer.members)
@@ -219,9 +232,13 @@ def published(state: MasterState, entry: VersionPublished, closings: Sequence[Cl
     rule = state.settings.merge.rule
     samples = state.newest.samples + sum(pending.update.samples for pending in members)
     recomputed = _version_facts(state.newest.version + 1, rule, keep, weights, samples)
+    recomputed = {**recomputed, **_step_facts(outer_of(state.settings.merge))}
     recorded = _version_facts(
         entry.version, entry.rule, entry.keep, [m.weight for m in entry.members], entry.samples
     )
+    recorded = {**recorded, **_step_facts(entry.outer)}
+    beyond = sum(_beyond(state, part.norm) is not None for part in entry.members)
+    recorded, recomputed = {**recorded, "absurd norms": 0}, {**recomputed, "absurd norms": beyond}
     return compare({**recorded, **of(entry.reason)}, {**recomputed, **of(closing.reason), **losses})
 
 
@@ -231,6 +248,10 @@ def _version_facts(
     numbered = {f"weight {index}": weight for index, weight in enumerate(weights, 1)}
     facts = {"version": version, "rule": rule, "keep": keep, "samples": samples}
     return {**facts, **numbered}
+
+
+def _step_facts(outer: Outer | None) -> Numbers:
+    return {} if outer is None else msgspec.structs.asdict(outer)
 
 
 def _weights(
@@ -319,19 +340,29 @@ def returned(state: MasterState, entry: BlocksReturned) -> Check:
 
 
 def lost(state: MasterState, entry: WorkerLost) -> Check:
-    """A silence, which only the master heard, beyond the limit."""
-    limit, facts = state.settings.workers.lost, entry.reason.facts
-    silence = as_float(facts.get("silent"))
-    # The fact is rounded to a millisecond.
-    beyond = rules.silent(0, int((silence + 0.0005) * SECOND) + 1, limit)
+    """A silence, or a life without progress, which only the master heard, beyond the limit; the
+    limit follows from the pace that it had learned."""
+    settings, facts = state.settings.workers, entry.reason.facts
     alive = state.members[entry.worker].status == "alive"
+    median, spread = (as_float(facts.get(name, 0.0)) for name in ("median", "spread"))
+    limit = pace.limit(median, spread, settings.lost, settings.longest)
+    # The facts are rounded to a millisecond.
+    if entry.reason.code == "stuck":
+        limit = limit if "median" in facts else settings.longest
+        stood = as_float(facts.get("seconds"))
+        beyond = rules.stuck(0, int((stood + 0.0005) * SECOND) + 1, limit)
+        alive = alive and all(pending.worker != entry.worker for pending in state.pending)
+    else:
+        silence = as_float(facts.get("silent"))
+        beyond = rules.silent(0, int((silence + 0.0005) * SECOND) + 1, limit)
     recomputed = {"lost": beyond and alive, "limit": limit}
     return compare({"lost": True, "limit": facts.get("limit")}, recomputed)
 
 
 def back(state: MasterState, entry: WorkerBack) -> Check:
-    """Whoever was lost is back with its next message."""
-    return compare({"was lost": True}, {"was lost": rules.comes_back(state.members[entry.worker])})
+    """Whoever was lost is back with its next message, or its next progress."""
+    was_lost = rules.comes_back(state.members[entry.worker], True)
+    return compare({"was lost": True}, {"was lost": was_lost})
 
 
 def resend(state: MasterState, entry: ResendAsked, last: int) -> Check:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hermes.policy.norm import ABSURD, TIMES
+from hermes.policy.pace import SPREADS
 from hermes.report.why.decided import Decision
 from hermes.report.why.of_size import kept, resized
 from hermes.report.why.phrases import (
@@ -17,7 +19,7 @@ from hermes.report.why.phrases import (
     when,
 )
 from hermes.report.words import count, duration, size
-from hermes.values import SECOND
+from hermes.values import SECOND, Facts
 
 # --- rounds -------------------------------------------------------------------------------------
 
@@ -129,7 +131,7 @@ def _weight(decision: Decision) -> str:
             f"with weight {share:.3f} = (1/{mine}) / (1/{mine} + 1/{theirs}): its loss on "
             f"validation is {mine}, the global model's {theirs}."
         )
-    how = "its samples" if details["rule"] == "mean-by-samples" else "all weigh alike"
+    how = "all weigh alike" if details["rule"] == "mean" else "its samples"
     return f"with weight {share:.3f} = {weight:g} / {total:g} ({how})."
 
 
@@ -152,20 +154,29 @@ def _rejected(decision: Decision, setting: Setting) -> Told:
 
 def _refusal(decision: Decision) -> str:
     facts, code = decision.reason.facts, decision.reason.code
-    pattern = REFUSALS.get(code)
+    pattern = REFUSALS.get(f"{code} {'median' in facts}", REFUSALS.get(code))
     if pattern is not None:
         try:
-            return pattern.format_map({k: loss(v) if "loss" in k else v for k, v in facts.items()})
+            return pattern.format_map(
+                {k: loss(v) if "loss" in k else fact(v) for k, v in facts.items()}
+            )
         except KeyError:
             pass
     numbers = ", ".join(f"{name} {fact(value)}" for name, value in facts.items())
     return f"{code} ({numbers})" if numbers else code
 
 
+HELD = "the version that it was held against"
+
 REFUSALS = {
     "too-stale": "since its oldest step {staleness} versions were published, and "
     "{max_staleness} are allowed",
     "unknown-base": "it says that it started from version {base}, which is none of this run",
+    "from-the-future": "it says that it started from version {base}, and the newest was {newest}",
+    f"{ABSURD} False": f"its model lies {{norm}} from {HELD}, and {{limit}} is the most that is "
+    "believed (merge.max_norm; with {known} norms known)",
+    f"{ABSURD} True": f"its model lies {{norm}} from {HELD}, and {{limit}} is the most that is "
+    f"believed: {TIMES:g} times {{median}}, the median of the last {{known}} that were merged",
     "malformed": "what it claims of its {claim} cannot be",
     "unreadable": "its tensors could not be read ({why})",
     "not-finite": "its tensor {tensor} holds NaN or infinity",
@@ -212,6 +223,7 @@ REFUSED = {
     "bad-name": "a name is {rule}",
     "other-version": "it runs Hermes {worker}, the master {master}",
     "too-many": "{limit} names have taken part, as many as may (workers.max)",
+    "incarnation-taken": "it calls its process as another worker calls its own",
     "name-taken": "another process of this name is heard, and it does not follow on that one",
     "run-stopped": "the run had stopped",
 }
@@ -228,12 +240,33 @@ def _refused(decision: Decision, setting: Setting) -> Told:
 
 def _lost(decision: Decision, setting: Setting) -> Told:
     facts = decision.reason.facts
+    title = f"declared lost, {when(decision, setting)}"
+    if decision.reason.code == "stuck":
+        body = (
+            f"It was alive, and for {fact(facts.get('seconds'))} s its heartbeats told of no step "
+            f"beyond {fact(facts.get('steps'))}, nor did anything else come; "
+            f"{_allowed(facts, 'rounds')}. (Heartbeats are not in the ledger: this is what the "
+            "master heard.)"
+        )
+        return Told("lost", title, body)
     body = (
-        f"It was silent for {fact(facts.get('silent'))} s, {fact(facts.get('limit'))} s are "
-        "allowed (workers.lost), and its topic had been read to its end. (The silence is what the "
+        f"It was silent for {fact(facts.get('silent'))} s, {_allowed(facts, 'signs of life')}, "
+        "and its topic had been read to its end. (The silence is what the "
         "master heard: heartbeats are not in the ledger.)"
     )
-    return Told("lost", f"declared lost, {when(decision, setting)}", body)
+    return Told("lost", title, body)
+
+
+def _allowed(facts: Facts, what: str) -> str:
+    """The limit, and what it was made of."""
+    text = f"{fact(facts.get('limit'))} s are allowed"
+    if "median" not in facts:
+        return f"{text} (its {what} were too few to learn from)"
+    median, spread = fact(facts["median"]), fact(facts.get("spread"))
+    return (
+        f"{text} (from its own {what}: median {median} s + {SPREADS} * {spread} s of spread, "
+        "within workers.lost and workers.longest)"
+    )
 
 
 def _back(decision: Decision, setting: Setting) -> Told:
