@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
+import random
 import sys
 import time
 from collections import Counter
@@ -23,7 +24,7 @@ from hermes.machine.audit import Audit
 from hermes.policy.presets import resolve
 from hermes.simulate import kills
 from hermes.simulate.driver import Driver
-from hermes.simulate.faults import AppendFault, Faults
+from hermes.simulate.faults import KILLS, AppendFault, Faults
 from hermes.simulate.kills import Outcome
 from hermes.simulate.local import LocalRun
 
@@ -128,7 +129,7 @@ def one(name: str, place: int, kind: str) -> Found:
     case = CASES[name]
     known = calm(case)
     faults = Faults(appends={place: AppendFault(kind)}) if place >= 0 else known.everywhere
-    wanted = {kind} if place >= 0 else {fault.value for fault in kills.KILLS}
+    wanted = {kind} if place >= 0 else {fault.value for fault in KILLS}
     try:
         driver = run(case, faults)
     except Exception as error:  # noqa: BLE001  (whatever it is, the run did not come to its end)
@@ -193,6 +194,7 @@ def main() -> None:
     found = kept(wishes.keep)
     known = {(one.case, one.place, one.kind) for one in found}
     left = [w for w in todo(wishes.case or list(CASES), wishes.every) if w not in known]
+    random.Random(0).shuffle(left)  # what is done so far says something of all
     with ProcessPoolExecutor(wishes.processes) as pool:
         for done, result in enumerate(pool.map(one, *zip(*left, strict=True)), 1) if left else ():
             found.append(result)

@@ -71,7 +71,7 @@ def _child(kind: Kind, link: Link, folder: Path) -> Child:
 def row(kind: str, how: str, rate: float, way: Way, crossing: Crossing, size: int) -> list[object]:
     """A line of the table. All outages were ones: with connections, and nothing through."""
     fired = crossing.fired
-    if not fired or any(one.leaked or not one.caught or not one.before for one in fired):
+    if not fired or any(one.leaked > 0 or not one.caught or not one.before for one in fired):
         raise SystemExit(f"the link was not down as it should have been: {fired}")
     batch = BATCH + FRAMING
     request = batch if way == "up" else max(batch, int(SPAN * rate))

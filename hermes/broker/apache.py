@@ -17,6 +17,9 @@ from hermes.errors import BrokerRefused, UsageError
 from hermes.transport.probe import Address
 from hermes.transport.settings import MAX_RECORD
 
+FORMATTING = 120.0
+"""Seconds that Kafka may take to format its data folder, once: it takes 3."""
+
 HEAP = ("-Xms128m", "-Xmx512m")
 
 _PROPERTIES = f"""\
@@ -139,12 +142,18 @@ def _format_once(tool: list[str], properties: Path, data: Path) -> None:
     if (data / "meta.properties").exists():
         return
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
-    done = subprocess.run(
-        [*tool, "format", "--standalone", "-t", cluster, "-c", str(properties)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*tool, "format", "--standalone", "-t", cluster, "-c", str(properties)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=FORMATTING,
+        )
+    except subprocess.TimeoutExpired:
+        raise BrokerRefused(
+            f"Kafka has not formatted its data folder within {FORMATTING:g} s", where=str(data)
+        ) from None
     if done.returncode:
         said = (done.stdout + done.stderr).strip()[-2000:]
         raise BrokerRefused(f"Kafka cannot format its data folder:\n{said}", where=str(data))

@@ -16,7 +16,7 @@ import msgspec
 
 from hermes.broker import apache, embedded
 from hermes.broker.places import Wanted, settled, state_folder
-from hermes.broker.process import Plan, end, identity, launch, wait_ready
+from hermes.broker.process import Plan, end, identity, launch, reap, wait_ready
 from hermes.errors import RunError, UsageError
 
 Kind = Literal["embedded", "apache"]
@@ -186,14 +186,14 @@ class Child:
         """End it at once, as a power cut would (its page cache survives)."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            reap(self._process)
 
     def stop(self) -> None:
         """End it in order and remove its temporary files; may be called more than once."""
         if self._process is not None:
             if self._process.poll() is None:
                 end(self._process.pid, patience=_GRACE[self.kind], process=self._process)
-            self._process.wait()
+            reap(self._process)
         shutil.rmtree(self._home, ignore_errors=True)
 
     def __enter__(self) -> Child:

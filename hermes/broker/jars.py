@@ -15,6 +15,9 @@ from hermes.errors import UsageError
 VERSION = "4.3.1"
 """Of Apache Kafka. (4.4.0 asks for an artifact that is not published.)"""
 
+FETCHING = 1800.0
+"""Seconds that Maven may take."""
+
 _POM = f"""\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -74,7 +77,7 @@ def _fetch(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as work:
         pom = Path(work) / "pom.xml"
         pom.write_text(_POM, "utf-8")
-        done = subprocess.run(
+        done = _run(
             [
                 maven,
                 "-q",
@@ -83,10 +86,7 @@ def _fetch(folder: Path) -> None:
                 "dependency:copy-dependencies",
                 "-DincludeScope=runtime",
                 f"-DoutputDirectory={work}/lib",
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
+            ]
         )
         if done.returncode:
             said = (done.stdout + done.stderr).strip()[-2000:]
@@ -99,3 +99,15 @@ def _fetch(folder: Path) -> None:
         except OSError:
             if not folder.is_dir():  # another process was faster: then its folder is as good
                 raise
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=FETCHING
+        )
+    except subprocess.TimeoutExpired:
+        raise UsageError(
+            f"Maven has not fetched Apache Kafka within {FETCHING:g} s",
+            remedy="Is the network there? Or unpack Kafka 4 yourself and set KAFKA_HOME.",
+        ) from None

@@ -18,6 +18,12 @@ from hermes.transport.probe import Address, greet
 PAUSE = 0.02
 """Seconds between two looks at a process."""
 
+ASKED = 10.0
+"""Seconds that `ps` may take."""
+
+KILLED = 10.0
+"""Seconds within which the system ends a process that was killed."""
+
 # Becomes the broker, after asking the kernel to end it when the thread that started it is gone.
 # (Python's own hook for this, preexec_fn, is unsafe in a process with threads.)
 _WITH_PARENT = """\
@@ -119,12 +125,16 @@ def identity(pid: int) -> str | None:
         except OSError:
             return None
         return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
-    asked = subprocess.run(
-        ["/bin/ps", "-o", "stat=,lstart=,command=", "-p", str(pid)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        asked = subprocess.run(
+            ["/bin/ps", "-o", "stat=,lstart=,command=", "-p", str(pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=ASKED,
+        )
+    except subprocess.TimeoutExpired:
+        raise RunFailed(f"ps did not tell of process {pid} within {ASKED:g} s") from None
     state, _, rest = asked.stdout.strip().partition(" ")
     return rest.strip() if rest and not state.startswith("Z") else None
 
@@ -146,8 +156,20 @@ def end(
         if identity(pid) != born:
             return sign == signal.SIGTERM
     if process is not None:
-        process.wait()
+        reap(process)
     return True
+
+
+def reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that has ended or was killed. Raises `RunFailed` if the system does not
+    let it end."""
+    try:
+        process.wait(KILLED)
+    except subprocess.TimeoutExpired:
+        raise RunFailed(
+            f"process {process.pid} has not ended within {KILLED:g} s of being killed",
+            remedy="The system holds it: does a disk or a network drive not answer?",
+        ) from None
 
 
 def _wait_gone(

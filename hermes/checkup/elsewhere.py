@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 STEPS = 3
 """Of the batch, so that the optimizer's state is in memory, too."""
 
+TRYING = 3600.0
+"""Seconds that the other process may take; Ctrl-C ends it sooner."""
+
 SOURCE, BATCH, BLOCK, WEIGHTS, ANSWER = "job", "batch", "block", "weights", "answer.json"
 """Files of the folder that the two processes share."""
 
@@ -86,9 +89,21 @@ def _asked(place: Path, cwd: Path) -> Answer:
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, known)))}
     command = [sys.executable, "-m", "hermes.checkup.elsewhere", str(place)]
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TRYING,
+        )
+    except subprocess.TimeoutExpired:
+        raise JobError(
+            f"a worker's process was not done with {STEPS} steps of it within {TRYING:g} s",
+            remedy="Does the job wait for something when it is imported?",
+        ) from None
     if answer.exists():
         return msgspec.json.decode(answer.read_bytes(), type=Answer)
     last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]

@@ -11,11 +11,13 @@ from hermes.cli import (
     check,
     clean,
     export,
+    fork,
     look,
     report,
     resume,
     status,
     train,
+    verify,
     why,
     work,
 )
@@ -59,12 +61,14 @@ app.command()(train.demo)
 app.command()(train.run)
 app.command()(train.master)
 app.command()(resume.resume)
+app.command()(fork.fork)
 app.command()(work.worker)
 app.add_typer(brokers.app, name="broker")
 app.command()(look.runs)
 app.command()(status.status)
 app.command()(report.report)
 app.command()(why.why)
+app.command()(verify.verify)
 app.command()(export.export)
 app.command()(look.logs)
 app.command()(look.stop)

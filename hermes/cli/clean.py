@@ -54,7 +54,8 @@ def clean(
 ) -> None:
     """Remove a run: its topics, its files, what only it has in the cache. Says first what goes.
 
-    Only what Hermes made is removed. A run that is under way is refused.
+    Only what Hermes made is removed. A run that is under way is refused, and one that others were
+    forked from: they need its data.
     """
     if caches != (run is None) or (everything and not caches):
         raise UsageError(
@@ -112,6 +113,7 @@ def _clean_run(run: str, out: Path, broker: str | None, asking: Asking) -> None:
     from hermes.broker.places import cache_folder, state_folder
     from hermes.runtime import clean as cleaning
     from hermes.runtime.folder import RunFolder
+    from hermes.runtime.lineage import refuse_parent
     from hermes.transport.names import checked_run
 
     remembered = RunFolder(out, checked_run(run)).read_note()
@@ -121,10 +123,12 @@ def _clean_run(run: str, out: Path, broker: str | None, asking: Asking) -> None:
         if left.nothing:
             raise _unknown(run, out, address if log is not None else None)
         cleaning.refuse_live(out, left, log)
+        refuse_parent(out, run, log)
         gone = address if log is None else None
         removed = asking.may_go(_run_lines(left, address, gone=gone is not None), left.clean)
         if removed:  # the answer may have taken its time: somebody may have begun meanwhile
             cleaning.refuse_live(out, left, log)
+            refuse_parent(out, run, log)
             cleaning.remove(left, log)
     if log is None and removed:
         warn(_topics_stay(run, gone))

@@ -20,7 +20,7 @@ LOWER = "Lower the learning rate (a tenth of it), and scale x to about 0 .. 1"
 ENDINGS: dict[str, Ending] = {
     "diverged": Ending(
         "the training diverges: {rounds} rounds in a row gave a loss or weights that are not "
-        "finite (NaN or infinite)",
+        "finite (NaN or infinite), or weights further away than merge.max_norm allows",
         LOWER + ".",
     ),
     "global-loss-not-finite": Ending(

@@ -1,4 +1,4 @@
-"""`hermes export`: a run's model or its curves, as files for other programs."""
+"""`hermes export`: a run's model, its curves or its whole log, as files for others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 MODELS = ("safetensors", "pt")
 """Formats of a model, and what their files end with."""
 
-FORMATS = (*MODELS, "csv", "tensorboard")
+LOG = "log"
+FORMATS = (*MODELS, "csv", "tensorboard", LOG)
 TABLES = ("evaluations", "rounds", "shards")
 
 Version = Annotated[
@@ -41,7 +42,7 @@ Format = Annotated[
         "--format",
         envvar="HERMES_EXPORT_FORMAT",
         metavar="|".join(FORMATS),
-        help="A model, or the run's curves.",
+        help="A model, the run's curves, or its whole log.",
     ),
 ]
 To = Annotated[
@@ -101,12 +102,19 @@ def export(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a run's model (safetensors, pt) or its curves (csv, tensorboard) for other programs.
+    """Write a run's model (safetensors, pt), its curves (csv, tensorboard) or its log for others.
 
     `last` and `best` come from the run's folder or from the broker; any other version from the
-    broker, as long as that keeps it. A model is checked against the ledger's digest.
+    broker, as long as that keeps it. A model is checked against the ledger's digest. `log`: all
+    topics as the broker has them, for `hermes verify DIR`, which then needs no broker.
     """
     wish = _wish(format_, version, to, what, force)
+    if wish.format == LOG:
+        from hermes.cli.export_log import export_log
+
+        name, one = export_log(wish, run, out, broker, quiet=quiet or json_)
+        _tell(wish, name, [one], json_=json_, quiet=quiet)
+        return
     from hermes.report.series import Series
 
     series = Series()
@@ -119,7 +127,7 @@ def export(
         written = _csv(wish, seen, series)
     else:
         written = [_tensorboard(wish, seen, series)]
-    _tell(wish, seen, written, json_=json_, quiet=quiet)
+    _tell(wish, seen.view.run, written, json_=json_, quiet=quiet)
 
 
 def _wish(format_: str, version: str | None, to: str | None, what: str | None, force: bool) -> Wish:
@@ -129,7 +137,8 @@ def _wish(format_: str, version: str | None, to: str | None, what: str | None, f
         )
     if version is not None and format_ not in MODELS:
         raise UsageError(
-            f"curves are of the whole run: --format {format_} takes no version",
+            f"{'a log' if format_ == LOG else 'curves'} {'is' if format_ == LOG else 'are'} of the "
+            f"whole run: --format {format_} takes no version",
             where="--version",
             remedy="Leave it out; or for a model: --format safetensors",
         )
@@ -245,9 +254,9 @@ def shown(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _tell(wish: Wish, seen: Seen, written: list[Written], *, json_: bool, quiet: bool) -> None:
+def _tell(wish: Wish, run: str, written: list[Written], *, json_: bool, quiet: bool) -> None:
     if json_:
-        told = {"run": seen.view.run, "format": wish.format, "files": [_json(w) for w in written]}
+        told = {"run": run, "format": wish.format, "files": [_json(w) for w in written]}
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
     elif not quiet:
@@ -270,6 +279,8 @@ def _lines(one: Written) -> dict[str, str]:
     lines = {"written": f"{one.path} ({size(one.size)})"}
     if "version" in about:
         lines["version"] = f"{about['version']}{about['said']}, from {about['source']}"
+    if "records" in about:
+        lines["records"] = f"{about['records']} of {len(about['topics'])} topics"
     if "rows" in about:
         lines["rows"] = f"{about['rows']}: {', '.join(about['columns'])}"
     if one.digest is not None:

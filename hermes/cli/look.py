@@ -84,6 +84,8 @@ def _live_rows(broker: str) -> list[dict[str, Any]]:
 
 
 def _row_of(state: MasterState, *, lives: bool) -> dict[str, Any]:
+    from hermes.runtime.lineage import origin
+
     known, newest = state.evaluations, state.newest
     return {
         "status": state.status if state.stopped or lives else "broken off",
@@ -95,6 +97,7 @@ def _row_of(state: MasterState, *, lives: bool) -> dict[str, Any]:
             "validation": state.scores.get("validation_accuracy", known.last_accuracy),
             "test": state.scores.get("test_accuracy"),
         },
+        "forked": origin(state),
     }
 
 
@@ -102,8 +105,10 @@ def _runs_table(rows: list[dict[str, Any]]) -> object:
     from hermes.report.tables import plain_table
     from hermes.report.words import count, score
 
+    forks = ("from",) if any(row.get("forked") for row in rows) else ()
     table = plain_table(
         "run",
+        *forks,
         "status",
         "strategy",
         "opened (UTC)",
@@ -111,7 +116,7 @@ def _runs_table(rows: list[dict[str, Any]]) -> object:
         "samples",
         "validation",
         "test",
-        left=4,
+        left=4 + len(forks),
     )
     for row in sorted(rows, key=lambda row: row.get("opened") or "", reverse=True):
         accuracy = row.get("accuracy", {})
@@ -119,6 +124,7 @@ def _runs_table(rows: list[dict[str, Any]]) -> object:
         version = row.get("version")
         table.add_row(
             row["run"],
+            *(_from(row) for _ in forks),
             row["status"],
             row.get("strategy", "-"),
             opened,
@@ -128,6 +134,12 @@ def _runs_table(rows: list[dict[str, Any]]) -> object:
             score(accuracy.get("test")),
         )
     return table
+
+
+def _from(row: dict[str, Any]) -> str:
+    """Where a run was forked from."""
+    forked = row.get("forked")
+    return f"{forked['parent']} v{forked['version']}" if forked else "-"
 
 
 # --- logs ---------------------------------------------------------------------------------------

@@ -45,10 +45,9 @@ def master_options(wishes: Wishes, expect: int, *, again: bool = False) -> Maste
     from hermes.broker.places import cache_folder
     from hermes.jobfile import build, load_source
     from hermes.messages import JobSource
-    from hermes.runtime.folder import LATEST, RunFolder, check_place
+    from hermes.runtime.folder import RunFolder, check_place
     from hermes.runtime.keys import cluster_key
     from hermes.runtime.master import MasterOptions
-    from hermes.transport.names import checked_run
 
     if expect < 1:
         raise UsageError(
@@ -57,15 +56,8 @@ def master_options(wishes: Wishes, expect: int, *, again: bool = False) -> Maste
     source = load_source(wishes.job)
     job = build(source.text, source.name, wishes.args).on(wishes.device)
     settings = settings_of(wishes, job)
-    _check_expected(expect, settings)
-    with at_flag("--run"):
-        run = checked_run(wishes.run) if wishes.run else new_run_id(wishes.job)
-    if run == LATEST:
-        raise UsageError(
-            f"{run!r} is no run id: runs/{LATEST} points at the newest run",
-            where="--run",
-            remedy="Choose another id.",
-        )
+    check_expected(expect, settings)
+    run = check_run_id(wishes.run or new_run_id(wishes.job))
     folder = RunFolder(wishes.out, run)
     folder.check()
     if folder.path.exists() and not again:
@@ -91,6 +83,22 @@ def master_options(wishes: Wishes, expect: int, *, again: bool = False) -> Maste
     )
 
 
+def check_run_id(run: str) -> str:
+    """The id, if a run may be called so. Raises `UsageError`."""
+    from hermes.runtime.folder import LATEST
+    from hermes.transport.names import checked_run
+
+    with at_flag("--run"):
+        checked_run(run)
+    if run == LATEST:
+        raise UsageError(
+            f"{run!r} is no run id: runs/{LATEST} points at the newest run",
+            where="--run",
+            remedy="Choose another id.",
+        )
+    return run
+
+
 def settings_of(wishes: Wishes, job: Job) -> Settings:
     """The settings in force: default, job, environment, flag. Warnings go to stderr."""
     settings, odd = settled(wishes, job)
@@ -111,14 +119,15 @@ def settled(wishes: Wishes, job: Job) -> tuple[Settings, list[str]]:
         assignments(typed, "--set"),
     ]
     settings = resolve(wishes.strategy or DEFAULT_STRATEGY, layers)
-    _check_metric(settings, job, layers)
+    check_metric(settings, job, layers)
     odd = warnings(settings, layers)
     if all(value is None for value in _values(settings.stop)):
         odd.append("no stopping rule is set: the run goes on until it is stopped (hermes stop)")
     return settings, odd
 
 
-def _check_metric(settings: Settings, job: Job, layers: list[Layer]) -> None:
+def check_metric(settings: Settings, job: Job, layers: list[Layer]) -> None:
+    """Raise `SettingError` where the run is to stop by what the job does not measure."""
     if settings.stop.accuracy is not None and job.metric is None:
         said = [layer.where for layer in layers if layer.values.get("stop.accuracy") is not None]
         raise SettingError(
@@ -129,7 +138,8 @@ def _check_metric(settings: Settings, job: Job, layers: list[Layer]) -> None:
         )
 
 
-def _check_expected(expect: int, settings: Settings) -> None:
+def check_expected(expect: int, settings: Settings) -> None:
+    """Raise `SettingError` where more are expected than may take part."""
     if expect > settings.workers.max:
         raise SettingError(
             f"{expect} workers are expected, and workers.max={settings.workers.max} admits fewer: "

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hermes.runtime.folder import RunFolder
     from hermes.runtime.going_on import Known
     from hermes.runtime.master import MasterOptions
+    from hermes.transport.kafka import KafkaLog
 
 RunToResume = Annotated[
     str | None,
@@ -98,9 +99,9 @@ def resume(
     name, address = _which(run, out, broker)
     going = Going(name, address, out, key_file, asked, device, patience, take_over)
     with job_talks_aside():
-        prepared = _prepared(going, _typed(set_), expect or 0)
+        prepared = _prepared(going, typed(set_), expect or 0)
         if workers:
-            result = _with_workers(going, prepared, workers, speeds, quiet=quiet)
+            result = with_workers(going, prepared, workers, speeds, quiet=quiet)
         else:
             result = see_through(prepared, address, patience, quiet=quiet)
     conclude(prepared.folder, result, json_=json_, quiet=quiet)
@@ -115,7 +116,7 @@ def lead_again(going: Going, wishes: Wishes, expect: int, *, json_: bool, quiet:
     mine = JobSource(source.name, source.text, wishes.args)
     with job_talks_aside():
         if _has_data(going):
-            asked = _typed(list(wishes.set_))
+            asked = typed(list(wishes.set_))
             prepared = _prepared(going, asked, 0, mine)
         else:
             prepared = _from_the_start(wishes, expect)
@@ -129,16 +130,23 @@ def lead_again(going: Going, wishes: Wishes, expect: int, *, json_: bool, quiet:
 def _which(run: str | None, out: Path, broker: str | None) -> tuple[str, str]:
     """Run and broker; never guesses between several."""
     from hermes.cli.seen import unfinished
-    from hermes.runtime.folder import RunFolder, saved_runs
+    from hermes.runtime.folder import saved_runs
     from hermes.runtime.observe import is_running
-    from hermes.transport.names import checked_run
 
     if run is None:
         folders = saved_runs(out)
         broken = [f.run for f in folders if not is_running(f.read_note()) and unfinished(f)]
         run = _only(broken, str((out / "runs").absolute()))
-    folder = RunFolder(out, checked_run(run))
-    note = folder.read_note()
+    return run, broker_of(run, out, broker)
+
+
+def broker_of(run: str, out: Path, broker: str | None) -> str:
+    """Where a run's records lie: as it was typed, or as the run's folder has it. Raises `RunError`
+    where they are gone."""
+    from hermes.runtime.folder import RunFolder
+    from hermes.transport.names import checked_run
+
+    note = RunFolder(out, checked_run(run)).read_note()
     if broker is None and note is not None and note.own_broker and not _answers(note.broker):
         raise RunError(
             "its broker was an embedded one of its own and ended with it: its records are gone",
@@ -146,7 +154,7 @@ def _which(run: str | None, out: Path, broker: str | None) -> tuple[str, str]:
             remedy="What was saved lies in its folder. For runs that outlive their master: "
             "hermes broker start --kind apache, then --broker HOST:PORT.",
         )
-    return run, broker or (note.broker if note is not None else options.DEFAULT_BROKER)
+    return broker or (note.broker if note is not None else options.DEFAULT_BROKER)
 
 
 def _only(broken: list[str], where: str) -> str:
@@ -175,7 +183,8 @@ def _answers(broker: str) -> bool:
 # --- what it goes on with -------------------------------------------------------------------------
 
 
-def _typed(set_: list[str] | None) -> dict[str, Any]:
+def typed(set_: list[str] | None) -> dict[str, Any]:
+    """What --set says, but for what the variable has: that was for other runs."""
     from hermes.policy.presets import assignments
 
     texts = [text for text in set_ or [] if text not in os.environ.get("HERMES_SET", "").split()]
@@ -215,7 +224,7 @@ def _prepared(
     folder.check()
     cache = cache_folder() / "blocks"
     key = cluster_key(going.key_file)
-    with _connected(going) as log:
+    with reached(going) as log:
         known = going_on.known_run(log, folder, BlockCache(cache, 1 << 30), key)
         if isinstance(source, JobSource):
             going_on.refuse_other_job(known, source)
@@ -226,7 +235,8 @@ def _prepared(
     return options_._replace(threads=going.threads, names=state_folder() / "names")
 
 
-def _connected(going: Going) -> Any:
+def reached(going: Going) -> KafkaLog:
+    """A connection to the run's broker."""
     try:
         return connected(going.broker, going.patience)
     except BrokerUnreachable as error:
@@ -264,7 +274,7 @@ def _options(
     )
 
 
-def _with_workers(
+def with_workers(
     going: Going, prepared: MasterOptions, workers: int, speeds: str | None, *, quiet: bool
 ) -> dict[str, Any]:
     """With worker processes on this machine, as `hermes run` has them."""

@@ -89,8 +89,10 @@ def tell(seen: Seen, reading: Reading, *, json_: bool, resizes: bool = True) -> 
     view, console = seen.view, output()
     lives = seen.lives or state.stopped is not None
     place = f"live at {view.place}" if view.live else f"as saved in {view.place}"
+    forked = state.forked
+    origin = f", forked from {forked.parent} v{forked.version}" if forked is not None else ""
     facts = {
-        "run": f"{view.run} ({place})",
+        "run": f"{view.run} ({place}){origin}",
         "state": condition(seen),
         "storage": str(seen.storage) if seen.storage else "-",
         "quarantined": str(seen.quarantined) if seen.quarantined else "-",
@@ -127,6 +129,7 @@ def _going_on(state: MasterState) -> str:
 def as_json(seen: Seen, reading: Reading) -> dict[str, Any]:
     """What `--json` prints; keys are only ever added."""
     from hermes.report.tables import status_json
+    from hermes.runtime.lineage import origin
 
     view = seen.view
     return {
@@ -135,6 +138,7 @@ def as_json(seen: Seen, reading: Reading) -> dict[str, Any]:
         "place": view.place,
         "broker": seen.broker,
         "master_alive": seen.lives,
+        "forked": origin(view.state),
         "storage": seen.storage._asdict() if seen.storage else None,
         "quarantined": _quarantine_json(seen.quarantined),
         **status_json(

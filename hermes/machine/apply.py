@@ -68,11 +68,15 @@ def apply_entries(
     state: MasterState, entries: Iterable[Entry], consumed: Iterable[Consumed] = ()
 ) -> MasterState:
     """The state after these entries and input positions (the authority does not move)."""
+    lost: set[str] = set()
     for entry in entries:
         state = APPLY[type(entry)](state, entry)
+        if isinstance(entry, TailLost):
+            lost.add(entry.topic)
     for position in consumed:
         state = _consume(state, position)
-    return state
+    # What was read before its end was lost leaves no place there, only the numbers taken.
+    return _nowhere(state, lost) if lost else state
 
 
 def _with(table: Mapping[K, V], key: K, value: V) -> dict[K, V]:
@@ -193,15 +197,15 @@ def _drop_grants(state: MasterState, worker: str, numbers: tuple[int, ...]) -> M
     return _member(state, worker, grants=left)
 
 
-NOT_FINITE = ("not-finite", "loss-not-finite")
-"""Why a round is vetoed, or an update rejected, whose numbers are NaN or infinite."""
+UNUSABLE = ("not-finite", "loss-not-finite", norm.ABSURD)
+"""Why a round is vetoed, or an update rejected, whose numbers are NaN, infinite or on their way."""
 
 
 def _unusable(state: MasterState, entry: RoundNoted) -> int:
     """After this round: a pushed one is counted once it is decided."""
     if entry.verdict == "push":
         return state.unusable
-    return state.unusable + 1 if entry.reason.code in NOT_FINITE else 0
+    return state.unusable + 1 if entry.reason.code in UNUSABLE else 0
 
 
 def _round(state: MasterState, entry: RoundNoted) -> MasterState:
@@ -212,7 +216,7 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
         timings = (*timings, (entry.steps, entry.busy))[-TIMINGS_KEPT:]
     state = _drop_grants(state, entry.worker, entry.finished)
     member = state.members[entry.worker]
-    pushed, not_finite = entry.verdict == "push", entry.reason.code in NOT_FINITE
+    pushed, unusable = entry.verdict == "push", entry.reason.code in UNUSABLE
     return _member(
         replace(state, unusable=_unusable(state, entry)),
         entry.worker,
@@ -227,7 +231,7 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
         timings=timings,
         last=entry.reason,
         trainer=entry.trainer or member.trainer,
-        unusable=member.unusable if pushed else not_finite,
+        unusable=member.unusable if pushed else unusable,
     )
 
 
@@ -244,16 +248,16 @@ def _taken(state: MasterState, entry: UpdateTaken) -> MasterState:
 def _rejected(state: MasterState, entry: UpdateRejected) -> MasterState:
     member = state.members[entry.worker]
     assert state.newest is not None
-    newest, not_finite = state.newest.version, entry.reason.code in NOT_FINITE
+    newest, unusable = state.newest.version, entry.reason.code in UNUSABLE
     at, times = member.refusals
     state = _member(
-        replace(state, unusable=state.unusable + not_finite),
+        replace(state, unusable=state.unusable + unusable),
         entry.worker,
         rejected=member.rejected + 1,
         base=newest,
         last=entry.reason,
         refusals=(newest, times + 1 if at == newest else 1),
-        unusable=not_finite,
+        unusable=unusable,
     )
     if entry.reason.code == norm.ABSURD:
         state = _absurd(state, entry.worker)
@@ -455,7 +459,12 @@ def _rewound(state: MasterState, entry: Rewound) -> MasterState:
 
 
 def _tail_lost(state: MasterState, entry: TailLost) -> MasterState:
-    return replace(state, consumed={t: p for t, p in state.consumed.items() if t != entry.topic})
+    return _nowhere(state, {entry.topic})
+
+
+def _nowhere(state: MasterState, lost: set[str]) -> MasterState:
+    """These topics are read from their starts."""
+    return replace(state, consumed={t: p for t, p in state.consumed.items() if t not in lost})
 
 
 def _trimmed(state: MasterState, entry: Trimmed) -> MasterState:

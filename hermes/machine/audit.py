@@ -83,6 +83,9 @@ class Audit:
                     reader(self, entry)
             for consumed in record.consumed:
                 self._consumed(consumed)
+            for entry in record.entries:
+                if isinstance(entry, TailLost):  # what was read before leaves no place there
+                    self._place.pop(entry.topic, None)
             self.records += 1
         return self
 

@@ -66,6 +66,8 @@ class VersionStored(Event, frozen=True):
     payload: Payload
     norms: tuple[float, ...] = ()
     """Of the updates in it, in their order; empty where they were not looked at."""
+    state: Payload | None = None
+    """Of a fork's first version: where a copy lies of what the parent's master held beside it."""
 
 
 class MergeFailed(Event, frozen=True):
@@ -173,6 +175,8 @@ class VersionsSecured(Event, frozen=True):
     """The newest version that there is now."""
     why: str = ""
     """Why no newer one could be had."""
+    asked: int = -1
+    """The newest version when that was asked."""
 
 
 class StateStored(Event, frozen=True):

@@ -58,6 +58,7 @@ from hermes.messages import (
     RoundNoted,
     RunScored,
     RunStopped,
+    StateSaved,
     TailLost,
     Update,
     UpdateTaken,
@@ -133,6 +134,8 @@ def _on_opened(draft: Draft, event: Opened) -> None:
     if draft.state.opened is None:
         if event.forked is not None:
             draft.add(event.forked)
+            parent, version = event.forked.parent, event.forked.version
+            draft.note = f"The run is forked from {parent}: it begins at its version {version}"
         draft.add(event.run)
         if event.data is not None:
             draft.add(event.data)
@@ -158,11 +161,16 @@ def _on_version_stored(draft: Draft, event: VersionStored) -> None:
     draft.remember(storing_first=False)
     if merge is not None and merge.version == event.version:
         draft.remember(merge=None, scored=None, state_of=event.version)
+        if draft.soft.doubted:
+            draft.remember(doubted=False, secured=False)
     if not draft.rules.running(draft.state):
         return
     if draft.state.newest is None:
-        draft.add(first_version(draft.state, event))
-        draft.remember(secured=True)
+        first = first_version(draft.state, event)
+        draft.add(first)
+        if event.state is not None:
+            draft.add(StateSaved(first.version, event.state))
+        draft.remember(secured=not draft.soft.doubted, doubted=False)
         draft.note = "Master has been successfully initialized!"
     elif merge is not None and merge.version == event.version:
         assert draft.state.newest is not None
@@ -274,7 +282,7 @@ def _on_stop_received(draft: Draft, event: StopReceived) -> None:
 
 def _on_broker_back(draft: Draft, _event: BrokerBack) -> None:
     # What it acknowledged may be gone. What it stored may be, too: it is asked again.
-    draft.remember(secured=False)
+    draft.remember(secured=False, doubted=draft.soft.merge is not None or draft.soft.storing_first)
 
 
 def _on_tail_missing(draft: Draft, event: TailMissing) -> None:
@@ -306,6 +314,9 @@ def _on_envelope(draft: Draft, event: EnvelopeReceived) -> None:
         return
     body = envelope.body
     missing.heard(draft, event.worker, missing.steps_in(body))
+    if not draft.rules.running(draft.state):
+        _after_stop(draft, event, member)
+        return
     taken = member.taken.get(envelope.sender, 0)
     if isinstance(body, Heartbeat):
         draft.take(event.position)
@@ -326,6 +337,15 @@ def _on_envelope(draft: Draft, event: EnvelopeReceived) -> None:
         draft.take(event.position, envelope.sender, envelope.number)
 
 
+def _after_stop(draft: Draft, event: EnvelopeReceived, member: Member) -> None:
+    """Who leaves has left. Nothing else is taken, nor its number: if the run is opened again, an
+    update that came too late is still owed."""
+    body = event.envelope.body
+    if isinstance(body, Bye) and member.status != "left":
+        _on_bye(draft, event.worker, body, event.position)
+        draft.take(event.position)
+
+
 def _ask_again(draft: Draft, member: Member, first: int) -> None:
     if not draft.rules.asks(first, draft.soft.asked.get(member.name, (0, 0)), draft.now):
         return
@@ -334,8 +354,6 @@ def _ask_again(draft: Draft, member: Member, first: int) -> None:
 
 
 def _on_round(draft: Draft, worker: str, body: Round, at: Position) -> None:
-    if not draft.rules.running(draft.state):
-        return
     draft.add(
         RoundNoted(
             worker,
@@ -360,8 +378,7 @@ def _on_round(draft: Draft, worker: str, body: Round, at: Position) -> None:
 
 
 def _on_resent(draft: Draft, worker: str, body: Resent, at: Position) -> None:
-    if draft.rules.running(draft.state):
-        _on_update(draft, worker, body.update, at, resent=True)
+    _on_update(draft, worker, body.update, at, resent=True)
 
 
 def _on_update(draft: Draft, worker: str, update: Update, at: Position, *, resent: bool) -> None:

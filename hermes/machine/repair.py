@@ -100,14 +100,16 @@ def _secure(state: MasterState) -> SecureVersions:
 
 def on_secured(draft: Draft, event: VersionsSecured) -> None:
     """Say what was made again, and what could not be."""
-    draft.remember(securing=False, secured=True)
     state = draft.state
     assert state.newest is not None
+    # A merge that was under way may have come to a version that was not looked at.
+    looked_at = event.asked == state.newest.version
+    draft.remember(securing=False, secured=looked_at)
     for number, payload in event.republished:
         if number in state.versions:
             draft.add(Republished(number, payload))
             draft.note = f"Version {number} was lost by the broker: it is published again"
-    if event.last < state.newest.version:
+    if looked_at and event.last < state.newest.version:
         _rewind(draft, event)
 
 

@@ -46,6 +46,8 @@ class Soft(msgspec.Struct, frozen=True):
     merge: Merge | None = None
     """The merge under way, with the reason of its closing."""
     merge_reason: Reason = Reason("")
+    doubted: bool = False
+    """The version under way was asked for before an outage: what it stored may be gone."""
     securing: bool = False
     secured: bool = False
     """Whether the newest version's bytes were seen to be there, since the start or an outage."""

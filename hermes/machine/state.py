@@ -75,7 +75,7 @@ class Member(Struct, frozen=True):
     refusals: tuple[int, int] = (-1, 0)
     """A version, and how many of this worker's updates were rejected while it was the newest."""
     unusable: bool = False
-    """What it brought last, a round or an update, was not finite."""
+    """What it brought last, a round or an update, was not finite, or absurd."""
 
 
 class Pending(Struct, frozen=True):
@@ -142,7 +142,7 @@ class MasterState(Struct, frozen=True):
     evaluations: Evaluations = Evaluations()
     resizes: int = 0
     unusable: int = 0
-    """Rounds and updates in a row, of all workers, whose numbers were not finite."""
+    """Rounds and updates in a row, of all workers, whose numbers were not finite, or absurd."""
     norms: tuple[float, ...] = ()
     """Of the last updates applied, as `policy.norm` remembers them."""
     absurd: Mapping[str, int] = {}

@@ -47,12 +47,12 @@ def stopping_rule(state: MasterState, now: int) -> Reason | None:
 
 
 TRIES = 5
-"""Rounds of each worker alive whose numbers are not finite, until the run counts as diverged."""
+"""Rounds of each worker alive whose numbers are of no use, until the run counts as diverged."""
 
 
 def diverged(state: MasterState) -> Reason | None:
-    """Whether all that comes is NaN or infinite, round after round, and from everybody: no version
-    will ever be made of it."""
+    """Whether all that comes is NaN, infinite or absurdly far away, round after round, and from
+    everybody: no version will ever be made of it."""
     alive = state.alive()
     if state.unusable < TRIES * max(1, len(alive)):
         return None

@@ -122,12 +122,13 @@ class Desk:
                 return MergeFailed(version, no.birth, no.reason)
         raise Defect(f"nobody performs {type(action).__name__}")
 
-    def store_first(self, weights: Tensors) -> VersionStored:
-        """Store version 0."""
+    def store_first(self, weights: Tensors, moments: Tensors | None = None) -> VersionStored:
+        """Store the first version, and the momentum with it, where a fork inherits one."""
         self._keep(())
+        state = self._store.put(names.STATE, packed(moments)) if moments else None
         data = packed(weights)
         del weights
-        return VersionStored(0, self._put(data))
+        return VersionStored(0, self._put(data), state=state)
 
     def model(self, digest: str) -> Tensors | None:
         """The model of this digest, if it is in memory: the version in force is, and, until that

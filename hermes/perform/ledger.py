@@ -73,9 +73,10 @@ class Ledger:
         """Ours, once we have claimed the run."""
         self._log, self._topic, self._rules, self._watcher = log, topic, rules, watcher
 
-    def fold(self) -> None:
-        """Read on to the present end of the topic."""
-        self._fold_to(self._log.ends([self._topic])[self._topic])
+    def fold(self, end: int | None = None) -> None:
+        """Read on to the present end of the topic; or to the record before the offset `end`."""
+        last = self._log.ends([self._topic])[self._topic]
+        self._fold_to(last if end is None else min(end, last))
 
     def start(self, nonce: str, time: int = 0) -> None:
         """Claim the run: fold all there is, append `MasterStarted`, and again with the next term

@@ -51,12 +51,12 @@ def secure(action: SecureVersions, seat: Seat) -> Secured:
             held = seat.held(version.payload.digest) if version is newest else None
             if held is not None:
                 again = ((version.version, seat.put(held)),)
-                return Secured(VersionsSecured(again, version.version, why), held)
+                return Secured(VersionsSecured(again, version.version, why, newest.version), held)
             continue
         if version is newest:
-            return Secured(VersionsSecured((), version.version), model)
+            return Secured(VersionsSecured((), version.version, asked=newest.version), model)
         return _made_again(action, version, model, seat, why)
-    return Secured(VersionsSecured((), -1, why))
+    return Secured(VersionsSecured((), -1, why, newest.version))
 
 
 def _read(store: Store, version: VersionPublished) -> bytes | bytearray:
@@ -83,7 +83,8 @@ def _made_again(
     except GONE as error:
         why = _told(error)
     last = republished[-1][0] if republished else version.version
-    return Secured(VersionsSecured(tuple(republished), last, why), model)
+    newest = action.versions[0].version
+    return Secured(VersionsSecured(tuple(republished), last, why, newest), model)
 
 
 def _moments(action: SecureVersions, version: VersionPublished, moments: Moments) -> Tensors:

@@ -59,9 +59,7 @@ def pace(values: Sequence[float]) -> Pace:
         return Pace(tuple(values), largest, round(largest / SPREADS, DIGITS))
     middle = _median(values)
     spread = SIGMA * _median([abs(value - middle) for value in values])
-    return Pace(
-        tuple(values), round(middle, DIGITS), round(max(spread, middle / STEADY), DIGITS)
-    )
+    return Pace(tuple(values), round(middle, DIGITS), round(max(spread, middle / STEADY), DIGITS))
 
 
 def limit(median: float, spread: float, floor: float, ceiling: float) -> float:

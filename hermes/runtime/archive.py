@@ -21,11 +21,12 @@ GAP = 1 << 16
 class Archive:
     """Appends raw records to a file; each is on the way to the disk when `add` returns.
 
-    It begins anew with each master, beside what the one before has kept: that is there until
+    It begins anew with each master, beside what one before it has kept: that is there until
     `settle`, once all of it has been read again."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._spare = path, path.with_name(f"{path.name}.new")
+        self._path = path
+        self._spare = path.with_name(f"{path.name}.new") if path.exists() else path
         try:
             self._file = self._spare.open("wb")
         except OSError as error:

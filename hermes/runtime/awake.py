@@ -53,4 +53,5 @@ def _let_go(holder: subprocess.Popen[bytes]) -> None:
         holder.wait(LEAVING)
     except subprocess.TimeoutExpired:
         holder.kill()
-        holder.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            holder.wait(LEAVING)

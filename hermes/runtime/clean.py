@@ -25,7 +25,7 @@ _PLAIN = (
     r"central\.log(\.[0-9]+)?|result\.json|(model|best)\.safetensors|curves\.png|report\.html|"
     r"run\.json"
 )
-_OUTBOX = rf"{_NAME}/(lock|outbox\.msgpack|outbox\.new)"
+_OUTBOX = rf"{_NAME}/(lock|outbox\.msgpack|outbox\.new|journal\.jsonl(\.1)?)"
 FILES = re.compile(
     rf"{_PLAIN}|\.({_PLAIN})-[0-9]+|log/(ledger\.records(\.new)?|blocks|quarantine\.jsonl(\.1)?|"
     rf"{_NAME}\.out(\.1)?)|work/outbox/(workers/{_NAME}/{_OUTBOX}|names/{_NAME}-[0-9a-f]{{16}}\.lock)"

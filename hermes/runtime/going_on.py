@@ -16,16 +16,18 @@ from hermes.errors import Defect, RunError, SettingError
 from hermes.job import Job
 from hermes.jobfile import build
 from hermes.machine.events import Opened
+from hermes.machine.repair import stateful
 from hermes.machine.state import MasterState
 from hermes.machine.stopping import stopping_rule
 from hermes.messages import DataPublished, JobSource, MasterBeat, RunReopened
 from hermes.perform.blocks import Blocks, read_upload
-from hermes.perform.ledger import Ledger
+from hermes.perform.ledger import Ledger, Watcher
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer
 from hermes.policy import storage
 from hermes.policy.presets import Settings, from_tree, resettled, to_tree
 from hermes.runtime.folder import RunFolder
+from hermes.runtime.heritage import Heritage, heritage, standing_again
 from hermes.runtime.join import runs_at
 from hermes.runtime.observe import beating, is_running, last_beat, refuse_other_key
 from hermes.runtime.storage import Meter, StorageWatch
@@ -55,14 +57,16 @@ class Known(NamedTuple):
     """What the ledger is to say of how it goes on."""
     beat: MasterBeat | None = None
     """What its last master said last."""
+    inherited: Heritage | None = None
+    """What a fork begins with, where it had not stored that yet."""
 
 
 # --- reading --------------------------------------------------------------------------------------
 
 
-def folded(log: Log, run: str) -> MasterState:
-    """The run as its ledger has it. Raises `RunError` for a run that is not there, or that this
-    version cannot read."""
+def folded(log: Log, run: str, watcher: Watcher | None = None) -> MasterState:
+    """The run as its ledger has it; `watcher` is told of each record. Raises `RunError` for a run
+    that is not there, or that this version cannot read."""
     topic = names.physical(run, names.LEDGER)
     if topic not in log.topics(topic):
         known = ", ".join(runs_at(log)[:5]) or "none"
@@ -72,7 +76,7 @@ def folded(log: Log, run: str) -> MasterState:
             remedy=f"Runs at this broker: {known}. An embedded broker forgets them all when it "
             "ends.",
         )
-    ledger = Ledger(log, topic)
+    ledger = Ledger(log, topic, watcher=watcher)
     ledger.fold()
     if ledger.state.opened is None:
         raise _unopened(log, run, ledger)
@@ -92,14 +96,18 @@ def _unopened(log: Log, run: str, ledger: Ledger) -> RunError:
     return RunError(
         "it was never opened: nothing was sent but its master's claim",
         where=place,
-        remedy=f"Start it again with its job file: hermes master JOB.py --run {run}",
+        remedy=f"Start it again with its job file: hermes master JOB.py --run {run}; a fork: "
+        f"hermes clean {run}, and fork again.",
     )
 
 
-def known_run(log: Log, folder: RunFolder, cache: BlockCache, key: bytes) -> Known:
-    """All that is needed to go on. Raises `RunError`, `Unverified`, `BrokerError`, `JobError`."""
+def known_run(
+    log: Log, folder: RunFolder, cache: BlockCache, key: bytes, watcher: Watcher | None = None
+) -> Known:
+    """All that is needed to go on; `watcher` is told of each record of the ledger. Raises
+    `RunError`, `Unverified`, `BrokerError`, `JobError`."""
     run = folder.run
-    state = folded(log, run)
+    state = folded(log, run, watcher)
     refuse_other_key(state, run, key)
     data = state.data
     if data is None:
@@ -116,7 +124,17 @@ def known_run(log: Log, folder: RunFolder, cache: BlockCache, key: bytes) -> Kno
         batch = Blocks(store, manifest, cache).read("probe", 0)
     finally:
         store.close()
-    return Known(state, source, batch, beat=last_beat(log, run))
+    return Known(state, source, batch, None, last_beat(log, run), _inherited(log, folder, state))
+
+
+def _inherited(log: Log, folder: RunFolder, state: MasterState) -> Heritage | None:
+    """What a fork has from its parent, where it ended before it had stored that."""
+    if state.newest is not None or state.forked is None:
+        return None
+    at = standing_again(log, state.forked)
+    parents = RunFolder(folder.runs.parent, at.run)
+    momentum = stateful(state.settings.merge)
+    return heritage(log, at, parents, (at.version.version,), momentum=momentum)
 
 
 def _check_topics(log: Log, run: str, data: DataPublished) -> None:
@@ -271,8 +289,15 @@ class Continuation:
 
     def take_weights(self) -> Tensors:
         """The first model, for a run that ended between its data and its first version."""
-        opened = self._known.state.opened
+        inherited, opened = self._known.inherited, self._known.state.opened
+        if inherited is not None:
+            return inherited.take_model()
         assert opened is not None
         trainer = fresh_trainer(self._job, opened.seed)
         starting_weights(self._job, trainer)
         return trainer.weights()
+
+    def take_state(self) -> Tensors:
+        """What a fork has of its parent's master, if it had not stored that yet."""
+        inherited = self._known.inherited
+        return {} if inherited is None else inherited.take_moments()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hermes.broker.control import Child
-from hermes.broker.process import Plan, launch
+from hermes.broker.process import Plan, launch, reap
 from hermes.errors import BrokerUnreachable, UsageError
 from hermes.machine.state import MasterState
 from hermes.messages import LedgerRecord, LogLine
@@ -181,7 +181,7 @@ def mourning(child: Child, log: KafkaLog) -> Iterator[None]:
         yield
     finally:
         over.set()
-        watch.join()
+        watch.join(LEAVING)
 
 
 class LocalCluster:
@@ -234,7 +234,8 @@ class LocalCluster:
                 process.wait(max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+        for process in self.processes.values():
+            reap(process)
 
     def kill(self) -> None:
         """End them at once."""

@@ -268,6 +268,7 @@ class MasterProcess:
         term, newest = state.authority.term, state.newest
         version = f"version {newest.version}" if newest else "its beginning"
         self._lines.say(f"The run goes on from {version} (term {term})")
+        self.listener.ready()
 
     def _tell_of_mending(self) -> None:
         """What the broker had lost of the ledger was written again."""
@@ -282,13 +283,13 @@ class MasterProcess:
         """One turn: what one poll brought is decided, committed and performed."""
         self._receive(_wait(self._decider.wake, self.clock.now()), BATCH)
         while not self._events.empty():
-            event = self._events.get()
+            event = self._events.get_nowait()
             if isinstance(event, Failed):
                 raise event.error
             self._handle(event)
         self._look_at_storage()
         while not self._stop.empty():
-            self._handle(self._stop.get())
+            self._handle(self._stop.get_nowait())
         for event in self._inbox.news():
             self._handle(event)
         if self._back.is_set():
@@ -373,9 +374,9 @@ class MasterProcess:
 
     def _store_first(self, _action: StoreFirst) -> None:
         assert self._material is not None
-        weights = self._material.take_weights()
+        weights, state = self._material.take_weights(), self._material.take_state()
         be_thrifty(sum(tensor.nbytes for tensor in weights.values()))
-        self._handle(self._take_seats().store_first(weights))
+        self._handle(self._take_seats().store_first(weights, state))
 
     def _take_seats(self) -> Desk:
         data = self._ledger.state.data

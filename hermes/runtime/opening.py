@@ -106,6 +106,10 @@ class Material:
         self._trainer = None  # its model and gradients are not needed beside those of the desk
         return weights
 
+    def take_state(self) -> Tensors:
+        """Nothing: no step was taken."""
+        return {}
+
 
 def refuse_known_run(log: Log, run: str) -> None:
     """Nothing of this name may be there: neither a run, nor somebody else's records. Raises
@@ -115,7 +119,7 @@ def refuse_known_run(log: Log, run: str) -> None:
         raise RunError(
             f"the run {run!r} exists already",
             where=f"the broker {log.place}",
-            remedy="Choose another id with --run; to go on with a run comes later (hermes resume).",
+            remedy=f"Choose another id with --run; to go on with it: hermes resume {run}",
         )
     log.check_topics(there)
     for topic, end in log.ends(there).items():

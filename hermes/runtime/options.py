@@ -76,6 +76,11 @@ class Beginning(Protocol):
         """The first model; asked for once."""
         ...
 
+    def take_state(self) -> Tensors:
+        """What the master holds beside the first model, of a fork: its parent's momentum; empty
+        for nothing. Asked for once."""
+        ...
+
 
 class Vitals(NamedTuple):
     """What the ledger does not say of a run, just now."""

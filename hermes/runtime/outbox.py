@@ -17,7 +17,11 @@ import msgspec
 
 from hermes.errors import RunFailed, UsageError
 from hermes.messages import Update
+from hermes.runtime.pushes import Journal
 from hermes.values import Birth
+
+KNOCKED = 16
+"""Incarnations that have knocked and were not seen to be admitted, at most: the latest."""
 
 
 class Contents(msgspec.Struct, frozen=True):
@@ -25,7 +29,16 @@ class Contents(msgspec.Struct, frozen=True):
 
     run: str = ""
     incarnation: str = ""
+    """The last one that saw its admission."""
     updates: tuple[Update, ...] = ()
+    knocked: tuple[str, ...] = ()
+    """Those after it, which have knocked: each may have been admitted and died before it saw so."""
+
+    @property
+    def previous(self) -> str:
+        """The incarnation that a hello should name: the latest that the master may have admitted
+        before it reads that hello; "" for none."""
+        return self.knocked[-1] if self.knocked else self.incarnation
 
 
 class Outbox:
@@ -53,23 +66,46 @@ class Outbox:
         if self.left.run != run:
             self.left = Contents(run=run)
         self._now = self.left
+        try:
+            self._journal = Journal(folder, self.left.updates)
+        except OSError as error:
+            self._lock.close()
+            raise _unusable(folder, error) from None
+
+    def knock(self, incarnation: str) -> None:
+        """This incarnation is about to knock: whether it is admitted, its next may have to ask."""
+        knocked = (*self._now.knocked, incarnation)[-KNOCKED:]
+        self._write(msgspec.structs.replace(self._now, knocked=knocked))
 
     def begin(self, incarnation: str) -> None:
         """This process's incarnation is the one in force here from now on."""
-        self._write(msgspec.structs.replace(self._now, incarnation=incarnation))
+        self._write(msgspec.structs.replace(self._now, incarnation=incarnation, knocked=()))
+
+    def refused(self, incarnation: str) -> bool:
+        """This incarnation was refused since its name is taken, not by the one that it had named;
+        whether there is another one to name."""
+        named, now = self.left.previous, self._now
+        knocked = tuple(one for one in now.knocked if one not in (incarnation, named))
+        self._write(msgspec.structs.replace(now, knocked=knocked))
+        return self._now.previous not in ("", named)
 
     def keep(self, update: Update) -> None:
         """This update is pushed and not yet decided."""
         self._write(msgspec.structs.replace(self._now, updates=(*self._now.updates, update)))
+        with _usable(self._path):
+            self._journal.pushed(update)
 
     def forget(self, birth: Birth) -> None:
-        """The ledger has decided this update."""
+        """The ledger has this update."""
         left = tuple(update for update in self._now.updates if update.birth != birth)
         if len(left) != len(self._now.updates):
+            with _usable(self._path):
+                self._journal.known(birth)
             self._write(msgspec.structs.replace(self._now, updates=left))
 
     def close(self) -> None:
         """Let the next process have it."""
+        self._journal.close()
         self._lock.close()
 
     def _read(self) -> Contents:
@@ -80,14 +116,12 @@ class Outbox:
 
     def _write(self, contents: Contents) -> None:
         spare = self._path.with_suffix(".new")
-        try:
+        with _usable(self._path):
             with spare.open("wb") as file:
                 file.write(msgspec.msgpack.encode(contents))
                 file.flush()
                 os.fsync(file.fileno())
             spare.replace(self._path)
-        except OSError as error:
-            raise _unusable(self._path, error) from None
         self._now = contents
 
 
@@ -122,6 +156,14 @@ def claimed(folder: Path, broker: str, run: str | None, name: str) -> Iterator[N
             lock.write(str(os.getpid()))
             lock.flush()
         yield
+
+
+@contextlib.contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unusable(path, error) from None
 
 
 def _unusable(path: Path, error: OSError) -> RunFailed:

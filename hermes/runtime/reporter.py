@@ -109,7 +109,7 @@ class Reporter:
     def _drain(self) -> None:
         page = self._page = self._page or Page()
         while not self._records.empty():
-            record, self._state = self._records.get()
+            record, self._state = self._records.get_nowait()
             page.story.read(record)
 
     def _beside(

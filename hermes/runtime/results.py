@@ -15,6 +15,7 @@ from hermes.perform.desk import finite
 from hermes.perform.store import Store
 from hermes.runtime.evaluator import Best
 from hermes.runtime.folder import RunFolder
+from hermes.runtime.lineage import origin
 from hermes.transport.counting import by_kind, summed
 from hermes.values import SECOND
 
@@ -50,6 +51,7 @@ def build_result(
         "run": folder.run,
         "strategy": state.settings.strategy,
         "seed": state.opened.seed if state.opened else None,
+        "forked": origin(state),
         "status": state.status,
         "reason": state.stopped.code,
         "reason_facts": state.stopped.facts,

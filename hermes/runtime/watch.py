@@ -27,6 +27,9 @@ STUCK = 60.0
 LEAVING = 1.0
 """Seconds without an answer before somebody who leaves asks whether the broker is there at all."""
 
+STOPPING = 5.0
+"""Seconds that a look under way may take at the end: a question to the broker takes 2."""
+
 OUTAGE = 600.0
 """Seconds that the broker may be away, where nobody says otherwise."""
 
@@ -64,7 +67,7 @@ class BrokerWatch:
     def stop(self) -> None:
         """Look no more."""
         self._over.set()
-        self._thread.join()
+        self._thread.join(STOPPING)
 
     def _watch(self) -> None:
         while not self._over.wait(LOOK):

@@ -193,9 +193,10 @@ class TakingPart:
             self._ear = MasterEar(self.log, reader, self.run)
             follower = Follower(self._ear, self.events.put, self._lines)
             left = self.outbox.left
-            self._deliver(Began(secrets.token_hex(8), left.incarnation, left.updates))
+            self.outbox.knock(self.incarnation)
+            self._deliver(Began(secrets.token_hex(8), left.previous, left.updates))
             try:
-                return self._live()
+                return self._or_again(self._live())
             except HermesError as error:
                 raise self._given_up(error) from error
             finally:
@@ -205,6 +206,14 @@ class TakingPart:
         finally:
             reader.close()
             self.outbox.close()
+
+    def _or_again(self, farewell: Farewell) -> Farewell:
+        """Our own last process may hold our name, and its hello never have come: then it is the one
+        before it."""
+        taken = farewell.code == "refused" and farewell.reason.startswith("name-taken")
+        if taken and self.outbox.refused(self.incarnation):
+            return Farewell("again", farewell.reason)
+        return farewell
 
     # --- the loop -------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from hermes.chance import generator
 from hermes.data.cache import BlockCache
-from hermes.errors import BrokerRefused, NoSuchTopic, PeerError, Unverified
+from hermes.errors import BrokerRefused, NoSuchTopic, PeerError, RunFailed, Unverified
 from hermes.job import Job
 from hermes.jobfile import build
 from hermes.machine.events import (
@@ -38,6 +38,9 @@ from hermes.runtime.terms import WorkerOptions
 from hermes.train import make_trainer
 from hermes.transport import names
 from hermes.transport.log import Log
+
+BUILDING = 3600.0
+"""Seconds until a job and its probe blocks are fetched, and its model is built."""
 
 LEAVING = 2.0
 """Seconds that a step under way may take when the process leaves."""
@@ -132,7 +135,9 @@ class Workshop:
         """Fetch a grant's blocks; from then on rounds use them, too."""
 
         def job() -> Event:
-            self._ready.wait()
+            if not self._ready.wait(BUILDING):
+                what = f"its blocks have waited {BUILDING:g} s for the job to be fetched and built"
+                raise RunFailed(what, where=self._run)
             bench = self._ready_bench()
             self._ahead.fetch("train", bench.indices(action.grant))
             self._trains.do(partial(bench.accept, action.grant))

@@ -21,12 +21,14 @@ from hermes.messages import (
     BlocksGranted,
     LedgerRecord,
     RunOpened,
+    RunReopened,
     RunStopped,
     StopRequested,
     VersionPublished,
 )
 from hermes.perform.bench import Trained
 from hermes.simulate.faults import (
+    BrokerFault,
     Disturbance,
     Faults,
     FaultyLog,
@@ -43,6 +45,9 @@ from hermes.transport.log import Record
 from hermes.values import SECOND, Base, Payload, Reason
 
 MILLI = SECOND // 1000
+
+OF_MASTER = (names.LEDGER, names.DATA, names.MODEL, names.STATE)
+"""Topics that the master writes to."""
 
 
 class Costs(NamedTuple):
@@ -76,7 +81,9 @@ class Bench(Protocol):
         """Bring the blocks; returns their bytes."""
         ...
 
-    def load(self, version: VersionPublished) -> Base: ...
+    def load(self, version: VersionPublished) -> Base | None:
+        """Make this version the local model; None: its bytes are not there."""
+        ...
 
     def train(self, action: Train) -> Trained: ...
 
@@ -123,6 +130,7 @@ class Driver:
         self.lobby = names.physical(setup.run.run, names.LOBBY)
         self.log = FaultyLog(self.topic, self.faults.appends, self.fired, self._before_append)
         self.log.create(names.physical(setup.run.run, short) for short in names.RUN_TOPICS)
+        self.log.refuses = self._refuses
         self.workers: dict[str, SimulatedWorker] = {}
         self.memory: dict[tuple[str, bytes], tuple[int, int]] = {}
         """What a master asked for, when it did first, and when the outcome is due: a restart
@@ -137,6 +145,10 @@ class Driver:
         """Updates that workers pushed."""
         self.let_go = 0
         """Trims that masters performed."""
+        self.stored = 0
+        """Updates that workers stored, whether or not a message came to name them."""
+        self.full_until = 0
+        """Until then the broker refuses what the master appends."""
         self.slow_until = 0
         """Until then the broker's disk is busy with what was appended to the ledger."""
         self.watch = Watch(rules, genuine)
@@ -152,6 +164,10 @@ class Driver:
     def run(self, until: int = 10**18, steps: int = 10**9) -> SimulatedMaster:
         """Until the run is finished, virtual time `until`, or so many events; the last master."""
         self.master.start()
+        return self.run_on(until, steps)
+
+    def run_on(self, until: int = 10**18, steps: int = 10**9) -> SimulatedMaster:
+        """As `run`, of a run that has begun."""
         for _ in range(steps):
             if self.finished or self.queue.now > until or not self.queue.step():
                 break
@@ -159,8 +175,11 @@ class Driver:
 
     @property
     def finished(self) -> bool:
-        """Whether a master has come to the end of all that is to be done."""
-        return any(master.finished for master in self.alive)
+        """Whether the master in force has come to the end of all that is to be done."""
+        if not any(master.finished for master in self.alive):
+            return False
+        nonce = self.watch.state.authority.nonce
+        return any(master.finished and master.nonce == nonce for master in self.alive)
 
     def restart_master(self) -> None:
         """The master's process is gone; the next one starts at this moment."""
@@ -179,6 +198,8 @@ class Driver:
             self.queue.at(self.setup.joins.get(name, 0), lambda n=name: self.join(n))  # type: ignore[misc]
         for fault in self.faults.workers:
             self.queue.at(fault.at, lambda f=fault: self._strike(f))  # type: ignore[misc]
+        for hit in self.faults.brokers:
+            self.queue.at(hit.at, lambda h=hit: self._strike_broker(h))  # type: ignore[misc]
         for blow in self.faults.masters:
             self.queue.at(blow.at, lambda b=blow: self._strike_master(b))  # type: ignore[misc]
         for at in self.faults.stops:
@@ -200,6 +221,46 @@ class Driver:
             master.be_away(fault.lasts)
             if fault.kind == "overslept":
                 self.queue.at(self.queue.now + fault.lasts // 2, self._take_over)
+
+    def _strike_broker(self, fault: BrokerFault) -> None:
+        if fault.kind == "full":
+            self.full_until = max(self.full_until, self.queue.now + fault.lasts)
+            return
+        topic = names.physical(self.setup.run.run, fault.topic, self._generation(fault.topic))
+        if self.log.end_of(topic) and self.log.lose(topic, fault.lasts):
+            self.fired[fault.kind] += 1
+            worker = names.worker_of(fault.topic)
+            if worker is not None:
+                self.watch.lost(worker)
+            for master in list(self.alive):
+                master.broker_back()
+
+    def _generation(self, short: str) -> int:
+        return self.watch.state.generations.get(short, 0)
+
+    def _refuses(self, topic: str) -> bool:
+        """Whether the broker's disk has no room for this topic now."""
+        if self.queue.now >= self.full_until:
+            return False
+        name = names.parse(topic)
+        return name is not None and name.short in OF_MASTER
+
+    def begin_later(self, gone: SimulatedMaster) -> None:
+        """This master could not go on; whoever runs it starts it again once there is room."""
+        self.queue.at(self.full_until, lambda: self._replace(gone))
+
+    def go_on(self, change: RunReopened) -> None:
+        """A run that has come to its end goes on with these settings: a master and the workers
+        are started again."""
+        self.fired["reopened"] += 1
+        for master in self.alive:
+            master.dead = True
+        self.master = self._new_master()
+        self.master.change = change
+        self.master.start()
+        for name in sorted(self.workers):
+            if not self.workers[name].alive:
+                self.join(name)
 
     def _take_over(self) -> None:
         """A second master starts while the first lives on, and both decide."""

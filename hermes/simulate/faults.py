@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
-from hermes.errors import OutcomeUnknown
+from hermes.errors import BrokerRefused, OutcomeUnknown
 from hermes.transport.log import Headers, Receipt, Record
 from hermes.transport.memory import MemoryLog
+from hermes.transport.tensors import Chunk, chunk_of
+from hermes.values import Payload
 
 
 class Killed(Exception):
@@ -88,6 +91,17 @@ class MasterFault(NamedTuple):
     lasts: int = 0
 
 
+class BrokerFault(NamedTuple):
+    """What happens to the broker at a time (ns)."""
+
+    at: int
+    kind: str
+    """"tail" (it is gone for a moment, and with it the last `lasts` records of `topic`), "full"
+    (for `lasts` ns it refuses whatever the master appends; whoever runs it starts it again)."""
+    topic: str
+    lasts: int
+
+
 class Faults(NamedTuple):
     """A script. Indices count from 0."""
 
@@ -106,7 +120,12 @@ class Faults(NamedTuple):
     else is done."""
     late: Mapping[int, int] = {}
     """The same, while the master goes on."""
+    delayed: Mapping[int, int] = {}
+    """Updates (by the order of storing) whose chunks are so much longer (ns) under way."""
+    truncated: frozenset[int] = frozenset()
+    """Updates (by the order of storing) whose last chunk the broker acknowledges and loses."""
     workers: tuple[WorkerFault, ...] = ()
+    brokers: tuple[BrokerFault, ...] = ()
     masters: tuple[MasterFault, ...] = ()
     lags: Mapping[str, int] = {}
     """Reading delay (ns) of a topic: reorders between topics, never within one."""
@@ -132,11 +151,16 @@ class FaultyLog(MemoryLog):
         self.places: dict[AppendFault, set[int]] = {fault: set() for fault in KILLS_BESIDE}
         """Where each of these could have struck: appends."""
         self._before = before
+        self.refuses: Callable[[str], bool] = lambda _topic: False
+        """Whether the broker takes nothing for this topic just now."""
         self.generations: dict[str, int] = {}
         """The generation that each topic of the master goes on in, as the ledger has it."""
 
     def append(self, topic: str, value: bytes, headers: Headers = ()) -> Receipt:  # type: ignore[override]
         """As on the memory log, but for the script."""
+        if self.refuses(topic):
+            self._fired["full"] += 1
+            raise BrokerRefused("its disk is full", where=topic)
         if topic != self._ledger:
             return super().append(topic, value, headers)
         fault = self._appends.get(self.count)
@@ -169,6 +193,24 @@ class FaultyLog(MemoryLog):
             gone = min(count, len(records))
             del records[len(records) - gone :]
             return gone
+
+    def garble(self, topic: str, offset: int) -> None:
+        """In the place of this record lies a chunk of nobody's."""
+        with self._store.changed:
+            found = self._store.topics[topic]
+            header = Chunk("f" * 32, 0, 1, 1).headers()
+            found.records[offset - found.start] = Record(topic, offset, b"?", header)
+
+    def holds(self, topic: str, payload: Payload) -> bool:
+        """Whether all chunks of a payload lie where it says."""
+        chunks = (chunk_of(record) for record in self.since(topic, payload.first))
+        span = payload.last - payload.first + 1
+        ours = [
+            chunk.index
+            for chunk in itertools.islice(chunks, span)
+            if chunk is not None and chunk.id == payload.id
+        ]
+        return sorted(set(ours)) == list(range(payload.chunks))
 
     def intrude(self, topic: str, value: bytes) -> None:
         """Somebody else writes: no fault of the script is met."""

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from hermes.simulate.driver import Driver
 from hermes.simulate.faults import KILLS, AppendFault, Faults
 
-
 LONGER = 4
 """So many times the records of the calm run a run may have that is killed all the time."""
 

@@ -11,7 +11,7 @@ from hermes.chance import generator
 from hermes.codec import decode_tensors
 from hermes.data.cache import BlockCache
 from hermes.data.prepare import prepare
-from hermes.errors import Defect
+from hermes.errors import Defect, PeerError
 from hermes.job import Job
 from hermes.machine.events import (
     Action,
@@ -34,6 +34,7 @@ from hermes.messages import (
 from hermes.perform.bench import Trained, WorkerBench, push
 from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.desk import Desk, Judge, evaluation
+from hermes.perform.remake import GONE
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer, upload
 from hermes.policy.allocate import first_size
@@ -107,12 +108,22 @@ class Remembered(Blocks):
         return self._decoded[split, index]
 
 
+class AtHand(Store):
+    """A store in memory: what is not there now never comes."""
+
+    def get(self, payload: Payload) -> bytes | bytearray:
+        """The bytes of a payload, verified; raises `PeerError` or `BrokerError`."""
+        if not self.reaches(payload):
+            raise PeerError(f"there is no record {payload.last}", where=payload.topic)
+        return super().get(payload)
+
+
 class LocalHands:
     """The master's performer."""
 
     def __init__(self, run: LocalRun, log: Log) -> None:
         self._run = run
-        self._store = Store(log, RUN, generations=getattr(log, "generations", None))
+        self._store = AtHand(log, RUN, generations=getattr(log, "generations", None))
         self._trainer = make_trainer(run.job, generator(run.seed, "init"))
         starting_weights(run.job, self._trainer)
         self._desk: Desk | None = None
@@ -154,7 +165,7 @@ class LocalBench:
 
     def __init__(self, run: LocalRun, log: Log, name: str) -> None:
         self._run, self._name = run, name
-        self._store = Store(log, RUN)
+        self._store = AtHand(log, RUN)
         self._made: WorkerBench | None = None
 
     @property
@@ -172,9 +183,13 @@ class LocalBench:
         self.bench.accept(grant)
         return self.bench.size_of(grant)
 
-    def load(self, version: VersionPublished) -> Base:
+    def load(self, version: VersionPublished) -> Base | None:
         """Make this version the local model."""
-        return self.bench.load(version, self._store.get(version.payload))
+        try:
+            data = self._store.get(version.payload)
+        except GONE:
+            return None
+        return self.bench.load(version, data)
 
     def train(self, action: Train) -> Trained:
         """Train one round."""

@@ -9,10 +9,11 @@ import msgspec
 from msgspec.structs import replace
 
 from hermes.codec import decode
-from hermes.errors import Defect, Fenced
+from hermes.errors import BrokerRefused, Defect, Fenced
 from hermes.machine.events import (
     Action,
     AddGeneration,
+    BrokerBack,
     ChunkSeen,
     EnvelopeReceived,
     Evaluate,
@@ -38,7 +39,7 @@ from hermes.machine.events import (
     UploadData,
 )
 from hermes.machine.state import MasterState
-from hermes.messages import Envelope, Hello, Moved, StopRequested
+from hermes.messages import Envelope, Hello, Moved, RunReopened, StopRequested
 from hermes.perform.decider import Decider
 from hermes.perform.ledger import Ledger
 from hermes.simulate.faults import AppendFault, Killed, records_of
@@ -63,12 +64,16 @@ class SimulatedMaster:
         self.dead = False
         self.finished = False
         self.away_until = 0
+        self.change: RunReopened | None = None
+        """By what settings the run goes on, where it is opened again."""
         twin = Twin(driver.watch, driver.read_ledger)
         self.ledger = Ledger(driver.log, driver.topic, rules=driver.rules, watcher=twin)
         self.decider = Decider(self.ledger, driver.rules)
         self.hands = driver.setup.hands(driver.log)
         self._cursor: dict[str, tuple[int, int]] = {}
         """By topic: generation and offset of what is read next."""
+        self._floors: dict[str, tuple[int, int]] = {}
+        """What was let go of: reading begins here at the earliest."""
         self._wake: int | None = None
 
     @property
@@ -83,13 +88,19 @@ class SimulatedMaster:
         except Killed:
             self._die()
             return
+        except BrokerRefused:
+            self._refused()
+            return
         # A race for the run may have been lost and won again meanwhile.
         self.driver.master = self
         self.driver.watch.awake(self.nonce, self.driver.queue.now)
         self.decider = Decider(self.ledger, self.driver.rules)
         self.driver.tell_workers()
         self._wait_for_disk()
-        self.deliver(Opened(self.driver.setup.run, trims=self.driver.setup.trims))
+        if self.change is not None and self.state.stopped is None:
+            self.change = None  # somebody was quicker
+        trims = self.driver.setup.trims
+        self.deliver(Opened(self.driver.setup.run, self.change, trims=trims))
 
     def deliver(self, event: Event) -> None:
         """One event: decide, commit, perform."""
@@ -105,6 +116,9 @@ class SimulatedMaster:
                 log.strike(AppendFault.KILLED_APPLIED, log.count - 1)
         except Killed:
             self._die()
+            return
+        except BrokerRefused:
+            self._refused()
             return
         except Fenced:
             self.dead = True
@@ -130,6 +144,9 @@ class SimulatedMaster:
         except Killed:
             self._die()
             return
+        except BrokerRefused:
+            self._refused()
+            return
         self._set_alarm()
 
     def _die(self) -> None:
@@ -137,6 +154,17 @@ class SimulatedMaster:
         self.dead = True
         if self.driver.master is self:
             self.driver.restart_master()
+
+    def _refused(self) -> None:
+        """The broker has no room: this process ends, and is started again when there is."""
+        self.dead = True
+        self.driver.begin_later(self)
+
+    def broker_back(self) -> None:
+        """The broker was gone for a moment; what it lost is seen in what is read on."""
+        self.deliver(BrokerBack())
+        for short in sorted(self._cursor):
+            self._read(short)
 
     # --- being away -----------------------------------------------------------------------------
 
@@ -238,12 +266,14 @@ class SimulatedMaster:
     def _trim(self, action: Trim) -> None:
         log = self.driver.log
         log.delete(self._physical(action.topic, older) for older in range(action.generation))
+        self._floors[action.topic] = (action.generation, action.before)
         log.trim(self._physical(action.topic, action.generation), action.before)
         self.driver.let_go += 1
 
     def _follow(self, short: str, after: Position | None) -> None:
         """Read on from a place: what lies there already is read at once."""
-        self._cursor[short] = (after.generation, after.offset + 1) if after else (0, 0)
+        place = (after.generation, after.offset + 1) if after else (0, 0)
+        self._cursor[short] = max(place, self._floors.get(short, (0, 0)))
         self.driver.queue.at(self.driver.queue.now, lambda: self._read(short))
 
     def look(self, short: str) -> None:
@@ -258,10 +288,13 @@ class SimulatedMaster:
         if place > self.driver.log.end_of(topic):
             self._cursor[short] = (generation, 0)
             self.deliver(TailMissing(short, Reason("end", {"read_to": place})))
+        chunks = False
         for record in records_of(self.driver.log, topic, self._cursor[short][1]):
             if (generation, record.offset) >= self._cursor[short]:
                 self._cursor[short] = (generation, record.offset + 1)
-                self._receive(short, generation, record)
+                repeated, chunks = chunks, tensors.is_chunk(record)
+                if not (repeated and chunks):  # of chunks in a row one is told
+                    self._receive(short, generation, record)
                 if self.dead or self._is_away(lambda: self._read(short)):
                     return
         if self._cursor[short][0] != generation:

@@ -6,7 +6,9 @@ The digest of a version says what it was made of: the version before, and the up
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+from msgspec.structs import replace
 
 from hermes.codec import digest_of
 from hermes.errors import Defect
@@ -19,6 +21,7 @@ from hermes.machine.events import (
     FinalScored,
     Merge,
     MergeFailed,
+    Recipe,
     RestoreState,
     SaveState,
     Score,
@@ -35,8 +38,8 @@ from hermes.machine.events import (
 )
 from hermes.messages import BlocksGranted, DataPublished, VersionPublished
 from hermes.perform.bench import Trained
+from hermes.simulate.faults import FaultyLog
 from hermes.transport import names, tensors
-from hermes.transport.log import Log
 from hermes.values import SECOND, Base, Birth, Payload, Reason
 
 RUN = "schedule"
@@ -63,11 +66,41 @@ def genuine(version: VersionPublished, before: VersionPublished | None) -> bool:
     return version.payload.digest == reference("model", version.version, of).digest
 
 
+class Shelf:
+    """Where references lie: chunks in the log, as tensors would."""
+
+    def __init__(self, log: FaultyLog, chunks: int, numbers: Iterator[int]) -> None:
+        """`numbers`: by which payloads are told apart, in all of the run."""
+        self._log, self._chunks, self._numbers = log, chunks, numbers
+
+    def put(self, short: str, like: Payload) -> Payload:
+        """Store a reference; the payload says where it lies."""
+        generation = self._log.generations.get(short, 0)
+        return self.put_in(short, generation, like)
+
+    def put_in(self, short: str, generation: int, like: Payload) -> Payload:
+        """As `put`, in this generation of the topic."""
+        name, topic = f"{next(self._numbers):032x}", names.physical(RUN, short, generation)
+        size = -(-like.length // self._chunks)
+        data = bytes(like.length)
+        sent = tensors.send_payload(
+            self._log, topic, short, generation, data, name, chunk_size=size
+        )
+        return replace(sent, digest=like.digest)
+
+    def holds(self, payload: Payload) -> bool:
+        """Whether all of it is there."""
+        topic = names.physical(RUN, payload.topic, payload.generation)
+        return self._log.holds(topic, payload)
+
+
 class ReferenceHands:
     """The master's performer, with references for tensors."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, seed: int, shelf: Shelf) -> None:
+        self._seed, self._shelf = seed, shelf
+        self._held: set[str] = set()
+        """Digests of the versions that this master has in memory: the last two that it made."""
 
     def _loss(self, *of: object) -> float:
         """Chance that is keyed by what it is for: who asks again is told the same."""
@@ -84,7 +117,7 @@ class ReferenceHands:
                 )
             )
         if isinstance(action, StoreFirst):
-            return VersionStored(0, reference("model", 0))
+            return VersionStored(0, self._model(reference("model", 0)))
         if isinstance(action, Score):
             birth, version = action.update.birth, action.version.version
             return UpdateScored(birth, version, 1.0, self._loss(birth, version))
@@ -96,37 +129,95 @@ class ReferenceHands:
         if isinstance(action, ScoreLast):
             return FinalScored(action.version.version, 0.5, 0.5, 0.5, 0.5)
         if isinstance(action, SecureVersions):
-            return VersionsSecured((), action.versions[0].version)
+            return self._secure(action)
         if isinstance(action, RestoreState):
-            return StateRestored(action.version.version, action.version.version)
+            return self._restore(action)
         if isinstance(action, SaveState):
             version = action.version.version
-            return StateStored(version, reference("state", version))
+            return StateStored(version, self._shelf.put("state", reference("state", version)))
         raise Defect(f"nobody performs {type(action).__name__}")
 
     def _merge(self, action: Merge) -> Event:
         births = [part.update.birth for part in action.parts]
         if self._loss("damaged", births[-1]) < DAMAGED:
             return MergeFailed(action.version, births[-1], Reason("unreadable"))
+        for part in action.parts:
+            if not self._shelf.holds(part.update.payload):
+                return MergeFailed(action.version, part.update.birth, Reason("unreadable"))
         of = made_of(action.current.payload.digest, births)
-        return VersionStored(action.version, reference("model", action.version, of))
+        made = self._model(reference("model", action.version, of))
+        self._held &= {action.current.payload.digest, made.digest}
+        return VersionStored(action.version, made)
+
+    def _model(self, like: Payload) -> Payload:
+        self._held.add(like.digest)
+        return self._shelf.put("model", like)
+
+    # --- what may be missing ----------------------------------------------------------------------
+
+    def _secure(self, action: SecureVersions) -> VersionsSecured:
+        """As `perform.secure` does: the newest version from memory; else from an older one, and
+        the updates since."""
+        newest = action.versions[0]
+        if self._shelf.holds(newest.payload):
+            return VersionsSecured((), newest.version, asked=newest.version)
+        if newest.payload.digest in self._held:
+            again = ((newest.version, self._model(newest.payload)),)
+            return VersionsSecured(again, newest.version, "lost", newest.version)
+        there = [one.version for one in action.versions if self._shelf.holds(one.payload)]
+        if not there:
+            return VersionsSecured((), -1, "lost", newest.version)
+        made = self._again(there[0], action.recipes)
+        return VersionsSecured(tuple(made), there[0] + len(made), "lost", newest.version)
+
+    def _again(self, version: int, recipes: Iterable[Recipe]) -> list[tuple[int, Payload]]:
+        """The versions after this one, as far as all that they were made of is there."""
+        made: list[tuple[int, Payload]] = []
+        for recipe in recipes:
+            if recipe.version.version != version + 1 + len(made):
+                continue
+            if not all(self._shelf.holds(part.update.payload) for part in recipe.parts):
+                break
+            made.append((recipe.version.version, self._model(recipe.version.payload)))
+        return made
+
+    def _restore(self, action: RestoreState) -> StateRestored:
+        """As `perform.moments` does: from the newest snapshot that leads to the version."""
+        last = action.version.version
+        recipes = {recipe.version.version: recipe for recipe in action.recipes}
+        first = min((one.version for one in action.versions), default=0)
+        origins: list[tuple[int, Payload | None]]
+        origins = [(one.version, one.payload) for one in action.snapshots if one.version <= last]
+        if first == 0:
+            origins.append((0, None))
+        for version, payload in origins:
+            needed = [recipes.get(number) for number in range(version + 1, last + 1)]
+            if payload is not None and not self._shelf.holds(payload):
+                continue
+            if all(one is not None and self._whole(one) for one in needed):
+                return StateRestored(last, version)
+        return StateRestored(last, last, "lost")
+
+    def _whole(self, recipe: Recipe) -> bool:
+        return all(self._shelf.holds(part.update.payload) for part in recipe.parts)
 
 
 class ReferenceBench:
     """The worker's performer, with references for tensors."""
 
-    def __init__(self, log: Log, name: str, seed: int) -> None:
+    def __init__(self, name: str, seed: int, shelf: Shelf) -> None:
         self._random = random.Random(seed)  # noqa: S311
-        self._log, self._name = log, name
-        self._stored = 1000 * seed
+        self._short, self._shelf = names.from_worker(name), shelf
         self._generation = 0
 
     def fetch(self, grant: BlocksGranted) -> int:
         """Bytes of the blocks."""
         return grant.size * 100
 
-    def load(self, version: VersionPublished) -> Base:
-        """The base that the local model now has."""
+    def load(self, version: VersionPublished) -> Base | None:
+        """The base that the local model now has; None where the version's bytes are gone."""
+        if not self._shelf.holds(version.payload):
+            return None
         return Base(version.version, version.payload.digest)
 
     def train(self, action: Train) -> Trained:
@@ -142,8 +233,4 @@ class ReferenceBench:
 
     def store(self) -> Payload:
         """The local model, sent."""
-        self._stored += 1
-        short, generation = names.from_worker(self._name), self._generation
-        topic, number = names.physical(RUN, short, generation), f"{self._stored:032x}"
-        data = number.encode().ljust(1000)
-        return tensors.send_payload(self._log, topic, short, generation, data, number)
+        return self._shelf.put_in(self._short, self._generation, reference("update", 0))

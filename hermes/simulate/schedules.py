@@ -8,20 +8,30 @@ again. After each record all that must hold is looked at (`simulate.watch`).
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hermes.errors import Defect
+from hermes.machine.duties import NOTHING_LEFT
 from hermes.machine.rules import PROTOCOL_RULES, Rules
-from hermes.messages import PROTOCOL, RunOpened, Software
+from hermes.messages import PROTOCOL, RunOpened, RunReopened, Software
 from hermes.perform.ledger import Ledger
 from hermes.policy.presets import resolve, to_tree
 from hermes.simulate.driver import Costs, Driver, Setup
-from hermes.simulate.faults import AppendFault, Disturbance, Faults, MasterFault, WorkerFault
-from hermes.simulate.references import RUN, ReferenceBench, ReferenceHands, genuine
+from hermes.simulate.faults import (
+    KILLS_BESIDE,
+    AppendFault,
+    BrokerFault,
+    Disturbance,
+    Faults,
+    MasterFault,
+    WorkerFault,
+)
+from hermes.simulate.references import RUN, ReferenceBench, ReferenceHands, Shelf, genuine
 from hermes.simulate.references import reference as reference
-from hermes.values import SECOND
+from hermes.values import SECOND, Reason
 
 BEAT = 7 * SECOND // 10
 LOST = 1.5
@@ -37,15 +47,20 @@ STEP = {
     "hermes-paper": SECOND // 50,
     "bsp": 3 * SECOND // 10,
     "fedavg": SECOND // 20,
+    "fedavgm": SECOND // 20,
 }
 """What a step takes: a round of each strategy lasts a third of a second on a fast device."""
 
 SHORT: dict[str, dict[str, Any]] = {
     # Seven batches are more than two grants: a worker needs a third one ahead.
     "fedavg": {"round.steps": 7},
+    "fedavgm": {"round.steps": 7},
     "hermes-paper": {"gate.alpha": -0.7},
 }
 """Settings that bring more pushes into fewer events."""
+
+CHUNKS = 20
+"""Of a payload, where topics are to be let go of: a topic begins anew at some records only."""
 
 EVENTS = 2000
 """A schedule that takes more events than this has come to nothing; the longest of those that
@@ -66,7 +81,8 @@ class Kind(NamedTuple):
     """What a kind of fault strikes, and how it is told."""
 
     counts: str
-    """What `at` counts: "append", "message", "update", "action"; or "time" (ns); or "topic"."""
+    """What `at` counts: "append", "message", "update", "action"; or "time" (ns); or "topic"; of
+    the "end" it is how much is added."""
     text: str
 
 
@@ -96,6 +112,15 @@ KINDS: dict[str, Kind] = {
     "hang": Kind("time", "is alive and gets nowhere for"),
     "lag": Kind("topic", "is read later by"),
     "stop": Kind("time", "somebody asks the run to stop"),
+    "killed-taken": Kind("append", "the master dies before it, an input in its hands"),
+    "killed-stored": Kind("append", "the master dies before it, what it names being stored"),
+    "killed-applied": Kind("append", "the master dies after it, nothing of what follows done"),
+    "killed-performing": Kind("append", "the master dies after it, half of what follows done"),
+    "delayed": Kind("update", "its chunks are longer under way by"),
+    "truncated": Kind("update", "its last chunk is acknowledged and lost"),
+    "tail": Kind("time", "the broker is gone for a moment, and the last records of"),
+    "full": Kind("time", "the broker takes nothing from the master for"),
+    "reopened": Kind("end", "it is opened again, to go on by more versions"),
 }
 """Every kind of fault."""
 
@@ -103,6 +128,13 @@ APPENDS: dict[str, AppendFault | Disturbance] = {
     **{fault.value: fault for fault in AppendFault},
     **{disturbance.value: disturbance for disturbance in Disturbance},
 }
+EARLY = (
+    "lost", "unknown", "killed-before", "killed-after", "forged", "raced", "slow-append",
+)  # fmt: skip
+"""Those that strike at an append ..."""
+BESIDE = tuple(fault.value for fault in KILLS_BESIDE)
+"""... and between two."""
+BROKER_KINDS = ("tail", "full")
 MASTER_KINDS = ("restart", "zombie", "sleep", "overslept")
 DRAWN = ("kill", "cut", "leave", "clone", "slow-worker")
 WORKER_KINDS = (*DRAWN, "hang")
@@ -119,15 +151,20 @@ class Schedule(NamedTuple):
     joins: tuple[int, ...]
     """Run time (ns) at which each of them comes."""
     script: tuple[Fault, ...] = ()
+    keep: int = 0
+    """The newest versions that are kept, so few that topics are let go of; 0: as by default."""
+    trims: bool = True
+    """Whether the broker can forget the first records of a topic; else topics are rotated."""
 
 
-STRATEGIES = ("hermes-paper", "bsp", "fedavg")
+STRATEGIES = ("hermes-paper", "bsp", "fedavg", "fedavgm")
+"""Under the last one the master holds tensors of its own."""
 
 
 def draw(seed: int, strategy: str | None = None) -> Schedule:
     """The schedule of this seed."""
     chance = random.Random(seed)  # noqa: S311
-    drawn = chance.choice(STRATEGIES)
+    drawn = chance.choice(STRATEGIES[:3])
     speeds = tuple(chance.choice([1.0, 1.0, 0.5, 0.2]) for _ in range(chance.randint(1, 4)))
     late = [chance.randint(1, 4) * SECOND // 2 if chance.random() < 0.3 else 0 for _ in speeds]
     versions = chance.randint(2, 5)
@@ -142,11 +179,19 @@ def draw(seed: int, strategy: str | None = None) -> Schedule:
     if chance.random() < 0.12:
         script.append(Fault("stop", chance.randint(5, 60) * SECOND // 10))
     script += _hangs(chance, who)
-    return Schedule(seed, strategy or drawn, versions, speeds, tuple(late), tuple(script))
+    script += _storage(chance, who)
+    keep = chance.choice([0, 0, 2, 2, 3, 4])
+    trims = not keep or chance.random() < 0.4
+    if chance.random() < 0.2:
+        versions += chance.randint(2, 6)  # long enough for several generations
+    if chance.random() < 0.2:
+        drawn = STRATEGIES[3]
+    drawn = strategy or drawn
+    return Schedule(seed, drawn, versions, speeds, tuple(late), tuple(script), keep, trims)
 
 
 def _appends(chance: random.Random) -> list[Fault]:
-    kinds = list(APPENDS)
+    kinds = EARLY
     places = sorted({chance.randint(0, 45) for _ in range(chance.randint(0, 5))})
     return [Fault(chance.choice(kinds), place) for place in places]
 
@@ -202,6 +247,28 @@ def _hangs(chance: random.Random, who: list[str]) -> list[Fault]:
     return [Fault("hang", chance.randint(1, 300) * SECOND // 100, chance.choice(who), lasts)]
 
 
+def _storage(chance: random.Random, who: list[str]) -> list[Fault]:
+    """What befalls what is stored, and whoever stores it."""
+    found: list[Fault] = []
+    if chance.random() < 0.4:
+        found.append(Fault(chance.choice(BESIDE), chance.randint(1, 45)))
+    if chance.random() < 0.12:
+        found.append(Fault("delayed", chance.randint(0, 8), "", chance.randint(2, 30) * TENTH))
+    if chance.random() < 0.12:
+        found.append(Fault("truncated", chance.randint(0, 8)))
+    topics = ["model", "model", "state", *(f"from.{name}" for name in who)]
+    for _ in range(chance.choice([0, 0, 0, 1, 1, 2])):
+        at, count = chance.randint(1, 500) * SECOND // 100, chance.randint(1, 60)
+        found.append(Fault("tail", at, chance.choice(topics), count))
+    if chance.random() < 0.12:
+        found.append(
+            Fault("full", chance.randint(1, 40) * TENTH, "", chance.randint(2, 40) * TENTH)
+        )
+    if chance.random() < 0.15:
+        found.append(Fault("reopened", chance.randint(1, 4)))
+    return found
+
+
 def _lags(chance: random.Random, who: list[str], script: list[Fault]) -> list[Fault]:
     lags = {
         f"from.{name}": chance.choice([SECOND // 20, SECOND // 2, 2 * SECOND])
@@ -232,6 +299,11 @@ def faults_of(script: tuple[Fault, ...]) -> Faults:
         lies=places("lie"),
         slow={f.at: f.lasts for f in script if f.kind == "slow-master"},
         late={f.at: f.lasts for f in script if f.kind == "late"},
+        delayed={f.at: f.lasts for f in script if f.kind == "delayed"},
+        truncated=places("truncated"),
+        brokers=tuple(
+            BrokerFault(f.at, f.kind, f.who, f.lasts) for f in script if f.kind in BROKER_KINDS
+        ),
         workers=tuple(
             WorkerFault(f.at, f.who, f.kind, f.lasts) for f in script if f.kind in WORKER_KINDS
         ),
@@ -242,9 +314,11 @@ def faults_of(script: tuple[Fault, ...]) -> Faults:
 
 
 @functools.cache
-def settings_of(strategy: str, versions: int) -> dict[str, Any]:
+def settings_of(strategy: str, versions: int, keep: int = 0) -> dict[str, Any]:
     """The settings in force, as a tree."""
-    common = {"stop.versions": versions, "workers.heartbeat": 0.7}
+    common: dict[str, Any] = {"stop.versions": versions, "workers.heartbeat": 0.7}
+    if keep:
+        common |= {"retention.keep": f"last:{keep}", "retention.snapshots": max(1, keep // 2)}
     common |= {"workers.lost": LOST, "workers.longest": LONGEST}
     return to_tree(resolve(strategy, [common, SHORT.get(strategy, {})]))
 
@@ -252,9 +326,10 @@ def settings_of(strategy: str, versions: int) -> dict[str, Any]:
 def setup_of(schedule: Schedule) -> Setup:
     """Who takes part in it."""
     who = [f"worker-{i + 1}" for i in range(len(schedule.speeds))]
+    numbers, chunks = itertools.count(1), CHUNKS if schedule.keep else 1
     run = RunOpened(
         run=RUN,
-        settings=settings_of(schedule.strategy, schedule.versions),
+        settings=settings_of(schedule.strategy, schedule.versions, schedule.keep),
         seed=schedule.seed,
         expect=1,
         opened="",
@@ -263,10 +338,13 @@ def setup_of(schedule: Schedule) -> Setup:
     )
     return Setup(
         run,
-        lambda _log: ReferenceHands(schedule.seed),
-        lambda log, name: ReferenceBench(log, name, schedule.seed * 10 + int(name[-1])),
+        lambda log: ReferenceHands(schedule.seed, Shelf(log, chunks, numbers)),
+        lambda log, name: ReferenceBench(
+            name, schedule.seed * 10 + int(name[-1]), Shelf(log, chunks, numbers)
+        ),
         dict(zip(who, schedule.speeds, strict=True)),
         dict(zip(who, schedule.joins, strict=True)),
+        schedule.trims,
     )
 
 
@@ -286,17 +364,29 @@ def run(
     )
     look(driver)
     driver.run(steps=EVENTS)
+    for fault in schedule.script:
+        if fault.kind == "reopened" and driver.finished:
+            driver.go_on(_more(schedule, fault.at))
+            driver.run_on(steps=EVENTS)
     driver.read_ledger()
     state = driver.watch.state
     if not driver.finished:
         version = state.newest.version if state.newest else -1
         at = driver.queue.now / SECOND
         raise Defect(f"the run came to nothing: version {version} at {at:.1f} s")
-    if not state.scored:
+    nothing_left = state.stopped is not None and state.stopped.code == NOTHING_LEFT
+    if not state.scored and not nothing_left:
         raise Defect("a master came to an end that is not in the ledger")
     _agree(driver)
     _refold(driver)
     return driver
+
+
+def _more(schedule: Schedule, versions: int) -> RunReopened:
+    """The same run, by so many versions longer."""
+    last = schedule.versions + versions
+    settings = settings_of(schedule.strategy, last, schedule.keep)
+    return RunReopened(settings, Reason("asked", {"versions": last}))
 
 
 def _agree(driver: Driver) -> None:

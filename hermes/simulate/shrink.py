@@ -42,6 +42,7 @@ def candidates(schedule: Schedule) -> Iterator[Schedule]:
     yield from _fewer_versions(schedule)
     yield from _plainer_workers(schedule)
     yield from _plainer_faults(schedule)
+    yield from _plainer_storage(schedule)
 
 
 def size(schedule: Schedule) -> tuple[int, ...]:
@@ -50,6 +51,7 @@ def size(schedule: Schedule) -> tuple[int, ...]:
         len(schedule.script),
         len(schedule.speeds),
         schedule.versions,
+        bool(schedule.keep) + (not schedule.trims),
         sum(speed != 1.0 for speed in schedule.speeds) + sum(at > 0 for at in schedule.joins),
         sum(fault.at + fault.lasts for fault in schedule.script),
     )
@@ -102,6 +104,14 @@ def _plainer_workers(schedule: Schedule) -> Iterator[Schedule]:
         if at:
             joins = (*schedule.joins[:index], 0, *schedule.joins[index + 1 :])
             yield schedule._replace(joins=joins)
+
+
+def _plainer_storage(schedule: Schedule) -> Iterator[Schedule]:
+    """Where nothing is let go of, or where the broker can trim."""
+    if schedule.keep:
+        yield schedule._replace(keep=0, trims=True)
+    if not schedule.trims:
+        yield schedule._replace(trims=True)
 
 
 def _plainer_faults(schedule: Schedule) -> Iterator[Schedule]:

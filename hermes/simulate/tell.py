@@ -41,7 +41,9 @@ def heading(schedule: Schedule) -> str:
     for index, (speed, at) in enumerate(zip(schedule.speeds, schedule.joins, strict=True)):
         late = f", from {seconds(at)} on" if at else ""
         who.append(f"worker-{index + 1} (speed {speed:g}{late})")
-    return f"{schedule.strategy} up to version {schedule.versions}: {', '.join(who)}"
+    kept = f", the last {schedule.keep} versions kept" if schedule.keep else ""
+    kept += "" if schedule.trims else ", topics rotated"
+    return f"{schedule.strategy} up to version {schedule.versions}{kept}: {', '.join(who)}"
 
 
 def script(schedule: Schedule) -> list[str]:
@@ -58,6 +60,10 @@ def fault_line(fault: Fault) -> str:
     """One fault: when or at which append, message, ..., and what."""
     counts, text = KINDS[fault.kind]
     lasts = f" {seconds(fault.lasts)}" if fault.lasts else ""
+    if fault.kind == "tail":
+        return f"at {seconds(fault.at)}: {text} {fault.who} ({fault.lasts})"
+    if counts == "end":
+        return f"in the end: {text} ({fault.at})"
     if counts == "topic":
         return f"topic {fault.who}: {text}{lasts}"
     if counts != "time":

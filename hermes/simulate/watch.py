@@ -90,6 +90,14 @@ class Watch:
         if steps is not None:
             self._steps[who] = max(steps, self._steps.get(who, -1))
 
+    def lost(self, worker: str) -> None:
+        """The broker has lost what arrived last from this worker: nobody need have heard it."""
+        for known in (self._heard, self._got_on):
+            for who in [who for who in known if who[0] == worker]:
+                del known[who]
+        if worker in self._stuck:
+            self._stuck[worker] = -2
+
     def awake(self, nonce: str, since: int) -> None:
         """This master has started, or is up again after it was away for long."""
         self._began[nonce] = max(since, self._began.get(nonce, 0))

@@ -37,6 +37,7 @@ from hermes.machine.events import (
     Train,
     UpdateStored,
     VersionLoaded,
+    VersionMissing,
 )
 from hermes.machine.missing import steps_in
 from hermes.machine.worker import WorkerState
@@ -254,9 +255,13 @@ class SimulatedWorker:
         del action
 
     def _load(self, action: LoadVersion) -> None:
-        base = self.bench.load(action.version)
-        delay = action.version.payload.length * self.driver.costs.byte
-        self._on_disk(delay, lambda: self.deliver(VersionLoaded(base)))
+        version = action.version
+        base = self.bench.load(version)
+        delay = version.payload.length * self.driver.costs.byte
+        loaded: Event = VersionMissing(version.version, version.payload.id)
+        if base is not None:
+            loaded = VersionLoaded(base)
+        self._on_disk(delay, lambda: self.deliver(loaded))
 
     def _train(self, action: Train) -> None:
         done = self.bench.train(action)
@@ -277,8 +282,15 @@ class SimulatedWorker:
 
     def _store(self, action: StoreUpdate) -> None:
         del action
+        driver = self.driver
+        which, faults = driver.stored, driver.faults
+        driver.stored += 1
         payload = self.bench.store()
-        delay = payload.length * self.driver.costs.byte
+        delay = payload.length * driver.costs.byte + faults.delayed.get(which, 0)
+        driver.fired.update(["delayed"] * (which in faults.delayed))
+        if which in faults.truncated:
+            driver.fired["truncated"] += 1
+            driver.log.garble(self._topic(payload.generation), payload.last)
         self._on_disk(delay, lambda: self.deliver(UpdateStored(payload)))
 
     def _move(self, action: MoveTopic) -> None:

@@ -104,7 +104,7 @@ class BrokerLog:
         self._settings = settings
         self._first = first
         self._greeting: Greeting | None = None
-        self._budget = Budget(settings.in_flight)
+        self._budget = Budget(settings.in_flight, settings.outage + settings.request_timeout)
         self._readers: weakref.WeakSet[PlaceReader] = weakref.WeakSet()
         self._topics = Topics(broker, library.admin, patience)
 

@@ -232,6 +232,10 @@ class FiledLog:
         """For each topic the offset after its last record. Raises `NoSuchTopic`."""
         return {name: self.places(name).end for name in topics}
 
+    def starts(self, topics: Iterable[str]) -> dict[str, int]:
+        """For each topic the offset of its first record. Raises `NoSuchTopic`."""
+        return {name: self.places(name).start for name in topics}
+
     def places(self, topic: str) -> _Places:
         """For the readers. Raises `NoSuchTopic`."""
         if topic not in self._topics:

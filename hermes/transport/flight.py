@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hermes.errors import BrokerUnreachable
 from hermes.transport.settings import BATCH, FRAMING, MAX_RECORD
 
 SPAN = 0.5
@@ -20,8 +21,9 @@ TELLING = 256 << 10
 class Budget:
     """Bytes in flight, bounded. Thread-safe."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, patience: float = 600.0) -> None:
+        """`patience`: seconds in which at least some bytes arrive, or fail."""
+        self._limit, self._patience = limit, patience
         self._used = 0
         self._held = False
         self._ended = False
@@ -29,9 +31,14 @@ class Budget:
 
     def take(self, size: int) -> bool:
         """Wait until `size` bytes fit, or nothing else is under way; then count them. False, and
-        nothing counted, once it was ended."""
+        nothing counted, once it was ended. Raises `BrokerUnreachable` if none arrive for long."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or (not self._held and self._fits(size)))
+            while not (self._ended or (not self._held and self._fits(size))):
+                if not self._changed.wait(self._patience):
+                    raise BrokerUnreachable(
+                        f"an append of {size} bytes waits for room: the broker has acknowledged "
+                        f"none of {self._used} under way for {self._patience:g} s"
+                    )
             if not self._ended:
                 self._used += size
             return not self._ended
@@ -130,7 +137,8 @@ class LinkPace:
         if size < TELLING:
             return
         self._record = size / count + FRAMING
-        grown = max(self._told, 2 * size) if 2 * size >= asked else self._told
+        twice = int(2 * count * self._record)
+        grown = max(self._told, twice) if 2 * size >= asked else self._told
         carried = SPAN * size / max(seconds, 1e-6)
         self._bytes = self._told = max(1, int(min(self._most, grown, carried)))
 

@@ -92,9 +92,10 @@ def greet(address: Address, timeout: float = 2.0) -> Greeting:
         except TimeoutError:
             pass
         except OSError as error:
-            raise _unusable(
-                address, f"it hangs up on us ({_cause(error)}); perhaps it expects TLS"
-            ) from None
+            what = f"it hangs up on us ({_cause(error)}); perhaps it expects TLS"
+            trouble = _unusable(address, what)
+            trouble.retriable = True  # so does a forwarded port (ssh, Docker) of one that starts
+            raise trouble from None
     if _speaks_http(address, time.monotonic() + timeout / 2):
         raise _unusable(address, _HTTP)
     raise BrokerUnreachable(

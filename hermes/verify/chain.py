@@ -48,6 +48,8 @@ class Chain:
         """Of those."""
         self._sane = True
         self._break: Finding | None = None
+        self._unfit = False
+        """Whether a record that was to count did not fit: then those after it miss it."""
 
     def take(self, raw: Record) -> LedgerRecord | None:
         """The next record of the topic, if it counts; `state` is the fold up to and with it."""
@@ -86,13 +88,15 @@ class Chain:
             what, says = _defect(void.defect)[0], "it is the next of the master in force"
             follows = f"it cannot follow from what is before it: {_defect(void.defect)[2]}"
             self.found.append(Finding("fold", raw.offset, what, says, follows))
+            self._unfit = True
             return
         try:
             record = decode(raw.value)
         except DecodeError:
             self._other_protocol(raw)
             return
-        if isinstance(record, LedgerRecord) and self._break is None and astray(before, record):
+        known = self._break is not None or self._unfit
+        if isinstance(record, LedgerRecord) and not known and astray(before, record):
             self._break = _break(raw, record, before, void.why)
 
     def _other_protocol(self, raw: Record) -> None:

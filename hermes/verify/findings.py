@@ -9,7 +9,8 @@ class Finding(NamedTuple):
     """One thing that does not follow."""
 
     kind: str
-    """"chain", "fold", "story", "decision", "version", "update", "state", "account" or "file"."""
+    """"chain", "fold", "story", "decision", "version", "update", "state", "scores", "account" or
+    "file"."""
     offset: int
     """Of the record in the ledger; NOWHERE: it is no record's."""
     entry: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from hermes.errors import DigestMismatch, NoSuchTopic, PeerError
+from hermes.errors import BrokerUnreachable, DigestMismatch, NoSuchTopic, PeerError
 from hermes.perform.remake import GONE
 from hermes.perform.store import Store
 from hermes.transport import names
@@ -85,7 +85,9 @@ class Payloads:
             return
         try:
             self._ends |= self._log.ends([topic])
-        except NoSuchTopic:
+        except (NoSuchTopic, BrokerUnreachable):
+            if topic in self._log.topics(topic):
+                raise  # else: it went, maybe while it was asked for
             raise PeerError("the topic is gone", where=topic) from None
         if self._ends[topic] <= payload.last:
             raise PeerError(f"the topic ends at offset {self._ends[topic]}", where=topic)

@@ -17,6 +17,7 @@ from hermes.messages import (
     Forked,
     Republished,
     Rewound,
+    RunScored,
     StateReset,
     StateSaved,
     TailLost,
@@ -24,9 +25,11 @@ from hermes.messages import (
     Update,
     UpdateRejected,
     UpdateTaken,
+    VersionEvaluated,
     VersionPublished,
 )
 from hermes.values import Birth, Payload, Position
+from hermes.verify.scores import Recorded
 
 Key: TypeAlias = tuple[int, str]
 """A version: its number and digest."""
@@ -94,6 +97,8 @@ class Plan:
         self.returned: set[Key] = set()
         """Versions that the run went back to."""
         self.snapshots: dict[Key, Payload] = {}
+        self.scores: dict[Key, list[Recorded]] = {}
+        """What was measured of a version."""
         self.floors: dict[str, Position] = {}
         """What lies before may be gone, by topic."""
         self.tails: set[str] = set()
@@ -131,6 +136,14 @@ class Plan:
             self._rewound(entry)
         elif isinstance(entry, Trimmed):
             self.trim(entry)
+        elif isinstance(entry, VersionEvaluated):
+            what = (offset, f"version {entry.version} evaluated")
+            self._scored(entry.version, what, "validation", entry.loss, entry.accuracy)
+        elif isinstance(entry, RunScored):
+            at, what = entry.version, (offset, f"final scores of version {entry.version}")
+            losses = (entry.validation_loss, entry.test_loss)
+            self._scored(at, what, "validation", losses[0], entry.validation_accuracy)
+            self._scored(at, what, "test", losses[1], entry.test_accuracy)
         elif isinstance(entry, TailLost):
             self.tails.add(entry.topic)
 
@@ -155,6 +168,17 @@ class Plan:
         self.steps.append(Publish(offset, entry, updates))
         self.lies[entry.payload.digest] = entry.payload
         self._keys[entry.version] = key_of(entry)
+
+    def _scored(
+        self,
+        version: int,
+        what: tuple[int, str],
+        split: str,
+        loss: float | None,
+        accuracy: float | None,
+    ) -> None:
+        recorded = Recorded(*what, split, loss, accuracy, has_accuracy=True)
+        self.scores.setdefault(self._keys.get(version, (version, "")), []).append(recorded)
 
     def _taken(self, part: Contribution) -> Named:
         return self._waiting.pop((part.worker, part.birth))  # else the fold had not let it pass

@@ -19,6 +19,7 @@ from hermes.verify.decisions import Decisions
 from hermes.verify.findings import NOWHERE, Finding, in_order
 from hermes.verify.payloads import DAMAGED, LOST, Absent, Payloads
 from hermes.verify.plan import Plan, Publish
+from hermes.verify.scores import Judge
 from hermes.verify.versions import Looked, Walk
 
 SILENCE = 60
@@ -65,6 +66,8 @@ class Report(NamedTuple):
     """As they are at the end: without those that were lost and done again."""
     states: list[str]
     norms: int
+    scores: int
+    """Losses and metrics that were measured again."""
     bytes: int
     """Of tensors, read and found to have their digest."""
     updates: Updates
@@ -75,9 +78,16 @@ class Report(NamedTuple):
     """The first record first."""
 
 
-def verify(source: Source, told: Told = lambda _what, _done, _total: None) -> Report:
-    """Look at all of it. Raises `RunError` for what is no ledger, or one that a newer program
-    wrote; `BrokerError`; `CheckFailed` where the ledger's beginning is gone."""
+def verify(
+    source: Source,
+    told: Told = lambda _what, _done, _total: None,
+    judge: Callable[[MasterState], Judge] | None = None,
+) -> Report:
+    """Look at all of it; `judge` gives whoever measures scores again.
+
+    Raises `RunError` for what is no ledger, or one that a newer program wrote; `BrokerError`;
+    `CheckFailed` where the ledger's beginning is gone; what `judge` raises.
+    """
     chain, decisions, plan, updates, blocks = Chain(), Decisions(), Plan(), Updates(), Blocks()
     for raw in _first_to_last(source):
         record = chain.take(raw)
@@ -89,13 +99,15 @@ def verify(source: Source, told: Told = lambda _what, _done, _total: None) -> Re
     found = chain.end()
     _refuse_unreadable(source, chain, found)
     payloads = Payloads(source.tensors, source.run, plan.floors, _later(source, chain, plan))
-    walk = Walk(plan, payloads, lambda number: told("versions", number, plan.versions))
+    scoring = judge(chain.state) if judge is not None else None
+    walk = Walk(plan, payloads, lambda number: told("versions", number, plan.versions), scoring)
     try:
         walk.go()
         found += _undecided(updates, payloads)
     finally:
         payloads.close()
-    found += [*decisions.found, *walk.found, *_books(chain.state, updates, blocks)]
+    found += [*decisions.found, *walk.found, *walk.measured.found]
+    found += _books(chain.state, updates, blocks)
     found += _fork(plan)
     return Report(
         source,
@@ -109,6 +121,7 @@ def verify(source: Source, told: Told = lambda _what, _done, _total: None) -> Re
         _published(plan),
         walk.states,
         walk.norms,
+        walk.measured.count,
         payloads.bytes,
         updates,
         blocks,
@@ -172,7 +185,7 @@ def _first_to_last(source: Source) -> Iterator[Record]:
 def _refuse_unreadable(source: Source, chain: Chain, found: list[Finding]) -> None:
     """Raise `RunError` where there is nothing that could be verified."""
     where, voids = f"run {source.run}", chain.voids
-    if chain.newer and (not chain.records or voids):
+    if chain.newer and not found:
         first = next(void.offset for void in voids if "another protocol" in void.why)
         raise RunError(
             f"from offset {first} on the ledger is written in protocol {chain.protocol}; this "

@@ -19,10 +19,12 @@ from hermes.perform.merging import Sources, packed
 from hermes.perform.remake import Remade, Start, remake
 from hermes.policy import norm
 from hermes.policy.aggregate import check_form
+from hermes.report.why.recompute import as_float
 from hermes.values import Birth, Payload, Tensors
 from hermes.verify.findings import Finding
 from hermes.verify.payloads import DAMAGED, LOST, NO_BROKER, RETENTION, Absent, Payloads
 from hermes.verify.plan import Back, Key, Named, Plan, Publish, Reset, Save, key_of
+from hermes.verify.scores import Judge, Measured, Recorded
 
 FIRST = "first"
 """It was not made of updates: the job's first weights, or another run's version."""
@@ -81,8 +83,16 @@ class Held(NamedTuple):
 class Walk:
     """Goes through the versions in order."""
 
-    def __init__(self, plan: Plan, payloads: Payloads, told: Callable[[int], None]) -> None:
-        """`told`: called with each version's number once it was looked at."""
+    def __init__(
+        self,
+        plan: Plan,
+        payloads: Payloads,
+        told: Callable[[int], None],
+        judge: Judge | None = None,
+    ) -> None:
+        """`told`: called with each version's number once it was looked at; `judge` measures scores
+        again, where that is asked for."""
+        self.measured = Measured(judge)
         self.looked: list[Looked] = []
         self.states: list[str] = []
         """Outcomes of the snapshots of what the master held: "recomputed", "checked" or why not."""
@@ -117,10 +127,24 @@ class Walk:
         self.looked.append(Looked(number, step.offset, formed, stored, lacks))
         if formed and stored:
             self._held = None
+        self._measure(step)
         self._before = step.version
         held = self._held
         if held is not None and held.moments is not None and step.key in self._plan.returned:
             self._stash[step.key] = held.moments
+
+    def _measure(self, step: Publish) -> None:
+        if self._held is not None and self._held.key == step.key:
+            for recorded in self._plan.scores.get(step.key, ()):
+                self.measured.compare(recorded, self._held.model, step.key[1])
+
+    def _losses(self, step: Publish, name: str, model: Tensors, digest: str) -> None:
+        """A loss that a merge was weighed by."""
+        facts = step.version.reason.facts
+        if name in facts and self.measured.wanted:
+            what = f"version {step.version.version}, {name}"
+            recorded = Recorded(step.offset, what, "validation", as_float(facts[name]))
+            self.measured.compare(recorded, model, digest)
 
     def _formed(self, step: Publish) -> tuple[str, str]:
         """Form it, and hold it; else ("why not", what is missing)."""
@@ -183,6 +207,8 @@ class Walk:
             if recorded:
                 found = norm.distance(local, against, self._plan.buffers)
                 self._norm(step, named[part.update.birth], recorded, found)
+            self._losses(step, "loss_global", start.model, start.digest)
+            self._losses(step, "loss_worker", local, part.update.payload.digest)
 
         recipe = Recipe(step.version, self._plan.parts(step))
         sources = Sources(update, base, weigh)

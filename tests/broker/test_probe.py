@@ -111,7 +111,7 @@ def test_what_is_not_kafka(answer: bytes, words: str) -> None:
         error = complaint(broker)
     assert "not a Kafka broker" in error.what
     assert words in error.what
-    assert not error.retriable
+    assert error.retriable == (not answer)  # a forwarded port hangs up while its broker starts
 
 
 def test_a_web_server_that_waits_for_a_line() -> None:

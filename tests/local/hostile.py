@@ -137,9 +137,14 @@ class Hostile:
         while True:
             update = make()
             self.say(self.round(update))
-            rejected = self.entry(UpdateRejected, lambda entry: entry.birth == update.birth)
-            if rejected.reason.code != "too-stale":
-                return rejected.reason
+            reason = self.rejected(update.birth)
+            if reason.code != "too-stale":
+                return reason
+
+    def rejected(self, birth: Birth) -> Reason:
+        """Why this update was rejected, once it is."""
+        reason: Reason = self.entry(UpdateRejected, lambda entry: entry.birth == birth).reason
+        return reason
 
     def bye(self) -> None:
         """Leave."""

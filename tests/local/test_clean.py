@@ -42,6 +42,7 @@ MADE = (
     "result.json",
     "run.json",
     "work/outbox/names/worker-1-0123456789abcdef.lock",
+    "work/outbox/workers/r/worker-1/journal.jsonl",
     "work/outbox/workers/r/worker-1/lock",
     "work/outbox/workers/r/worker-1/outbox.msgpack",
 )

@@ -8,19 +8,34 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import hermes
+from benchmarks import kills as long_runs
 from hermes import nn
 from hermes.chance import generator
 from hermes.machine.audit import Audit
-from hermes.messages import BlocksGranted, ShardResized
+from hermes.messages import (
+    BlocksGranted,
+    Entry,
+    Republished,
+    Rewound,
+    Rotated,
+    ShardResized,
+    StateReset,
+    StateSaved,
+    TailLost,
+    Trimmed,
+    UpdateRejected,
+)
 from hermes.policy.presets import resolve
-from hermes.simulate.driver import Driver
-from hermes.simulate.faults import AppendFault, Faults, records_of
+from hermes.simulate import kills
+from hermes.simulate.driver import MILLI, Driver
+from hermes.simulate.faults import KILLS, AppendFault, BrokerFault, Faults, MasterFault, records_of
 from hermes.simulate.local import LocalRun
 
 SPEEDS = {"worker-1": 1.0, "worker-2": 1.0, "worker-3": 0.5}
@@ -88,37 +103,135 @@ def appends(strategy: str) -> int:
 
 
 PLACES = 4
+"""Of a run that each kind of fault strikes in turn (`./scripts/benchmark kills`: all of them)."""
 
 
-@pytest.mark.parametrize("place", range(PLACES))
 @pytest.mark.parametrize("fault", AppendFault, ids=lambda fault: fault.value)
 @pytest.mark.parametrize("strategy", SETTINGS)
-def test_a_fault_at_any_append_changes_no_bit(
-    strategy: str, fault: AppendFault, place: int
-) -> None:
-    """The master killed before or after it, the record or its acknowledgement lost: one digest."""
-    index = 1 + place * (appends(strategy) - 2) // (PLACES - 1)
-    disturbed = run(strategy, Faults(appends={index: fault}))
-    assert disturbed.fired == {fault.value: 1}
-    assert disturbed.masters == 1 + fault.value.startswith("killed")
-    assert digest(disturbed) == digest(undisturbed(strategy))
+def test_a_fault_at_any_append_changes_no_bit(strategy: str, fault: AppendFault) -> None:
+    """The master killed at any step of a commit, the record or its acknowledgement lost: one
+    outcome."""
+    calm = undisturbed(strategy)
+    found = kills.places(calm).get(fault, list(range(calm.log.count)))
+    for index in sorted(
+        {found[place * (len(found) - 1) // (PLACES - 1)] for place in range(PLACES)}
+    ):
+        disturbed = run(strategy, Faults(appends={index: fault}))
+        assert disturbed.fired == {fault.value: 1}
+        assert disturbed.masters == 1 + (fault in KILLS)
+        assert kills.outcome(disturbed) == kills.outcome(calm)
+
+
+LONG = ("bsp, rotating", "hermes-paper", "fedavgm")
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_kills_everywhere_in_a_long_run_change_no_bit(name: str) -> None:
+    """More than a hundred kills of all kinds, among them of masters that have just started, while
+    what nobody needs is let go of."""
+    case = long_runs.CASES[name]
+    calm = long_runs.calm(case)
+    assert calm.records >= 300
+    driver = long_runs.run(case, calm.everywhere)
+    assert set(driver.fired) == {fault.value for fault in KILLS}
+    assert driver.fired.total() > 100
+    assert kills.outcome(driver) == calm.outcome
+    entries = entries_of(driver)
+    assert len(entries[Trimmed]) > (2 if not case.trims else 10)
+    assert bool(entries[Rotated]) == (not case.trims)
+    assert bool(entries[StateSaved]) == (case.strategy == "fedavgm")
 
 
 @pytest.mark.parametrize("strategy", SETTINGS)
 def test_many_faults_in_one_run_change_no_bit(strategy: str) -> None:
-    """One after another, masters killed again as they start among them."""
+    """One after another, records and acknowledgements lost among them."""
     fates = list(AppendFault)
     script = {index: fates[index // 3 % 4] for index in range(0, appends(strategy), 3)}
     disturbed = run(strategy, Faults(appends=script))
-    assert set(disturbed.fired) == {fault.value for fault in AppendFault}
+    assert set(disturbed.fired) == {fault.value for fault in fates[:4]}
     assert disturbed.masters > 3
-    calm, found = undisturbed(strategy).master.state, disturbed.master.state
-    assert digest(disturbed) == digest(undisturbed(strategy))
-    assert found.scores == calm.scores
-    assert found.cursor == calm.cursor
-    assert {n: (m.rounds, m.samples, m.size) for n, m in found.members.items()} == {
-        n: (m.rounds, m.samples, m.size) for n, m in calm.members.items()
-    }
+    assert kills.outcome(disturbed) == kills.outcome(undisturbed(strategy))
+
+
+# --- what a broker loses ------------------------------------------------------------------------
+
+HALF = 0.5
+"""Of a run's time."""
+
+
+def entries_of(driver: Driver) -> dict[type, list[Entry]]:
+    """By kind."""
+    found: dict[type, list[Entry]] = defaultdict(list)
+    for record in driver.valid_records():
+        for entry in record.entries:
+            found[type(entry)].append(entry)
+    return found
+
+
+def struck(strategy: str, *tails: tuple[str, int], dead: bool) -> Driver:
+    """Half-way a broker loses so many records of these topics; `dead`: and no master lives just
+    then, so that the next one has nothing in memory."""
+    at = int(undisturbed(strategy).queue.now * HALF)
+    brokers = tuple(BrokerFault(at, "tail", topic, count) for topic, count in tails)
+    masters = (MasterFault(at - MILLI, "restart", 2 * MILLI),) if dead else ()
+    driver = run(strategy, Faults(brokers=brokers, masters=masters))
+    assert driver.fired["tail"] == len(tails)
+    assert driver.masters == 1 + dead
+    return driver
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["from memory", "from its updates"])
+@pytest.mark.parametrize("strategy", SETTINGS)
+def test_versions_that_a_broker_lost_are_published_again(strategy: str, *, dead: bool) -> None:
+    """The very same bytes; so the run comes to the same model."""
+    driver = struck(strategy, ("model", 1 + 2 * dead), dead=dead)
+    entries = entries_of(driver)
+    assert len(entries[Republished]) == 1 + 2 * dead
+    assert not entries[Rewound]
+    assert digest(driver) == digest(undisturbed(strategy))
+
+
+@pytest.mark.parametrize("strategy", SETTINGS)
+def test_versions_that_cannot_be_made_again_are_said_to_be_lost(strategy: str) -> None:
+    """Their updates are gone, too: the run goes back to a version that there is, says what was
+    lost, and comes to its end."""
+    gone = [("model", 2), *((f"from.{name}", 1000) for name in SPEEDS)]
+    driver = struck(strategy, *gone, dead=True)
+    (rewound,) = entries_of(driver)[Rewound]
+    assert isinstance(rewound, Rewound)
+    assert len(rewound.dropped) == 2
+    assert rewound.lost
+    assert driver.master.state.newest is not None
+    assert driver.master.state.newest.version == SETTINGS[strategy]["stop.versions"]
+
+
+def test_the_masters_own_tensors_are_formed_again() -> None:
+    """Snapshots lost, master dead: from an older one, or from version 0, and the updates since."""
+    driver = struck("fedavgm", ("state", 1), dead=True)
+    assert not entries_of(driver)[StateReset]
+    assert digest(driver) == digest(undisturbed("fedavgm"))
+
+
+def test_what_a_broker_loses_of_a_worker_is_sent_again() -> None:
+    """Messages by their numbers; an update whose tensors are gone is rejected, and said so."""
+    driver = struck("bsp", ("from.worker-1", 3), dead=False)
+    entries = entries_of(driver)
+    assert entries[TailLost]
+    assert driver.master.state.newest is not None
+    assert driver.master.state.newest.version == SETTINGS["bsp"]["stop.versions"]
+
+
+def test_an_update_cut_short_is_rejected() -> None:
+    """Its last chunk is gone: the others go on, and its worker trains again."""
+    driver = run("bsp", Faults(truncated=frozenset({5})))
+    assert driver.fired == {"truncated": 1}
+    (no,) = entries_of(driver)[UpdateRejected]
+    assert isinstance(no, UpdateRejected)
+    assert no.reason.code == "unreadable"
+    assert driver.master.state.status == "finished"
+
+
+# --- and others ---------------------------------------------------------------------------------
 
 
 def test_messages_stored_twice_change_no_bit() -> None:

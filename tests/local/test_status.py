@@ -52,6 +52,7 @@ def save(records: list[Step], run: str, pid: int = 0) -> None:
     archive = Archive(folder.ledger)
     for step in records:
         archive.add(step.raw)
+    archive.settle()
     archive.close()
     if pid:
         folder.take_note(RunNote(run, NOBODY, pid, identity(pid) or "", utc_now()))
@@ -109,6 +110,22 @@ def test_keys_of_the_json(records: list[Step], capsys: pytest.CaptureFixture[str
     assert workers["worker-4"]["first_shard"] == 314 > workers["worker-4"]["shard"]
     fast, slow = (workers[name]["samples_per_second"] for name in ("worker-1", "worker-4"))
     assert fast / slow == pytest.approx(10, rel=0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells starts of a machine apart")
+def test_a_worker_whose_process_is_gone_is_dead(
+    records: list[Step], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where its process was this machine's: of one on another machine only silence would tell."""
+    here = identity(os.getpid()) or ""
+    workers = {"worker-1": gone(), "worker-2": os.getpid()}
+    for born, expected in ((here, ["dead", "quiet"]), (f"another-{here}", ["unknown"] * 2)):
+        save(records[: len(records) // 2], "cut")
+        note = RunNote("cut", NOBODY, os.getpid(), born, utc_now(), workers)
+        RunFolder(Path(), "cut").take_note(note)
+        assert run(["status", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)["workers"]
+        assert [found[name]["health"] for name in workers] == expected
 
 
 # --- following ----------------------------------------------------------------------------------

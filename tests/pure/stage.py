@@ -109,6 +109,7 @@ class MasterStage:
         self.entries: list[Entry] = []
         self.records: list[LedgerRecord] = []
         self.offset: dict[str, int] = {}
+        self.generation: dict[str, int] = {}
         self.numbers: dict[str, int] = {}
         self.rounds: dict[str, int] = {}
         self.wake: int | None = None
@@ -160,7 +161,7 @@ class MasterStage:
         """The next place of an input topic."""
         # Place 0 is a chunk's: what an update names lies before the message that names it.
         self.offset[topic] = self.offset.get(topic, 0) + 1
-        return Position(topic, 0, self.offset[topic])
+        return Position(topic, self.generation.get(topic, 0), self.offset[topic])
 
     def hello(
         self, name: str, incarnation: str = "", later: float = 0.0, **changes: Any

@@ -27,17 +27,20 @@ from hermes.machine.events import (
     ReadToEnd,
     Score,
     ScoreLast,
+    SecureVersions,
     StopAsked,
     StopReceived,
     Ticked,
     TopicRead,
     UpdateScored,
+    VersionsSecured,
     VersionStored,
 )
 from hermes.machine.rules import PROTOCOL_RULES
 from hermes.machine.walk import outstanding
 from hermes.machine.worker import HANDLERS as WORKER_HANDLERS
 from hermes.messages import (
+    PROTOCOL,
     BlocksGranted,
     BlocksReturned,
     Bye,
@@ -262,10 +265,13 @@ def test_an_incarnation_that_never_knocked_does_not_lock_the_next_one_out() -> N
 def test_a_worker_of_another_version_is_refused() -> None:
     """[6] Of Hermes or of the protocol, with both in the facts."""
     stage = MasterStage()
-    for start, software in enumerate((Software("2", 1, "3", ""), Software("1", 2, "3", ""))):
+    ours, theirs = PROTOCOL, PROTOCOL + 1
+    others = (Software("2", ours, "3", ""), Software("1", theirs, "3", ""))
+    for start, software in enumerate(others):
         refused = one(WorkerRefused, stage.hello("w2", f"w2-{start}", software=software))
         assert refused.reason.code == "other-version"
-        protocols = {"worker_protocol": 2, "master_protocol": 1} if software.protocol == 2 else {}
+        known = {"worker_protocol": theirs, "master_protocol": ours}
+        protocols = known if software.protocol == theirs else {}
         assert refused.reason.facts == {"worker": software.hermes, "master": "1", **protocols}
 
 
@@ -530,7 +536,10 @@ def test_a_restart_asks_for_the_merge_again() -> None:
     merge = one(Merge, stage.push("w1"))
     stage.claim()
     assert stage.state.opened is not None
-    assert one(Merge, stage.put(Opened(stage.state.opened))) == merge
+    asked = stage.put(Opened(stage.state.opened))
+    assert not of(Merge, asked), "first it is seen whether the version's bytes are there"
+    newest = one(SecureVersions, asked).versions[0].version
+    assert one(Merge, stage.put(VersionsSecured((), newest))) == merge
 
 
 def test_a_merge_that_ends_after_the_stop_is_not_published() -> None:

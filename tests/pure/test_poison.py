@@ -1,4 +1,4 @@
-"""What should not have come is refused, told apart from what merely came again, and hangs nobody."""
+"""What should not have come is refused, told apart from what came twice, and hangs nobody."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def test_an_incarnation_is_one_workers() -> None:
 
 
 def test_a_fenced_incarnation_is_told_apart_from_what_it_said_before() -> None:
-    """[6] What it says anew is kept apart; what comes a second time is counted, and so are beats."""
+    """[6] What it says anew is kept apart; what comes a second time, and beats, are counted."""
     stage = MasterStage("bsp")
     stage.say("w1", stage.round("w1"))
     stage.hello("w1", "w1-2", previous="w1-1")

@@ -79,6 +79,7 @@ def test_what_assigns_nothing_is_an_error(text: str) -> None:
         ({"stop.seconds": 0}, "at least 0.001"),
         ({"workers.max": 0}, "at least 1"),
         ({"workers.lost": 2, "workers.heartbeat": 1}, "two heartbeats"),
+        ({"workers.lost": 700}, "workers.longest is 600 s, workers.lost 700 s"),
         ({"close.rule": "all"}, "close.rule=all"),
         ({"round.steps": 3}, "size.rule=iqr"),
         ({"gate.beta": 2}, "gate.beta"),

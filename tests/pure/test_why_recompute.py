@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from stage import MasterStage
 
 from hermes.machine.state import Evaluations, MasterState
-from hermes.messages import RunStopped, Software, UpdateRejected, WorkerRefused
+from hermes.messages import PROTOCOL, RunStopped, Software, UpdateRejected, WorkerRefused
 from hermes.policy.allocate import Keep, Sizing
 from hermes.report.why import recompute
 from hermes.report.why.of_run import SAY as ALL
@@ -148,7 +148,7 @@ def refusal(stage: MasterStage, *args: Any, **changes: Any) -> tuple[MasterState
     ("code", "name", "changes", "settings"),
     [
         ("other-version", "w2", {"software": Software("2", 1, "3", "")}, {}),
-        ("other-version", "w2", {"software": Software("1", 2, "3", "")}, {}),
+        ("other-version", "w2", {"software": Software("1", PROTOCOL + 1, "3", "")}, {}),
         ("too-many", "w2", {}, {"workers__max": 1}),
         ("name-taken", "w1", {"previous": "else"}, {}),
         ("bad-name", "../w1", {}, {}),

@@ -42,7 +42,7 @@ from hermes.messages import (
 )
 from hermes.policy import allocate, gate
 from hermes.policy.gate import GateState
-from hermes.report.why import recompute
+from hermes.report.why import of_log, recompute
 from hermes.report.why.decided import MASTER, Arrived, Decision, spelled
 from hermes.report.why.recompute import AGREES, DIFFERS, Check
 from hermes.values import SECOND, Birth, Reason
@@ -388,6 +388,16 @@ def _plain(kind: str, check: Callable[[MasterState, Any], Check]) -> Callable[..
     return tell
 
 
+def _of_log(note: of_log.Note) -> Callable[..., None]:
+    """For an entry about the run's own log."""
+
+    def tell(retelling: Retelling, _worker: str, entry: Any) -> None:
+        details, check = note.details(retelling.state, entry), note.check(retelling.state, entry)
+        retelling._note(MASTER, note.kind, of_log.reason_of(entry, note.kind), check, **details)
+
+    return tell
+
+
 TELL: dict[type, Callable[[Retelling, str, Any], None]] = {
     MasterStarted: _plain("master", recompute.claimed),
     RunOpened: Retelling._opened,
@@ -408,5 +418,6 @@ TELL: dict[type, Callable[[Retelling, str, Any], None]] = {
     ResendAsked: Retelling._resend,
     RunStopped: _plain("stopped", recompute.stopped),
     RunScored: Retelling._scored,
+    **{kind: _of_log(note) for kind, note in of_log.NOTES.items()},
 }
 """Entry -> how it is told; a version is told to each of its members (`Retelling._version`)."""

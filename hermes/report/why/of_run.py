@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hermes.report.why.decided import Decision
+from hermes.report.why.of_log import SAY as OF_LOG
 from hermes.report.why.phrases import Say, Setting, Told, clock, fact, listed, loss, when
 from hermes.report.why.tell import SAY as OF_WORKERS
 from hermes.report.words import count, duration
@@ -95,7 +96,7 @@ STOPS = {
     "samples": "{samples} samples are merged; stop.samples is {limit}",
     "versions": "version {version} is published; stop.versions is {limit}",
     "seconds": "{seconds} s since training started; stop.seconds is {limit}",
-    "diverged": "{rounds} rounds in a row brought nothing finite",
+    "diverged": "{rounds} rounds in a row brought nothing usable",
     "no-worker-can-train": "all {workers} workers that came cannot train the job ({worker}: {why})",
     "requested": "somebody asked for it ({by})",
     "interrupted": "its master was interrupted",
@@ -151,5 +152,6 @@ SAY: dict[str, Say] = {
     "opened": _opened,
     "data": _data,
     "training": _training,
+    **OF_LOG,
 }
 """Kind -> its sentences; a test asserts that every kind is here."""
