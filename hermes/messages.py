@@ -583,6 +583,8 @@ class MasterBeat(Message, frozen=True):
     """Of `used`, bytes by topic (short names)."""
     hourly: int = 0
     """Bytes an hour that come to the topics, as measured; 0: not yet."""
+    of: str = ""
+    """What is used: the broker's "disk" or "memory", or "storage" where it does not say."""
 
 
 AnyMessage: TypeAlias = (

@@ -137,8 +137,7 @@ def _wish(format_: str, version: str | None, to: str | None, what: str | None, f
         )
     if version is not None and format_ not in MODELS:
         raise UsageError(
-            f"{'a log' if format_ == LOG else 'curves'} {'is' if format_ == LOG else 'are'} of the "
-            f"whole run: --format {format_} takes no version",
+            f"what is asked for is of the whole run: --format {format_} takes no version",
             where="--version",
             remedy="Leave it out; or for a model: --format safetensors",
         )

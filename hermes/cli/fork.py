@@ -189,6 +189,7 @@ def _prepared(going: Going, wish: Wish) -> tuple[MasterOptions, str]:
     opened = parent.known.state.opened
     expect = wish.expect or (opened.expect if opened is not None else 1)
     check_expected(expect, made.settings)
+    made.data(expect)  # raises where it does not fit
     prepared = MasterOptions(
         run=child.run,
         source=parent.known.source,

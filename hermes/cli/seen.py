@@ -86,7 +86,11 @@ def _told(
 
     if beat is None:
         return None, None, {}
-    return Used(beat.used, beat.limit), Quarantined.heard(beat.aside), beat.traffic
+    return (
+        Used(beat.used, beat.limit, beat.topics, beat.hourly, beat.of),
+        Quarantined.heard(beat.aside),
+        beat.traffic,
+    )
 
 
 def _traffic_at_end(folder: RunFolder) -> Mapping[str, tuple[int, ...]]:

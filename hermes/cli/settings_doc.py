@@ -42,6 +42,7 @@ ABOUT = {
     "optimizer": "what becomes of a worker's optimiser?",
     "cache": "what stays on a worker's disk?",
     "storage": "how much may the run keep at its broker?",
+    "retention": "what stays at the broker, and what goes?",
 }
 
 

@@ -94,7 +94,8 @@ def tell(seen: Seen, reading: Reading, *, json_: bool, resizes: bool = True) -> 
     facts = {
         "run": f"{view.run} ({place}){origin}",
         "state": condition(seen),
-        "storage": str(seen.storage) if seen.storage else "-",
+        "storage": seen.storage.told() if seen.storage else "-",
+        "topics": (seen.storage.by_topic() if seen.storage else "") or "-",
         "quarantined": str(seen.quarantined) if seen.quarantined else "-",
     }
     if seen.quarantined and seen.quarantined.total:

@@ -17,17 +17,45 @@ IN_MEMORY = (
 ON_DISK = "Or make room on the broker's disk: hermes runs, then hermes clean OLD-RUN"
 
 
+MOST = 8
+"""Topics that are told one by one."""
+
+
 class Used(NamedTuple):
     """Bytes that a run has at its broker, and may have (0: no limit, or not known)."""
 
     used: int
     limit: int
+    topics: Mapping[str, int] = {}
+    """By topic (short names), of `used`."""
+    hourly: int = 0
+    """Bytes an hour that come, as measured; 0: not known."""
+    of: str = ""
+    """The broker's "disk" or "memory"; "": not known."""
 
     def __str__(self) -> str:
         """`2.1 MB of 1.0 GB`."""
         from hermes.report.words import size
 
         return f"{size(self.used)} of {size(self.limit)}" if self.limit else size(self.used)
+
+    def told(self) -> str:
+        """`2.1 MB of 1.0 GB of the broker's memory (gone when it ends), 12.0 MB an hour come`."""
+        from hermes.report.words import size
+
+        text = f"{self} of the broker's {self.of}" if self.of else str(self)
+        if self.of == "memory":
+            text += " (gone when it ends)"
+        return f"{text}; {size(self.hourly)} an hour come" if self.hourly else text
+
+    def by_topic(self) -> str:
+        """`model 1.2 MB, from.worker-1 300.0 kB, ledger 20.0 kB`: the largest first."""
+        from hermes.report.words import size
+
+        largest = sorted(self.topics.items(), key=lambda item: -item[1])
+        shown = [f"{topic} {size(count)}" for topic, count in largest[:MOST] if count]
+        rest = sum(count for _, count in largest[MOST:])
+        return ", ".join(shown + ([f"others {size(rest)}"] if rest else []))
 
 
 def stopped_short(result: Mapping[str, Any]) -> RunFailed:
@@ -57,8 +85,10 @@ def used_at_end(folder: RunFolder) -> Used | None:
     """As the run's result says, where it has one."""
     try:
         storage = json.loads(folder.result.read_bytes())["storage"]
-        return Used(int(storage["used"]), int(storage["limit"] or 0))
-    except (OSError, ValueError, KeyError, TypeError):
+        topics = {str(topic): int(size) for topic, size in storage.get("topics", {}).items()}
+        limit, hourly = int(storage["limit"] or 0), int(storage.get("measured_per_hour") or 0)
+        return Used(int(storage["used"]), limit, topics, hourly, str(storage.get("of", "")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -2,12 +2,13 @@
 
 `state.check` looks at one moment; this looks at the whole: terms rise, nothing is applied twice or
 without having been pushed, every sample is counted once, every number is taken once and in order,
-what was given back is granted first, and nothing happens after the stop.
+what was given back is granted first, nothing happens after the stop, and nothing is let go of
+that somebody may still need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from hermes.errors import Defect
@@ -22,17 +23,23 @@ from hermes.messages import (
     Rewound,
     Rotated,
     RoundNoted,
+    RunOpened,
     RunReopened,
+    RunScored,
     RunStopped,
+    StateReset,
     StateSaved,
     TailLost,
     Trimmed,
     Update,
     UpdateRejected,
     UpdateTaken,
+    VersionEvaluated,
     VersionPublished,
     WorkerAdmitted,
 )
+from hermes.policy import retention
+from hermes.policy.presets import from_tree
 from hermes.values import Birth, BlockRange, Payload
 
 Key = tuple[str, Birth]
@@ -71,6 +78,12 @@ class Audit:
         self._generation: dict[str, int] = {}
         self._merged: dict[int, tuple[Key, ...]] = {}
         """What each version holds."""
+        self._payloads: dict[int, Payload] = {}
+        """Where each version lies."""
+        self._snapshots: tuple[StateSaved, ...] = ()
+        """The two newest, the newest first."""
+        self._keeps: int | None = None
+        """The newest versions that are kept; None: all."""
         self._time = 0
 
     def read(self, records: Iterable[LedgerRecord]) -> Audit:
@@ -196,6 +209,7 @@ class Audit:
             )
         self._version = entry.version
         self._versions[entry.version] = entry.payload.digest
+        self._payloads[entry.version] = entry.payload
         self._merged[entry.version] = tuple((p.worker, p.birth) for p in entry.members)
         self._lies(entry.payload)
 
@@ -208,23 +222,42 @@ class Audit:
             raise Defect("an update is merged whose base was never published", where=key[0])
         if update.payload.topic != f"from.{key[0]}":
             raise Defect("an update is merged that another worker sent", where=key[0])
+        self._lies(update.payload)
         self._samples += samples
         self.applied.add(key)
         return place
 
     def _lies(self, payload: Payload) -> None:
-        """Nothing is named that was let go of."""
+        """Nothing is named that was let go of, or lies where nothing can lie yet."""
+        if payload.generation > self._generation.get(payload.topic, 0):
+            raise Defect("a record names a generation that was never begun", where=payload.topic)
         if (payload.generation, payload.first) < self._floor.get(payload.topic, (0, 0)):
             raise Defect("a record names what was trimmed before", where=payload.topic)
 
     # --- the run as a whole ---------------------------------------------------------------------
+
+    def _opened(self, entry: RunOpened | RunReopened) -> None:
+        settings = from_tree(entry.settings).retention
+        kept = None if retention.keeps_all(settings) else retention.versions(settings)
+        # Who keeps more from now on cannot have back what was let go of before.
+        shortest = kept if self._keeps is None else min(self._keeps, kept or self._keeps)
+        self._keeps = shortest if self._floor else kept
+
+    def _evaluated(self, entry: VersionEvaluated) -> None:
+        if entry.version not in self._versions:
+            raise Defect(f"version {entry.version} is scored, and there is none")
+
+    def _final(self, entry: RunScored) -> None:
+        if entry.version != self._version or not self.stopped:
+            raise Defect(f"the last scores are those of version {entry.version}")
 
     def _run_stopped(self, _entry: RunStopped) -> None:
         if self.stopped:
             raise Defect("the run is stopped twice")
         self.stopped = True
 
-    def _reopened(self, _entry: RunReopened) -> None:
+    def _reopened(self, entry: RunReopened) -> None:
+        self._opened(entry)
         self.stopped = False
 
     def _forked(self, entry: Forked) -> None:
@@ -237,12 +270,21 @@ class Audit:
     def _saved(self, entry: StateSaved) -> None:
         if entry.version not in self._versions:
             raise Defect(f"what the master held at version {entry.version}, which never was")
+        if self._snapshots and entry.version <= self._snapshots[0].version:
+            raise Defect(f"version {entry.version} is saved after a later one")
         self._lies(entry.payload)
+        self._snapshots = (entry, *self._snapshots)[:2]
+
+    def _reset(self, entry: StateReset) -> None:
+        if entry.version != self._version:
+            raise Defect(f"what the master holds begins anew at version {entry.version}")
+        self._snapshots = ()
 
     def _republished(self, entry: Republished) -> None:
         if self._versions.get(entry.version) != entry.payload.digest:
             raise Defect(f"version {entry.version} is published again with other bytes")
         self._lies(entry.payload)
+        self._payloads[entry.version] = entry.payload
 
     def _rewound(self, entry: Rewound) -> None:
         to, dropped = entry.version.version, list(entry.dropped)
@@ -258,7 +300,8 @@ class Audit:
         self._samples -= sum(part.samples for part in entry.lost)
         self._version = to
         for version in dropped:
-            del self._versions[version]
+            del self._versions[version], self._payloads[version]
+        self._snapshots = tuple(one for one in self._snapshots if one.version <= to)
 
     def _tail_lost(self, entry: TailLost) -> None:
         self._place.pop(entry.topic, None)
@@ -269,7 +312,41 @@ class Audit:
             raise Defect("what is gone is trimmed again", where=entry.topic)
         if entry.topic in ("ledger", "data"):
             raise Defect("what is never trimmed was trimmed", where=entry.topic)
+        if entry.generation > self._generation.get(entry.topic, 0):
+            raise Defect("a generation is let go of before it was begun", where=entry.topic)
+        self._nobody_needs(entry.topic, place)
         self._floor[entry.topic] = place
+
+    def _nobody_needs(self, topic: str, place: tuple[int, int]) -> None:
+        """Of what lies before this place (protocol 13)."""
+        if self._keeps is None:
+            raise Defect("all is to be kept, and something was trimmed", where=topic)
+        generation, offset = self._place.get(topic, (0, -1))
+        is_input = topic == "lobby" or topic.startswith("from.")
+        if is_input and place > (generation, offset + 1):
+            raise Defect("what was not read yet was trimmed", where=topic)
+        for payload in self._needed():
+            if payload.topic == topic and (payload.generation, payload.first) < place:
+                raise Defect("what is still needed was trimmed", where=topic)
+
+    def _needed(self) -> Iterator[Payload]:
+        """The newest versions, and all since the older snapshot, with the updates in them; the
+        snapshots; undecided updates, and their bases."""
+        assert self._keeps is not None
+        first = self._version - self._keeps + 1
+        if self._snapshots:
+            first = min(first, self._snapshots[-1].version)
+        for version in range(max(0, first), self._version + 1):
+            if version in self._payloads:
+                yield self._payloads[version]
+                yield from (self.taken[key].payload for key in self._merged[version])
+        yield from (one.payload for one in self._snapshots)
+        for key in self._waiting:
+            update = self.taken[key]
+            if update.payload.topic == f"from.{key[0]}":
+                yield update.payload
+            if self._versions.get(update.base.version) == update.base.digest:
+                yield self._payloads[update.base.version]
 
     def _rotated(self, entry: Rotated) -> None:
         if entry.generation != self._generation.get(entry.topic, 0) + 1:
@@ -285,10 +362,14 @@ READERS: dict[type, Callable[[Audit, Any], None]] = {
     UpdateTaken: Audit._update_taken,
     UpdateRejected: Audit._update_rejected,
     VersionPublished: Audit._published,
+    RunOpened: Audit._opened,
     RunStopped: Audit._run_stopped,
+    RunScored: Audit._final,
+    VersionEvaluated: Audit._evaluated,
     RunReopened: Audit._reopened,
     Forked: Audit._forked,
     StateSaved: Audit._saved,
+    StateReset: Audit._reset,
     Republished: Audit._republished,
     Rewound: Audit._rewound,
     TailLost: Audit._tail_lost,

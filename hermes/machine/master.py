@@ -218,6 +218,10 @@ def _on_update_scored(draft: Draft, event: UpdateScored) -> None:
 
 def _on_evaluated(draft: Draft, event: EvaluationFinished) -> None:
     draft.remember(evaluating=False)
+    if event.version not in draft.state.versions:
+        newest = draft.state.newest
+        if newest is None or event.version > newest.version:
+            return  # the run went back beyond it meanwhile
     draft.add(
         VersionEvaluated(event.version, event.loss, event.accuracy, event.started, event.cost)
     )

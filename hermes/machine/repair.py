@@ -143,7 +143,8 @@ def _have_state(draft: Draft, newest: VersionPublished) -> None:
     if soft.merge is not None or soft.restoring:
         return
     if soft.state_of != newest.version:
-        first = state.snapshots[-1].version if state.snapshots else -1
+        # Before the second snapshot it is version 0 that the first one falls back on.
+        first = state.snapshots[-1].version if len(state.snapshots) > 1 else -1
         draft.remember(restoring=True)
         kept = tuple(state.versions[number] for number in sorted(state.versions))
         draft.actions.append(RestoreState(newest, state.snapshots, recipes(state, first), kept))

@@ -199,6 +199,12 @@ def _check_versions(state: MasterState) -> None:
         return
     if max(state.versions) != state.newest.version:
         raise Defect("the newest version is not the last one published")
+    if state.recipes.keys() != state.versions.keys():
+        raise Defect("what a version was made of is not kept with it")
+    if state.snapshots and not all(
+        v in state.versions for v in range(state.snapshots[-1].version, state.newest.version + 1)
+    ):
+        raise Defect("a version since the older snapshot was dropped")
     merged = sum(member.samples for member in state.members.values())
     merged += state.forked.samples if state.forked else 0
     if merged != state.newest.samples:

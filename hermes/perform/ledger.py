@@ -76,7 +76,10 @@ class Ledger:
     def fold(self, end: int | None = None) -> None:
         """Read on to the present end of the topic; or to the record before the offset `end`."""
         last = self._log.ends([self._topic])[self._topic]
-        self._fold_to(last if end is None else min(end, last))
+        if end is None:
+            self._fold_to(last)
+        else:
+            self._fold_to(min(end, last), beyond=False)
 
     def start(self, nonce: str, time: int = 0) -> None:
         """Claim the run: fold all there is, append `MasterStarted`, and again with the next term
@@ -186,7 +189,8 @@ class Ledger:
             remedy="Is the broker up, and has its disk room?",
         )
 
-    def _fold_to(self, end: int) -> None:
+    def _fold_to(self, end: int, *, beyond: bool = True) -> None:
+        """Fold at least the records before `end`; not `beyond` it, where that is not wanted."""
         if self.read_to >= end:
             return
         reader = self._log.reader()
@@ -201,7 +205,7 @@ class Ledger:
                         f"the ledger could not be read on for {SILENCE} s", where=self._topic
                     )
                 for record in records:
-                    if record.offset >= self.read_to:
+                    if record.offset >= self.read_to and (beyond or record.offset < end):
                         self._take(record)
         finally:
             reader.close()

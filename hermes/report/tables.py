@@ -109,8 +109,8 @@ def status_view(
     dead: tuple[str, ...] = (),
 ) -> RenderableType:
     """What `hermes status` shows, at most `width` letters wide; `facts` has what the ledger does
-    not say: run, state, storage, quarantined, and where to look (evidence). `lives`: whether the
-    master does; the re-sizings are those of `story`, if it is given."""
+    not say: run, state, storage, topics, quarantined, and where to look (evidence). `lives`:
+    whether the master does; the re-sizings are those of `story`, if it is given."""
     known = state.evaluations
     opened, newest = state.opened, state.newest
     lines = {
@@ -129,7 +129,7 @@ def status_view(
         lines["best"] = f"{best} (version {known.best.version})"
     if state.scored:
         lines["test"] = _scores(state.scores.get("test_loss"), state.scores.get("test_accuracy"))
-    beside = ("storage", "quarantined", "evidence")
+    beside = ("storage", "topics", "quarantined", "evidence")
     lines |= {name: facts[name] for name in beside if name in facts}
     around = (CALM if lives else BROKEN_OFF)._replace(dead=dead)
     workers = worker_lines(state, recent, state.time, around, width=width, moving=False)

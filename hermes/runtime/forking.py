@@ -26,6 +26,7 @@ from hermes.messages import DataPublished, Forked, RunOpened
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer
 from hermes.policy import presets, storage
+from hermes.policy.allocate import first_size
 from hermes.policy.idle import refuse_idle
 from hermes.policy.presets import Layer, Settings, resettled, resolve, to_tree
 from hermes.runtime.folder import RunFolder
@@ -46,11 +47,13 @@ OF_STRATEGY = ("gate", "close", "continue", "merge", "size", "round")
 """Sections of the settings that a strategy's name stands for."""
 
 FIXED = {
-    "size.first": "the data was cut into blocks for it when it was sent",
     "split": "the data was split when it was sent",
     "batch": "it is the job's, and the data was sent with it",
 }
 """What the parent's data has settled for all that are forked from it, and why."""
+
+FIRST = "size.first"
+"""Part of what the data was cut for: another strategy keeps it, too."""
 
 ASKED = "--set"
 """Where the changes come from."""
@@ -74,6 +77,22 @@ class Fork(NamedTuple):
     settings: Settings
     seed: int
     heritage: Heritage
+
+    def data(self, expect: int) -> DataPublished:
+        """The parent's data, in shards for so many workers. Raises `SettingError` where those are
+        smaller than its blocks."""
+        found = self.at.state.data
+        assert found is not None
+        size = first_size(self.settings.size, found.samples["train"], expect)
+        if size < found.block:
+            raise SettingError(
+                f"a first shard would have {size} samples, and the data was cut into blocks of "
+                f"{found.block}: of each block the others would never be trained",
+                where=f"size.first={self.settings.size.first}, {expect} workers expected",
+                remedy=f"Expect fewer workers, or --set size.first={found.block} or more; or begin "
+                "a run of its own: hermes run JOB.py",
+            )
+        return replace(found, run=found.run or self.parent.run, first_size=size)
 
 
 # --- the parent ----------------------------------------------------------------------------------
@@ -148,7 +167,7 @@ def child_settings(
     stays = {
         key: value
         for key, value in flat(parent).items()
-        if key in FIXED or key.partition(".")[0] not in (*OF_STRATEGY, "strategy")
+        if key == FIRST or key.partition(".")[0] not in (*OF_STRATEGY, "strategy")
     }
     own = Layer(job.place or "the job", job.settings(), typed=False)
     return resolve(strategy, [own, stays, Layer(ASKED, asked)])
@@ -271,7 +290,8 @@ class Inheritance:
             software=software(self._framework),
             key_proof=Signer(options.run, options.key).opening(),
         )
-        return Opened(run, forked=self._forked(), data=self._data(), trims=trims)
+        data = fork.data(options.expect)
+        return Opened(run, forked=self._forked(), data=data, trims=trims)
 
     def _forked(self) -> Forked:
         at, fork = self._fork.at, self._fork
@@ -287,14 +307,10 @@ class Inheritance:
             changes=changes(state.settings, fork.settings),
         )
 
-    def _data(self) -> DataPublished:
-        data = self._fork.at.state.data
-        assert data is not None
-        return replace(data, run=data.run or self._fork.parent.run)
-
     def storage(self, meter: Meter, steps: tuple[float, ...]) -> StorageWatch:
         """Whoever holds the run to its limit; `steps`: seconds of a step, by worker."""
-        settings, model, data = self._fork.settings, self._fork.heritage.bytes, self._data()
+        settings, model = self._fork.settings, self._fork.heritage.bytes
+        data = self._fork.data(self._options.expect)
         a_round = round_steps(settings, data.first_size, data.batch)
         rounds = [a_round * seconds for seconds in steps]
         pace = storage.pace(model, rounds, settings.gate.rule, settings.close.rule)

@@ -267,7 +267,8 @@ class Continuation:
         settings = self.settings()
         if self._known.beat is not None:
             meter.begin(self._known.beat.topics)
-        model = state.newest.payload.length if state.newest else 0
+        inherited = self._known.inherited.bytes if self._known.inherited is not None else 0
+        model = state.newest.payload.length if state.newest else inherited
         timings = [m.timings for m in state.members.values() if m.timings]
         rounds = [sum(busy for _, busy in some) / len(some) / SECOND for some in timings]
         pace = storage.pace(model, rounds or steps, settings.gate.rule, settings.close.rule)

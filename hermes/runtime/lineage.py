@@ -72,9 +72,8 @@ def refuse_parent(out: Path, run: str, log: Log | None) -> None:
     found = descendants(run, children(out, log))
     if not found:
         return
-    several = f"{len(found)} runs come" if len(found) > 1 else f"the run {found[0]} comes"
     raise RunError(
-        f"{several} from it (hermes fork) and need its data",
+        f"forked from it, and in need of its data: {', '.join(found)}",
         where=f"run {run}",
         remedy="Clean what comes from it first, in this order: "
         + ", ".join(f"hermes clean {one}" for one in (*found, run)),

@@ -211,7 +211,8 @@ class MasterProcess:
         term, nonce = authority.term, authority.nonce
         (used, limit), (topics, hourly) = self._storage.facts(), self._storage.by_topic()
         moved, aside = self._moved(), dict(self._inbox.aside)
-        return MasterBeat(term, nonce, count, used, limit, moved, aside, topics, hourly)
+        of = self._storage.of
+        return MasterBeat(term, nonce, count, used, limit, moved, aside, topics, hourly, of)
 
     def _sign(self, nonce: str) -> None:
         """`run.json` tells which master this process is."""

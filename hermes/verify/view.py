@@ -1,4 +1,4 @@
-"""How is it told what was verified? As tables for a person, and as one JSON object. Pure."""
+"""How is it told what was verified? As tables for a person, and as one JSON object."""
 
 from __future__ import annotations
 
@@ -55,6 +55,9 @@ def page(report: Report, notes: list[str]) -> RenderableType:
     }
     if report.states:
         lines["momentum"] = _states(report)
+    if report.forked:
+        first = report.versions[0].version if report.versions else "-"
+        lines["forked"] = f"from version {first} of {report.forked}: verify that run, too"
     lines["tensors"] = _tensors(report)
     lines["updates"] = _updates(report)
     lines["blocks"] = _blocks(report)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 Kind = Literal["kill", "pause", "stall", "close"]
 """SIGKILL; SIGSTOP, and SIGCONT once it has lasted; a link that carries nothing, or that resets its
@@ -24,6 +25,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Seconds of a pause, or of a link that is down."""
     after: float = 0.0
     """Seconds after the strike before it, at least ..."""
+    more: int = 0
+    """... and so many versions after it, ..."""
     version: int = 0
     """... and after this version was published, ..."""
     record: int = 0
@@ -33,13 +36,22 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 Schedule = tuple[Fault, ...]
 
 
-def draw(seed: int, kills: Mapping[str, int], pace: float) -> Schedule:
-    """So many kills of each target, in any order, at moments that are chance: 0 to twice `pace`
-    seconds after the one before."""
+def draw(
+    seed: int, kills: Mapping[str, int], pace: float, *, pauses: int = 0, cuts: int = 0
+) -> Schedule:
+    """So many kills of each target, pauses of any process but the broker's, and cuts of the link,
+    in any order, at moments that are chance: 0 to twice `pace` seconds after the one before."""
     chance = random.Random(seed)
-    targets = [target for target, count in kills.items() for _ in range(count)]
-    chance.shuffle(targets)
-    return tuple(Fault(target=one, after=chance.uniform(0, 2 * pace)) for one in targets)
+    living = sorted(target for target in kills if target != "broker")
+    faults = [Fault(target=target) for target, count in kills.items() for _ in range(count)]
+    for _ in range(pauses):
+        lasts = chance.uniform(0.5, 5)
+        faults.append(Fault(target=chance.choice(living), kind="pause", lasts=lasts))
+    for _ in range(cuts):
+        kind: Kind = chance.choice(("stall", "close"))
+        faults.append(Fault(target="link", kind=kind, lasts=chance.uniform(0.5, 3)))
+    chance.shuffle(faults)
+    return tuple(replace(one, after=round(chance.uniform(0, 2 * pace), 3)) for one in faults)
 
 
 def spread(kills: int, workers: int) -> dict[str, int]:

@@ -243,7 +243,9 @@ class Supervisor:
         self._until(lambda: not self._paused and not self._down_until, 60, "all pauses are over")
 
     def _there(self, fault: Fault) -> bool:
-        if self.watch.version < fault.version or self.watch.offset < fault.record:
+        before = self.journal.struck[-1].version if self.journal.struck else 0
+        wanted = max(fault.version, before + fault.more)
+        if self.watch.version < wanted or self.watch.offset < fault.record:
             return False
         if fault.target == "link":
             return not self._down_until

@@ -50,7 +50,11 @@ class Crew:
 
     def prepare(self) -> None:
         """What the master looks at before anything is sent."""
-        MasterProcess(self.log, self._options, self).prepare()
+        self.master().prepare()
+
+    def master(self) -> MasterProcess:
+        """Whoever is to lead the run, and tells this crew."""
+        return MasterProcess(self.log, self._options, self)
 
     def see_through(self, workers: int, *others: Callable[[], None]) -> Crew:
         """Start master and workers, and wait until all have ended. `others` take part, too, each
@@ -81,7 +85,9 @@ class Crew:
 
     def _serve(self, name: str) -> None:
         work = self._work
-        wanted = WorkerOptions("r", name, KEY, work / "outbox", work / "cache", patience=30.0)
+        wanted = WorkerOptions(
+            self.folder.run, name, KEY, work / "outbox", work / "cache", patience=30.0
+        )
         try:
             self.farewells[name] = WorkerProcess(self.log, wanted, lambda _text: None).run()
         except HermesError as error:

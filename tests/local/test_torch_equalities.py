@@ -205,6 +205,7 @@ def test_batchnorm_stays_sound_for_200_versions(tmp_path: Path, strategy: str) -
         workers=2,
         stop__versions=200,
         size__first=BATCH,
+        retention__keep="all",
         **BATCHNORM[strategy],
     )
     assert found.version == 200

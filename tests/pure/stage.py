@@ -38,6 +38,7 @@ from hermes.messages import (
     DataPublished,
     Entry,
     Envelope,
+    Forked,
     Heartbeat,
     Hello,
     LedgerRecord,
@@ -53,7 +54,7 @@ from hermes.messages import (
 )
 from hermes.policy.presets import resolve, to_tree
 from hermes.simulate.schedules import reference
-from hermes.values import SECOND, Base, Birth, BlockRange, Position, Reason
+from hermes.values import SECOND, Base, Birth, BlockRange, Payload, Position, Reason
 
 T = TypeVar("T")
 
@@ -102,8 +103,12 @@ class MasterStage:
         workers: int = 1,
         rules: Rules = PROTOCOL_RULES,
         expect: int | None = None,
+        forked: Forked | None = None,
+        held: Payload | None = None,
         **settings: Any,
     ) -> None:
+        """`forked`: where the run begins, if not at version 0; `held`: where the copy lies of what
+        its parent's master held there."""
         self.rules = rules
         self.state, self.soft, self.now = state.MasterState(), Soft(), SECOND
         self.entries: list[Entry] = []
@@ -114,9 +119,10 @@ class MasterStage:
         self.rounds: dict[str, int] = {}
         self.wake: int | None = None
         self.claim()
-        self.put(Opened(opening(strategy, expect or max(1, workers), **settings)))
+        run = opening(strategy, expect or max(1, workers), **settings)
+        self.put(Opened(run, forked=forked, data=DATA if forked else None))
         self.put(DataStored(DATA))
-        self.put(VersionStored(0, reference("model", 0)))
+        self.put(VersionStored(0, reference("model", 0), state=held))
         for number in range(workers):
             self.hello(f"w{number + 1}")
 

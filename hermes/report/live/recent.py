@@ -14,6 +14,7 @@ from hermes.messages import (
     LedgerRecord,
     MasterStarted,
     RoundNoted,
+    RunReopened,
     RunStopped,
     ShardResized,
     TrainingStarted,
@@ -150,6 +151,8 @@ class Recent:
             self.started = at
         elif isinstance(entry, RunStopped):
             self.stopped = at
+        elif isinstance(entry, RunReopened):
+            self.stopped = None
         elif isinstance(entry, VersionPublished):
             self.opened = at if self.opened is None else self.opened
             self.versions.append((entry.version, at))

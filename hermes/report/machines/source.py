@@ -177,8 +177,9 @@ def _added(call: ast.Call, function: Function) -> Iterator[tuple[str, str]]:
         if isinstance(argument, ast.Attribute) and isinstance(argument.value, ast.Name):
             kind = typing.get_type_hints(function).get(argument.value.id)
             it = typing.get_type_hints(kind).get(argument.attr) if kind else None
-            if _is_entry(it):
-                yield "entries", it.__name__
+            for one in typing.get_args(it) or (it,):
+                if _is_entry(one):
+                    yield "entries", one.__name__
 
 
 def _blocks(top: ast.AST) -> Iterator[list[ast.stmt]]:

@@ -20,7 +20,10 @@ def _version(decision: Decision, setting: Setting) -> Told:
     number = details["merged_into"]
     title = f"version {number} ({clock(decision.at, setting)})"
     if not details["members"]:
-        return Told("version", title, "The job's first weights.")
+        facts = decision.reason.facts
+        forked = f"Version {facts.get('version')} of {facts.get('parent')}, bit for bit."
+        first = forked if decision.reason.code == "forked" else "The job's first weights."
+        return Told("version", title, first)
     body = (
         f"Made of {_updates(details['members'])}: {CLOSED.get(decision.reason.code, '')} "
         f"{_weights(decision)} It added {count(details['samples'])} samples, "

@@ -25,6 +25,7 @@ from hermes.messages import (
     BlocksGranted,
     BlocksReturned,
     DataPublished,
+    Forked,
     MasterStarted,
     ResendAsked,
     RoundNoted,
@@ -218,6 +219,8 @@ def closing_of(state: MasterState) -> Closing | None:
 def published(state: MasterState, entry: VersionPublished, closings: Sequence[Closing]) -> Check:
     """A version's members, weights and counts. `closings`: the answers of the close rule since the
     version before; it was made at one of those moments."""
+    if state.newest is None and state.forked is not None:
+        return _inherited(state.forked, entry)
     if not entry.members or state.newest is None:
         number = 0 if state.newest is None else state.newest.version + 1
         return compare({"version": entry.version}, {"version": number})
@@ -240,6 +243,13 @@ def published(state: MasterState, entry: VersionPublished, closings: Sequence[Cl
     beyond = sum(_beyond(state, part.norm) is not None for part in entry.members)
     recorded, recomputed = {**recorded, "absurd norms": 0}, {**recomputed, "absurd norms": beyond}
     return compare({**recorded, **of(entry.reason)}, {**recomputed, **of(closing.reason), **losses})
+
+
+def _inherited(forked: Forked, entry: VersionPublished) -> Check:
+    """A fork begins with its parent's version: the same bytes."""
+    recorded = {"version": entry.version, "samples": entry.samples, "digest": entry.payload.digest}
+    theirs = {"version": forked.version, "samples": forked.samples, "digest": forked.digest}
+    return compare(recorded, theirs)
 
 
 def _version_facts(
