@@ -53,16 +53,23 @@ def rows(struck: Sequence[Struck]) -> list[list[object]]:
     """The distributions, a line each."""
     dead = [one for one in struck if one.fault.kind == "kill"]
     masters = [one for one in dead if one.fault.target == "master"]
-    alone = [one for one in masters if not one.again]
+    outages = [one for one in dead if one.fault.target == "broker"]
+    there = [one for one in masters if not any(_overlap(one, away) for away in outages)]
     return [
         line("a master", "the next version", [one.recovered for one in masters]),
-        line("a master, nobody else meanwhile", "the next version", [o.recovered for o in alone]),
+        line("a master, the broker there", "the next version", [one.recovered for one in there]),
         line("a master", "the next has claimed the run", [one.back for one in masters]),
         line(
             "a worker", "it is admitted again", [o.back for o in dead if "worker" in o.fault.target]
         ),
         line("the broker", "it answers", [o.back for o in dead if o.fault.target == "broker"]),
     ]
+
+
+def _overlap(death: Struck, away: Struck) -> bool:
+    """Whether the broker was away while the run had no version after this death."""
+    ends = (death.at + (death.recovered or 0.0), away.at + (away.back or 0.0))
+    return death.at <= ends[1] and away.at <= ends[0]
 
 
 def line(who: str, to: str, seconds: Sequence[float | None]) -> list[object]:

@@ -228,7 +228,8 @@ def _prepared(
         known = going_on.known_run(log, folder, BlockCache(cache, 1 << 30), key)
         if isinstance(source, JobSource):
             going_on.refuse_other_job(known, source)
-        change = going_on.changed(known.state, asked, "--set", expect)
+        ending = going_on.untold(known.state, folder)
+        change = going_on.changed(known.state, asked, "--set", expect, ending=ending)
         if not going.take_over:
             going_on.refuse_if_led(log, folder, known.state)
     options_ = _options(going, known._replace(change=change), folder, cache, key)

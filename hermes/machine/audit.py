@@ -99,6 +99,8 @@ class Audit:
             for entry in record.entries:
                 if isinstance(entry, TailLost):  # what was read before leaves no place there
                     self._place.pop(entry.topic, None)
+                elif isinstance(entry, Trimmed):  # after what this very record has read
+                    self._trimmed(entry)
             self.records += 1
         return self
 
@@ -272,7 +274,9 @@ class Audit:
             raise Defect(f"what the master held at version {entry.version}, which never was")
         if self._snapshots and entry.version <= self._snapshots[0].version:
             raise Defect(f"version {entry.version} is saved after a later one")
-        self._lies(entry.payload)
+        # Where a broker has lost all of the topic it may lie before what was let go of.
+        if entry.payload.generation > self._generation.get(entry.payload.topic, 0):
+            raise Defect("a snapshot lies in a generation that was never begun")
         self._snapshots = (entry, *self._snapshots)[:2]
 
     def _reset(self, entry: StateReset) -> None:
@@ -373,7 +377,6 @@ READERS: dict[type, Callable[[Audit, Any], None]] = {
     Republished: Audit._republished,
     Rewound: Audit._rewound,
     TailLost: Audit._tail_lost,
-    Trimmed: Audit._trimmed,
     Rotated: Audit._rotated,
 }
 """Entry -> what it must agree with."""

@@ -71,6 +71,10 @@ class WorkerState(msgspec.Struct, frozen=True):
     unsent_rounds: int = 0
     waiting_for: tuple[Birth, ...] = ()
     """Pushed, and neither merged nor rejected."""
+    pushed: Update | None = None
+    """The last update of this incarnation, whose model is still the local one while it waits."""
+    again: bool = False
+    """It is being stored once more: the master could not read it."""
     unreadable: str = ""
     """Id of the newest version's payload, where that could not be read: another is waited for."""
     generation: int = 0

@@ -52,8 +52,13 @@ def duties(draft: Draft) -> None:
 
 
 def again(draft: Draft) -> None:
-    """After a restart: what the ledger lets go of may still be there."""
-    for topic, place in sorted(draft.state.trimmed.items()):
+    """After a restart: what the ledger lets go of may still be there; but where a broker had lost
+    the whole topic, what was stored since lies there now."""
+    state = draft.state
+    needed = extents(state, draft.soft.logs) if state.newest is not None else {}
+    for topic, place in sorted(state.trimmed.items()):
+        if topic in needed and needed[topic].floor < place:
+            continue
         draft.actions.append(Trim(topic, place.generation, place.offset))
 
 

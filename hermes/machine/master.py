@@ -290,7 +290,11 @@ def _on_broker_back(draft: Draft, _event: BrokerBack) -> None:
 
 
 def _on_tail_missing(draft: Draft, event: TailMissing) -> None:
-    if event.topic in draft.state.consumed and draft.state.stopped is None:
+    written_again = event.topic == "ledger"
+    if written_again and draft.state.stopped is None:
+        draft.add(TailLost(event.topic, event.reason))
+        draft.note = "The broker had lost the end of the ledger: it was written again"
+    elif event.topic in draft.state.consumed and draft.state.stopped is None:
         draft.add(TailLost(event.topic, event.reason))
         draft.note = f"The broker has lost the end of {event.topic}: it is read from its start"
 

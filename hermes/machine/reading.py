@@ -16,6 +16,7 @@ from hermes.machine.events import (
     MoveLogs,
     SendAgain,
     SendResent,
+    StoreUpdate,
 )
 from hermes.machine.hand import Hand, drop, gone, leave
 from hermes.machine.ledger import Authority, advance
@@ -41,6 +42,9 @@ from hermes.messages import (
 from hermes.policy import gate
 from hermes.policy.presets import from_tree
 from hermes.values import Birth
+
+UNREADABLE = "unreadable"
+"""Why an update is rejected whose tensors are not there, or not what was announced."""
 
 
 def on_ledger(hand: Hand, event: LedgerSeen) -> None:
@@ -226,8 +230,22 @@ def _entry_version(hand: Hand, entry: VersionPublished) -> None:
 
 
 def _entry_rejected(hand: Hand, entry: UpdateRejected) -> None:
-    if entry.worker == hand.state.name:
-        _decided(hand, entry.birth)
+    if entry.worker != hand.state.name:
+        return
+    if _can_send_again(hand, entry):
+        hand.become(phase="pushing", again=True, waiting_for=(), moving=hand.now)
+        hand.actions += [ForgetUpdate(entry.birth), StoreUpdate()]
+        return
+    _decided(hand, entry.birth)
+
+
+def _can_send_again(hand: Hand, entry: UpdateRejected) -> bool:
+    """The broker lost the update's tensors, and we have them still: not twice, or it is not the
+    broker."""
+    state = hand.state
+    waits = state.phase == "waiting" and state.waiting_for == (entry.birth,)
+    mine = state.pushed is not None and state.pushed.birth == entry.birth
+    return entry.reason.code == UNREADABLE and waits and mine and not state.again
 
 
 def _decided(hand: Hand, birth: Birth) -> None:

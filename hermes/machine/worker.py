@@ -27,6 +27,7 @@ from hermes.machine.events import (
     Send,
     SendBeat,
     SendHello,
+    SendResent,
     StoreUpdate,
     Train,
     UpdateStored,
@@ -219,10 +220,22 @@ def _moved(hand: Hand) -> None:
     hand.become(moved=hand.state.moved + hand.now - hand.state.moving)
 
 
+def _on_stored_again(hand: Hand, event: UpdateStored) -> None:
+    """The same model, stored once more: a new update, as what it learned was rejected."""
+    state = hand.state
+    assert state.pushed is not None
+    number = state.number + 1
+    update = replace(state.pushed, birth=Birth(state.incarnation, number), payload=event.payload)
+    hand.become(number=number, pushed=update, waiting_for=(update.birth,), phase="waiting")
+    hand.actions.append(SendResent(number, update))
+
+
 def _on_stored(hand: Hand, event: UpdateStored) -> None:
     _moved(hand)
     state = hand.state
-    assert state.done is not None
+    if state.done is None:
+        _on_stored_again(hand, event)
+        return
     assert state.base is not None
     birth = Birth(state.incarnation, state.number + 1)
     update = Update(
@@ -234,7 +247,8 @@ def _on_stored(hand: Hand, event: UpdateStored) -> None:
         payload=event.payload,
     )
     _report(hand, replace(state.done, update=update))
-    hand.become(done=None, waiting_for=(*state.waiting_for, birth))
+    waiting = (*state.waiting_for, birth)
+    hand.become(done=None, waiting_for=waiting, pushed=update, again=False)
     goes_on = CONTINUE[state.settings.continue_.rule](True)
     hand.become(phase="waiting" if goes_on == "wait" else "idle")
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from hermes.broker.process import identity
 from hermes.errors import RunError, RunFailed, UsageError
 from hermes.runtime.at_once import write_at_once
 from hermes.runtime.logs import utc_now
+
+if TYPE_CHECKING:
+    from hermes.machine.state import MasterState
+
+KEPT = 8
+"""Nonces of masters that have ended, at most."""
 
 LATEST = "latest"
 """The name in `runs/` that points at the newest run."""
@@ -31,9 +39,12 @@ class RunNote(msgspec.Struct, frozen=True):
     workers: dict[str, int] = {}
     """Pids of the workers that this process started."""
     nonce: str = ""
-    """Of the master, once it has claimed the run: what tells it from one that came later."""
+    """With which the master claims the run: what tells it from one that came later."""
     own_broker: bool = False
     """Whether the broker is a child of the master's process, and ends with it."""
+    before: tuple[str, ...] = ()
+    """Nonces of masters that had ended when this one began: the last of them that came to claim the
+    run is in force until this one does."""
 
 
 def note_of(
@@ -52,6 +63,13 @@ def dead_workers(note: RunNote | None) -> tuple[str, ...]:
     if note is None or "-" not in boot or note.born.partition(" ")[0] != boot:
         return ()  # only Linux tells one start of a machine from another
     return tuple(name for name, pid in note.workers.items() if identity(pid) is None)
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What `result.json` says, as far as it tells one stop from another."""
+
+    status: str
+    version: int | None
 
 
 class RunFolder:
@@ -115,6 +133,10 @@ class RunFolder:
 
     def take_note(self, note: RunNote) -> None:
         """Write `run.json`."""
+        last = self.read_note()
+        if last is not None and identity(last.pid) != last.born:
+            nonces = (*last.before, *([last.nonce] if last.nonce else []))
+            note = replace(note, before=nonces[-KEPT:])
         self.write(self.note, msgspec.json.format(msgspec.json.encode(note), indent=2))
 
     def read_note(self) -> RunNote | None:
@@ -123,6 +145,15 @@ class RunFolder:
             return msgspec.json.decode(self.note.read_bytes(), type=RunNote)
         except (OSError, msgspec.DecodeError):
             return None
+
+    def tells_of(self, state: MasterState) -> bool:
+        """Whether `result.json` is that of the stop that this state has."""
+        try:
+            told = msgspec.json.decode(self.result.read_bytes(), type=_Told)
+        except (OSError, msgspec.DecodeError):
+            return False
+        version = state.newest.version if state.newest is not None else None
+        return (told.status, told.version) == (state.status, version)
 
     def dead_workers(self) -> tuple[str, ...]:
         """Names of the workers that `run.json` tells of, and that are known to be dead."""

@@ -278,6 +278,11 @@ class Inheritance:
             )
         return self._fork.parent.known.batch
 
+    @property
+    def model_bytes(self) -> int:
+        """Of a version."""
+        return self._fork.heritage.bytes
+
     def opened(self, *, trims: bool) -> Opened:
         """What the machine is told at first: with the first entries of the ledger."""
         options, fork = self._options, self._fork

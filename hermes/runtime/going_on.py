@@ -27,7 +27,7 @@ from hermes.perform.upload import Signer
 from hermes.policy import storage
 from hermes.policy.presets import Settings, from_tree, resettled, to_tree
 from hermes.runtime.folder import RunFolder
-from hermes.runtime.heritage import Heritage, heritage, standing_again
+from hermes.runtime.heritage import Heritage, heritage_again
 from hermes.runtime.join import runs_at
 from hermes.runtime.observe import beating, is_running, last_beat, refuse_other_key
 from hermes.runtime.storage import Meter, StorageWatch
@@ -131,10 +131,8 @@ def _inherited(log: Log, folder: RunFolder, state: MasterState) -> Heritage | No
     """What a fork has from its parent, where it ended before it had stored that."""
     if state.newest is not None or state.forked is None:
         return None
-    at = standing_again(log, state.forked)
-    parents = RunFolder(folder.runs.parent, at.run)
     momentum = stateful(state.settings.merge)
-    return heritage(log, at, parents, (at.version.version,), momentum=momentum)
+    return heritage_again(log, state.forked, folder.runs.parent, momentum=momentum)
 
 
 def _check_topics(log: Log, run: str, data: DataPublished) -> None:
@@ -185,7 +183,7 @@ def refuse_if_led(log: Log, folder: RunFolder, state: MasterState) -> None:
     note = folder.read_note()
     if note is not None and is_running(note):
         raise _led(folder.run, f"process {note.pid} on this machine")
-    if note is not None and note.nonce and note.nonce == state.authority.nonce:
+    if note is not None and state.authority.nonce in {note.nonce, *note.before} - {""}:
         return  # whoever came later would be in force
     if beating(log, [folder.run], LISTENING):
         raise _led(folder.run, "it beats in the log")
@@ -203,11 +201,27 @@ def _led(run: str, how: str) -> RunError:
 # --- with which settings? -------------------------------------------------------------------------
 
 
+def untold(state: MasterState, folder: RunFolder) -> bool:
+    """Whether the run has stopped in order, and its master died before it had written the results.
+    One that failed has said so: whoever resumes it has seen to the cause."""
+    if state.stopped is None or state.newest is None or state.status == "failed":
+        return False
+    return not state.scored or (folder.note.exists() and not folder.tells_of(state))
+
+
 def changed(
-    state: MasterState, asked: Mapping[str, Any], where: str, expect: int = 0
+    state: MasterState,
+    wanted: Mapping[str, Any],
+    where: str,
+    expect: int = 0,
+    *,
+    ending: bool = False,
 ) -> RunReopened | None:
-    """What the ledger is to say, where settings are asked for or the run had stopped; None where it
-    simply goes on. Raises `SettingError`, `RunError`."""
+    """What the ledger is to say, where other settings than before are wanted or the run had
+    stopped; None where it simply goes on (a supervisor types the same command each time), or
+    (`ending`) where all that is left is to write its results. Raises `SettingError`, `RunError`."""
+    before = state.settings
+    asked = {k: v for k, v in wanted.items() if resettled(before, {k: v}, where) != before}
     for key in asked:
         if key.partition(".")[0] not in CHANGEABLE:
             raise SettingError(
@@ -217,7 +231,7 @@ def changed(
                 f"version. Here: {', '.join(f'{section}.*' for section in CHANGEABLE)}.",
             )
     settings = resettled(state.settings, asked, where)
-    if state.stopped is None and not asked and not expect:
+    if (state.stopped is None or ending) and not asked and not expect:
         return None
     _refuse_at_once(state, settings, asked)
     facts = {key: value for key, value in asked.items() if not isinstance(value, (dict, list))}
@@ -255,6 +269,13 @@ class Continuation:
         """A first batch: all of it was seen to fit when the run began."""
         return self._known.batch
 
+    @property
+    def model_bytes(self) -> int:
+        """Of a version."""
+        known = self._known
+        inherited = known.inherited.bytes if known.inherited is not None else 0
+        return known.state.newest.payload.length if known.state.newest else inherited
+
     def opened(self, *, trims: bool) -> Opened:
         """What the machine is told at first."""
         state, change = self._known.state, self._known.change
@@ -267,11 +288,11 @@ class Continuation:
         settings = self.settings()
         if self._known.beat is not None:
             meter.begin(self._known.beat.topics)
-        inherited = self._known.inherited.bytes if self._known.inherited is not None else 0
-        model = state.newest.payload.length if state.newest else inherited
         timings = [m.timings for m in state.members.values() if m.timings]
         rounds = [sum(busy for _, busy in some) / len(some) / SECOND for some in timings]
-        pace = storage.pace(model, rounds or steps, settings.gate.rule, settings.close.rule)
+        pace = storage.pace(
+            self.model_bytes, rounds or steps, settings.gate.rule, settings.close.rule
+        )
         return StorageWatch(meter, settings.storage.max, pace, 0)
 
     def settings(self) -> Settings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -23,6 +24,7 @@ from hermes.messages import (
     Republished,
     Rewound,
     RunScored,
+    Trimmed,
     VersionEvaluated,
     VersionPublished,
 )
@@ -52,6 +54,8 @@ class Course:
         self.versions: dict[int, Published] = {}
         self.scores: dict[int, tuple[float | None, float | None]] = {}
         """Loss and accuracy on validation, where they were measured."""
+        self.floor = (0, 0)
+        """Generation and offset of its topic `model` before which retention let go of it."""
 
     def take(self, raw: Record, record: LedgerRecord, _state: MasterState) -> None:
         """One record that counts."""
@@ -69,6 +73,8 @@ class Course:
                 self.scores[entry.version] = (entry.loss, entry.accuracy)
             elif isinstance(entry, RunScored):
                 self.scores[entry.version] = (entry.validation_loss, entry.validation_accuracy)
+            elif isinstance(entry, Trimmed) and entry.topic == names.MODEL:
+                self.floor = (entry.generation, entry.before)
 
 
 class Standing(NamedTuple):
@@ -81,6 +87,8 @@ class Standing(NamedTuple):
     """Its bytes lie where they are now."""
     lies: Mapping[str, Payload]
     """Where the bytes of each version are now, by digest."""
+    let_go: bool
+    """Whether retention has let go of this one."""
 
 
 class Heritage:
@@ -121,7 +129,8 @@ def standing(log: Log, run: str, course: Course, number: int) -> Standing:
     if newest is None or newest.version != number:
         raise Defect(f"the ledger holds another version than {number} there", where=f"run {run}")
     lies = {one.payload.digest: one.payload for one in course.versions.values()}
-    return Standing(run, state, replace(newest, payload=at.payload), lies)
+    let_go = (at.payload.generation, at.payload.first) < course.floor
+    return Standing(run, state, replace(newest, payload=at.payload), lies, let_go)
 
 
 def _folded_to(log: Log, run: str, offset: int) -> MasterState:
@@ -148,6 +157,16 @@ def standing_again(log: Log, forked: Forked) -> Standing:
     return found
 
 
+def heritage_again(log: Log, forked: Forked, out: Path, *, momentum: bool) -> Heritage:
+    """What a fork begins with that had not stored it yet. Raises `RunError` where that is gone."""
+    at = standing_again(log, forked)
+    try:
+        return heritage(log, at, RunFolder(out, at.run), (), momentum=momentum)
+    except RunError as error:
+        why = error.what.partition(";")[0]
+        raise _orphaned(forked, f"there {why}", f"run {at.run}") from None
+
+
 def _orphaned(forked: Forked, why: str, where: str) -> RunError:
     return RunError(
         f"it had not stored its first version, which it has from {forked.parent}, and {why}",
@@ -166,7 +185,7 @@ def heritage(
     versions that are at the broker, for people. Raises `RunError` where one of them is gone."""
     store = Store(log, at.run)
     try:
-        model = decode_tensors(_bytes_of(log, store, at, folder, kept))
+        model = decode_tensors(_bytes_of(store, at, folder, kept))
         wanted = momentum and stateful(at.state.settings.merge)
         return Heritage(model, _moments(store, at) if wanted else {})
     finally:
@@ -200,17 +219,17 @@ def spans(numbers: Iterable[int]) -> str:
 
 
 def _bytes_of(
-    log: Log, store: Store, at: Standing, folder: RunFolder, kept: Iterable[int]
+    store: Store, at: Standing, folder: RunFolder, kept: Iterable[int]
 ) -> bytes | bytearray:
-    number, payload, kept = at.version.version, at.version.payload, list(kept)
-    why = "retention has let go of it"
-    if number in kept:
-        try:
+    number, payload = at.version.version, at.version.payload
+    try:
+        if store.reaches(payload):
             return store.get(payload)
-        except GONE as error:
-            why = error.what
-    elif not store.reaches(payload):
-        why = "its topic ends before it, or is gone: the broker has lost it"
+        why = "the broker has lost it"
+    except GONE as error:
+        why = error.what
+    if at.let_go:
+        why = "retention has let go of it"
     for path in (folder.best, folder.model):
         try:
             data = path.read_bytes()
@@ -219,8 +238,7 @@ def _bytes_of(
         if digest_of(data) == payload.digest:
             return data
     raise RunError(
-        f"version {number} cannot be had: {why}; at {log.place} there are "
-        f"{spans(n for n in kept if n != number)}",
+        f"version {number} cannot be had: {why}; its broker has {spans(set(kept) - {number})}",
         where=f"run {at.run}",
         remedy="Take one of these, or --at last. (--set retention.keep=all keeps every version of "
         "a run.)",

@@ -28,7 +28,6 @@ from hermes.runtime.places import Place, Places
 from hermes.runtime.quarantine import Quarantine, fitting
 from hermes.transport import names, tensors
 from hermes.transport.log import Log, Record
-from hermes.transport.settings import SEGMENT_CONFIG
 from hermes.values import Position
 
 LINES_AGAIN = 2000
@@ -42,9 +41,16 @@ class Inbox:
     """The topics that the master reads, and how far it has read them."""
 
     def __init__(
-        self, log: Log, options: MasterOptions, lines: MasterLines, seen: Callable[[Record], None]
+        self,
+        log: Log,
+        options: MasterOptions,
+        lines: MasterLines,
+        seen: Callable[[Record], None],
+        segments: Mapping[str, str],
     ) -> None:
-        """`seen` is told of each record, whatever it holds."""
+        """`seen` is told of each record, whatever it holds; `segments`: settings of the workers'
+        topics."""
+        self._segments = segments
         self.keeper = ChunkKeeper()
         """Chunks of updates that came by."""
         self._log, self._run, self._key = log, options.run, options.key
@@ -190,7 +196,7 @@ class Inbox:
             # Created before anyone is told of it (protocol 1).
             short = names.from_worker(message.worker)
             if not self._generations.get(short, 0):
-                self._log.create([names.physical(self._run, short)], SEGMENT_CONFIG)
+                self._log.create([names.physical(self._run, short)], self._segments)
         return HelloReceived(position, message)
 
     # --- what does not count --------------------------------------------------------------------

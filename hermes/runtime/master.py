@@ -68,7 +68,7 @@ from hermes.train import Batch
 from hermes.transport import names
 from hermes.transport.counting import CountingLog
 from hermes.transport.log import Log, Record
-from hermes.transport.settings import SEGMENT_CONFIG
+from hermes.transport.settings import segment_config
 from hermes.values import SECOND, Reason
 
 __all__ = ["READY", "Listener", "MasterOptions", "MasterProcess"]
@@ -179,10 +179,11 @@ class MasterProcess:
     def _open(self, watch: BrokerWatch, material: Beginning) -> None:
         options = self.options
         if not isinstance(material, Continuation):
-            create_topics(self.log, options.run)
+            create_topics(self.log, options.run, material.model_bytes)
         self._lines = MasterLines(self.log, options, self.listener.line)
         self._archive = Archive(options.folder.ledger)
-        self._inbox = Inbox(self.log, options, self._lines, self._meter.seen)
+        self._segments = segment_config(material.model_bytes)
+        self._inbox = Inbox(self.log, options, self._lines, self._meter.seen, self._segments)
         self._store = Store(
             self.log, options.run, keeper=self._inbox.keeper, generations=self._generations
         )
@@ -192,11 +193,11 @@ class MasterProcess:
         self._ledger = Ledger(self.log, ledger, watcher=self._took, saved=self._archive.saved)
         self._evaluator = Evaluator(self._events.put, self.clock)
         nonce = secrets.token_hex(16)
+        self._sign(nonce)
         self._ledger.start(nonce, self.clock.now())
         self._archive.settle()
         self._inbox.listen(self._generations)
         self.clock.go_on(self._ledger.state.time)
-        self._sign(nonce)
         self._decider = Decider(self._ledger)
         self._storage = material.storage(self._meter, self.steps)
         acks, facts = watch.acks, self._storage.facts
@@ -388,7 +389,7 @@ class MasterProcess:
 
     def _add_generation(self, action: AddGeneration) -> None:
         topic = names.physical(self.options.run, action.topic, action.generation)
-        self.log.create([topic], SEGMENT_CONFIG)
+        self.log.create([topic], self._segments)
         self._handle(GenerationAdded(action.topic, action.generation))
 
     def _trim(self, action: Trim) -> None:

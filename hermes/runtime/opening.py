@@ -30,7 +30,7 @@ from hermes.runtime.trying import fit_trials, fresh_trainer, model_trials, prepa
 from hermes.train import Batch, Trainer, make_trainer
 from hermes.transport import names
 from hermes.transport.log import Log
-from hermes.transport.settings import LEDGER_CONFIG, SEGMENT_CONFIG
+from hermes.transport.settings import LEDGER_CONFIG, segment_config
 from hermes.values import Tensors
 
 
@@ -75,11 +75,16 @@ class Material:
         )
         return Opened(run, trims=trims)
 
+    @property
+    def model_bytes(self) -> int:
+        """Of a version."""
+        assert self._trainer is not None
+        return sum(tensor.nbytes for tensor in self._trainer.weights().values())
+
     def storage(self, meter: Meter, steps: tuple[float, ...]) -> StorageWatch:
         """Whoever holds the run to its limit; `steps`: seconds of a step, by worker."""
         assert self._prepared is not None
-        assert self._trainer is not None
-        model = sum(tensor.nbytes for tensor in self._trainer.weights().values())
+        model = self.model_bytes
         settings, batch = self._options.settings, self._options.job.batch
         return watch_over(meter, settings, self._prepared, batch, model, steps)
 
@@ -132,12 +137,13 @@ def refuse_known_run(log: Log, run: str) -> None:
             )
 
 
-def create_topics(log: Log, run: str) -> None:
-    """The topics that every run has, kept as a run needs them. Raises `BrokerError`."""
+def create_topics(log: Log, run: str, model: int) -> None:
+    """The topics that every run has, kept as a run needs them; `model`: bytes of a version. Raises
+    `BrokerError`."""
     topics = [names.physical(run, short) for short in names.RUN_TOPICS]
     log.create([topics[0]], LEDGER_CONFIG)
     log.create([topic for topic in topics[1:] if topic.endswith(names.DATA)])
-    log.create([t for t in topics[1:] if not t.endswith(names.DATA)], SEGMENT_CONFIG)
+    log.create([t for t in topics[1:] if not t.endswith(names.DATA)], segment_config(model))
     log.check_topics(topics[:1], LEDGER_CONFIG)
     log.check_topics(topics[1:])
 

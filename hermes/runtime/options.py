@@ -56,6 +56,11 @@ class Beginning(Protocol):
         """A first batch, once all was seen to fit. Raises `JobError`."""
         ...
 
+    @property
+    def model_bytes(self) -> int:
+        """Of a version."""
+        ...
+
     def opened(self, *, trims: bool) -> Opened:
         """What the machine is told at first."""
         ...

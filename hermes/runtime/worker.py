@@ -319,6 +319,8 @@ class TakingPart:
             self._tell(f"round {body.round}: {body.verdict} ({body.reason.code})")
 
     def _send_resent(self, action: SendResent) -> None:
+        if action.update.birth.incarnation == self.incarnation:  # stored once more
+            self.outbox.keep(action.update)
         self._sending.send(action.number, Resent(action.update), self.state.authority)
 
     def _send_again(self, action: SendAgain) -> None:

@@ -73,8 +73,8 @@ class Watch:
     def said(self, worker: str, incarnation: str, number: int, body: WorkerBody) -> None:
         """A worker has given this message its number; whether it arrives is another matter."""
         self._said[incarnation, number] = body
-        if isinstance(body, Round) and body.update is not None:
-            self._pushed[worker, body.update.birth] = body.update
+        if isinstance(body, (Round, Resent)) and body.update is not None:
+            self._pushed.setdefault((worker, body.update.birth), body.update)
 
     def knocked(self, incarnation: str, previous: str) -> None:
         """A process says hello; `previous` is the incarnation whose outbox it has."""

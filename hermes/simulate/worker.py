@@ -166,6 +166,8 @@ class SimulatedWorker:
         self._keep(action.number, body)
 
     def _resent(self, action: SendResent) -> None:
+        if action.update.birth.incarnation == self.incarnation:  # stored once more
+            self.updates[action.update.birth] = action.update
         self._keep(action.number, Resent(action.update))
 
     def _keep(self, number: int, body: WorkerBody) -> None:

@@ -31,8 +31,15 @@ LEDGER_CONFIG: Mapping[str, str] = {"flush.messages": "1"}
 """On top of that for the ledger: each record is on the disk before it is acknowledged."""
 
 
-SEGMENT_CONFIG: Mapping[str, str] = {"segment.bytes": str(16 << 20)}
-"""On top of that for what is trimmed: a broker frees whole segments only."""
+SEGMENT = (1 << 20, 64 << 20)
+"""Bytes of a segment, at least (Kafka takes no less) and at most."""
+
+
+def segment_config(model: int) -> Mapping[str, str]:
+    """On top of that for what is trimmed: a broker frees whole segments only, so that one holds a
+    few versions of a model of so many bytes."""
+    least, most = SEGMENT
+    return {"segment.bytes": str(min(max(least, 4 * model), most))}
 
 
 class Connection(NamedTuple):

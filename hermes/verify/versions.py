@@ -78,6 +78,8 @@ class Held(NamedTuple):
     key: Key
     model: Tensors
     moments: Tensors | None
+    formed: bool = False
+    """Whether `moments` were formed here, not read from a snapshot."""
 
 
 class Walk:
@@ -162,7 +164,6 @@ class Walk:
         try:
             remade = self._remade(start, step, offsets)
         except _Missing as error:
-            self._held = Held(key_of(before), start.model, start.moments)
             return self._missing(error, step)
         except DigestMismatch as error:
             self._differs(step, f"its updates give {error.what.split('digest ')[-1][:12]}")
@@ -170,7 +171,7 @@ class Walk:
         except (PeerError, Defect) as error:
             self._differs(step, f"its updates give none: {error.what}")
             return DIFFERS, ""
-        self._held = Held(step.key, remade.model, remade.moments)
+        self._held = Held(step.key, remade.model, remade.moments, formed=True)
         return "", ""
 
     def _out_of_reach(self, step: Publish) -> tuple[str, str] | None:
@@ -276,14 +277,14 @@ class Walk:
 
     def _reset(self, step: Reset) -> None:
         if self._held is not None and self._held.key == step.key:
-            self._held = self._held._replace(moments={})
+            self._held = self._held._replace(moments={}, formed=True)
         else:
             self._stash[step.key] = {}
 
     def _saved(self, step: Save) -> None:
         what = f"what the master held at version {step.saved.version}"
         formed, held = "not formed", self._held
-        if held is not None and held.key == step.key and held.moments is not None:
+        if held is not None and held.key == step.key and held.formed and held.moments is not None:
             found = digest_of(packed(held.moments))
             formed = "" if found == step.saved.payload.digest else DIFFERS
             if formed:

@@ -317,19 +317,23 @@ class Supervisor:
         wanted = self.watch.version + versions
 
         def calm() -> bool:
-            up = all(actor.pid() for actor in self.actors.values()) and not self._due
-            return up and self.watch.version >= wanted
+            missing = [one for one in self.journal.struck if one.fault.kind == "kill"]
+            up = all(actor.pid() for actor in self.actors.values())
+            back = all(one.back is not None for one in missing)
+            return up and back and self.watch.version >= wanted
 
         self._until(calm, timeout, f"version {wanted}, with everybody there")
 
-    def stop(self, timeout: float = 90.0) -> None:
-        """Ask the run to stop; its processes end by themselves, with exit code 0."""
+    def stop(self, then: Schedule = (), timeout: float = 90.0) -> None:
+        """Ask the run to stop; its processes end by themselves, with exit code 0. `then`: faults
+        that strike while they do."""
         asks = self._command("stop")
         asks.arguments = ["stop", self.setting.run, "--broker", self.address]
         try:
             asks.start()
             ends = [self.master, *self.workers]
             self._until(lambda: self.watch.stopped, timeout, "the run has stopped")
+            self.go_through(then)
             self._until(lambda: all(one.ended() == 0 for one in ends), timeout, "all have left")
         finally:
             asks.close()

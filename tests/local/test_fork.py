@@ -12,13 +12,20 @@ import pytest
 from commands import Shown
 from crew import KEY, Crew, told
 
-from hermes.codec import decode, decode_tensors
+from hermes.codec import decode_tensors
 from hermes.data.cache import BlockCache
 from hermes.errors import BrokerUnreachable, HermesError, RunError
 from hermes.jobfile import build
 from hermes.machine.audit import Audit
 from hermes.machine.repair import recipes
-from hermes.messages import Forked, LedgerRecord, StateSaved, VersionPublished
+from hermes.messages import (
+    DataPublished,
+    Forked,
+    LedgerRecord,
+    RunOpened,
+    StateSaved,
+    VersionPublished,
+)
 from hermes.perform.ledger import Ledger
 from hermes.perform.remake import Start, remake, sources_in
 from hermes.perform.store import Store
@@ -137,6 +144,8 @@ def test_a_fork_begins_with_the_parents_version_bit_for_bit(parent: Crew) -> Non
         names.physical(branch.folder.run, names.DATA): 0
     }
 
+    opening = ledger(branch)[1][1].entries
+    assert [type(entry) for entry in opening] == [Forked, RunOpened, DataPublished]
     (forked,) = entries(branch, Forked)
     assert (forked.parent, forked.version, forked.changes) == ("r", 5, {"stop.versions": 9})
     at = [o for o, it in ledger(parent) for e in it.entries if getattr(e, "version", None) == 5]
@@ -251,6 +260,10 @@ def test_a_fork_that_has_no_version_yet_goes_on(
     assert digests(child)[3] == digests(crew)[3]
     assert entries(child, StateSaved)[0].version == 3
 
+    model = names.physical("r", names.MODEL)
+    crew.log.trim(model, crew.log.ends([model])[model])
+    with pytest.raises(RunError, match="there version 3 cannot be had"):
+        go_on(lost)
     crew.log.delete([names.physical("r", names.LEDGER)])
     with pytest.raises(RunError) as caught:
         go_on(lost)
@@ -310,7 +323,7 @@ def test_a_version_that_retention_has_let_go_of(
     old = next(n for n in range(60) if n != found.known.state.evaluations.best.version)  # type: ignore[union-attr]
     code, text = refusal(lambda: Branch(crew, f"v{old}", stop__versions=99), capsys)
     shown("A version that retention has let go of", f"hermes fork r --at v{old}", code, text)
-    assert f"there are {found.kept[0]} .. 60" in text
+    assert f"its broker has {found.kept[0]} .. 60" in text
     assert "retention has let go of it" in text
 
     digest = digests(crew)[60]
@@ -388,16 +401,3 @@ def test_the_order_holds_in_a_family() -> None:
     ]
     assert descendants("a", known) == ["d", "c", "b"]
     assert descendants("x", known) == ["y"]
-
-
-def test_the_ledger_begins_with_the_fork(parent: Crew) -> None:
-    """Protocol 14: what a reader of the topic sees first."""
-    branch = finished(Branch(parent, "v6", run="seen"))
-    topic = branch.log._store.topics[names.physical("seen", names.LEDGER)]
-    record = decode(topic.records[1].value)
-    assert isinstance(record, LedgerRecord)
-    assert [type(entry).__name__ for entry in record.entries] == [
-        "Forked",
-        "RunOpened",
-        "DataPublished",
-    ]

@@ -21,7 +21,7 @@ from hermes.machine.events import (
 )
 from hermes.machine.keeping import LINES_BETWEEN, LINES_KEPT, extents
 from hermes.machine.master import Decision
-from hermes.messages import Moved, Rotated, StateSaved, Trimmed
+from hermes.messages import Moved, Republished, Rotated, Trimmed
 from hermes.policy import retention
 from hermes.policy.presets import resolve
 from hermes.policy.retention import Fill, RetentionSettings
@@ -174,8 +174,9 @@ def test_the_audit_sees_what_is_named_after_it_was_let_go_of() -> None:
     kept = Kept()
     while "model" not in kept.stage.state.trimmed:
         kept.version()
-    last = kept.stage.records[-1]
-    gone = StateSaved(0, replace(reference("state", 0), topic="model", first=0, last=0))
+    last, newest = kept.stage.records[-1], kept.stage.state.newest
+    assert newest is not None
+    gone = Republished(newest.version, replace(newest.payload, first=0, last=0))
     forged = replace(last, n=last.n + 1, entries=(gone,), consumed=())
     with pytest.raises(Defect, match="trimmed before"):
         Audit().read([*kept.stage.records, forged])

@@ -539,7 +539,7 @@ def test_a_restart_asks_for_the_merge_again() -> None:
     asked = stage.put(Opened(stage.state.opened))
     assert not of(Merge, asked), "first it is seen whether the version's bytes are there"
     newest = one(SecureVersions, asked).versions[0].version
-    assert one(Merge, stage.put(VersionsSecured((), newest))) == merge
+    assert one(Merge, stage.put(VersionsSecured((), newest, "", newest))) == merge
 
 
 def test_a_merge_that_ends_after_the_stop_is_not_published() -> None:

@@ -22,9 +22,12 @@ from hermes.machine.events import (
     SaveState,
     ScoreLast,
     SecureVersions,
+    SendResent,
     StateRestored,
     StateStored,
+    StoreUpdate,
     TailMissing,
+    UpdateStored,
     VersionMissing,
     VersionsSecured,
 )
@@ -43,13 +46,15 @@ from hermes.messages import (
 )
 from hermes.policy.presets import resettled, to_tree
 from hermes.simulate.schedules import reference
-from hermes.values import Reason
+from hermes.values import Birth, Reason
 
 
 def grown(versions: int, strategy: str = "bsp", **settings: Any) -> MasterStage:
     """A run of one worker, so many versions on."""
     stage = MasterStage(strategy, **settings)
     had(stage, None)
+    if strategy == "fedavgm":
+        stage.put(StateRestored(0, 0))
     for _ in range(versions):
         had(stage, stage.store(had(stage, stage.push("w1"))))
     return stage
@@ -61,7 +66,7 @@ def had(stage: MasterStage, decision: Decision | None) -> Decision:
     found = last
     while True:
         if secure := of(SecureVersions, found):
-            found = stage.put(VersionsSecured((), secure[0].versions[0].version))
+            found = stage.put(secured(stage, secure[0].versions[0].version))
         elif restore := of(RestoreState, found):
             found = stage.put(StateRestored(restore[0].version.version, 0))
         elif save := of(SaveState, found):
@@ -69,6 +74,12 @@ def had(stage: MasterStage, decision: Decision | None) -> Decision:
             found = stage.put(StateStored(number, reference("state", number)))
         else:
             return last if of(Merge, last) else found
+
+
+def secured(stage: MasterStage, last: int, why: str = "") -> VersionsSecured:
+    """The versions were looked at: up to this one they are there."""
+    assert stage.state.newest is not None
+    return VersionsSecured((), last, why, stage.state.newest.version)
 
 
 def restarted(stage: MasterStage) -> Decision:
@@ -91,7 +102,7 @@ def test_nothing_is_made_of_a_version_before_its_bytes_were_seen() -> None:
     assert [one_.version for one_ in asked.versions] == [3, 2, 1, 0]
     assert [recipe.version.version for recipe in asked.recipes] == [1, 2, 3]
     assert all(len(recipe.parts) == 1 for recipe in asked.recipes)
-    assert of(Merge, stage.put(VersionsSecured((), 3)))
+    assert of(Merge, stage.put(secured(stage, 3)))
 
 
 def test_a_stopped_run_is_scored_only_once_its_version_was_seen() -> None:
@@ -99,7 +110,7 @@ def test_a_stopped_run_is_scored_only_once_its_version_was_seen() -> None:
     assert stage.state.stopped is not None
     first = restarted(stage)
     assert not of(ScoreLast, first)
-    assert of(ScoreLast, stage.put(VersionsSecured((), 2)))
+    assert of(ScoreLast, stage.put(secured(stage, 2)))
 
 
 def test_after_an_outage_it_is_looked_at_again() -> None:
@@ -114,7 +125,7 @@ def test_a_version_that_was_made_again_lies_elsewhere() -> None:
     restarted(stage)
     assert stage.state.newest is not None
     place = replace(stage.state.newest.payload, first=70, last=70)
-    assert one(Republished, stage.put(VersionsSecured(((2, place),), 2))).version == 2
+    assert one(Republished, stage.put(VersionsSecured(((2, place),), 2, "", 2))).version == 2
     assert stage.state.newest.payload.first == stage.state.versions[2].payload.first == 70
     Audit().read(stage.records)
 
@@ -125,7 +136,7 @@ def test_what_cannot_be_made_again_is_named() -> None:
     stage = grown(4)
     before = stage.state.members["w1"]
     restarted(stage)
-    decision = stage.put(VersionsSecured((), 2, "model: chunks are missing"))
+    decision = stage.put(secured(stage, 2, "model: chunks are missing"))
     entry = one(Rewound, decision)
     assert (entry.version.version, entry.dropped, len(entry.lost)) == (2, (3, 4), 2)
     after = stage.state.members["w1"]
@@ -141,7 +152,7 @@ def test_an_update_on_a_version_that_is_lost_is_rejected_by_name() -> None:
     stage = grown(3)
     stage.push("w1")
     restarted(stage)
-    rejected = one(UpdateRejected, stage.put(VersionsSecured((), 1, "gone")))
+    rejected = one(UpdateRejected, stage.put(secured(stage, 1, "gone")))
     assert rejected.reason == Reason("base-lost", {"base": 3})
     assert not stage.state.pending
 
@@ -149,14 +160,14 @@ def test_an_update_on_a_version_that_is_lost_is_rejected_by_name() -> None:
 def test_where_no_version_is_left_the_run_ends() -> None:
     stage = grown(2)
     restarted(stage)
-    stopped = one(RunStopped, stage.put(VersionsSecured((), -1, "gone")))
+    stopped = one(RunStopped, stage.put(secured(stage, -1, "gone")))
     assert (stopped.status, stopped.reason.code) == ("failed", "no-version-readable")
 
 
 def test_the_audit_sees_a_rewinding_that_forgets_an_update() -> None:
     stage = grown(3)
     restarted(stage)
-    stage.put(VersionsSecured((), 1, "gone"))
+    stage.put(secured(stage, 1, "gone"))
     last = stage.records[-1]
     (entry,) = of(Rewound, list(last.entries))
     forged = replace(last, entries=(replace(entry, lost=entry.lost[:1]),))
@@ -181,7 +192,7 @@ def test_a_new_master_merges_only_with_its_momentum() -> None:
     stage = grown(5, "fedavgm", retention__snapshots=2)
     stage.push("w1")
     restarted(stage)
-    decision = stage.put(VersionsSecured((), 5))
+    decision = stage.put(secured(stage, 5))
     assert not of(Merge, decision)
     asked = one(RestoreState, decision)
     assert asked.version.version == 5
@@ -192,7 +203,7 @@ def test_a_new_master_merges_only_with_its_momentum() -> None:
 def test_momentum_that_is_lost_begins_anew_and_is_said() -> None:
     stage = grown(5, "fedavgm", retention__snapshots=2)
     restarted(stage)
-    stage.put(VersionsSecured((), 5))
+    stage.put(secured(stage, 5))
     decision = stage.put(StateRestored(5, 5, "state: gone"))
     assert one(StateReset, decision).reason.facts == {"why": "state: gone"}
     assert one(SaveState, decision).version.version == 5, "nobody may go on from what was before"
@@ -229,7 +240,7 @@ def test_a_worker_whose_ledger_was_cut_short_knocks_anew() -> None:
 def test_a_worker_waits_for_a_version_that_it_cannot_read() -> None:
     """It neither ends nor asks again and again: the master publishes it again, or another."""
     worker = WorkerStage("bsp")
-    worker.ready()
+    assert worker.state.phase == "loading"
     stuck = worker.put(VersionMissing(0, worker.version0.payload.id))
     assert not of(LoadVersion, stuck)
     again = replace(worker.version0.payload, id="f" * 32, first=70)
@@ -247,6 +258,23 @@ def test_a_worker_goes_back_with_the_run() -> None:
     assert not of(Leave, step)
 
 
+def test_an_update_whose_tensors_are_gone_is_sent_once_more() -> None:
+    """[7] The broker lost them, the worker has its model still: the same work, a new birth."""
+    worker = WorkerStage("bsp")
+    worker.ready()
+    first = worker.push().update
+    assert first is not None
+    step = worker.see(UpdateRejected("w1", first.birth, Reason("unreadable")))
+    assert of(StoreUpdate, step)
+    again = one(SendResent, worker.put(UpdateStored(reference("from", 77))))
+    assert again.update == replace(
+        first, birth=Birth("w1-1", again.number), payload=reference("from", 77)
+    )
+    twice = worker.see(UpdateRejected("w1", again.update.birth, Reason("unreadable")))
+    assert not of(StoreUpdate, twice), "then it is not the broker"
+    assert of(LoadVersion, twice)
+
+
 # --- a run that goes on -------------------------------------------------------------------------
 
 
@@ -261,7 +289,7 @@ def test_a_run_that_had_stopped_goes_on_by_a_record() -> None:
     assert of(WorkerAdmitted, decision)
     assert stage.state.stopped is None
     assert stage.state.settings.stop.versions == 3
-    stage.put(VersionsSecured((), 2))
+    stage.put(secured(stage, 2))
     had(stage, stage.store(had(stage, stage.push("w1", base=2))))
     assert [entry.version for entry in of(VersionPublished, stage.entries)] == [0, 1, 2, 3]
     assert stage.state.stopped is not None
