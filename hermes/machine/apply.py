@@ -459,6 +459,11 @@ def _rewound(state: MasterState, entry: Rewound) -> MasterState:
 
 
 def _tail_lost(state: MasterState, entry: TailLost) -> MasterState:
+    # What was let go of by places that are gone was not: others lie there now.
+    gone = state.trimmed.get(entry.topic)
+    if gone is not None:
+        start = Position(entry.topic, gone.generation, 0)
+        state = replace(state, trimmed=_with(state.trimmed, entry.topic, start))
     return _nowhere(state, {entry.topic})
 
 

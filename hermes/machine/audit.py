@@ -309,6 +309,8 @@ class Audit:
 
     def _tail_lost(self, entry: TailLost) -> None:
         self._place.pop(entry.topic, None)
+        if entry.topic in self._floor:  # others lie now where something was let go of
+            self._floor[entry.topic] = (self._floor[entry.topic][0], 0)
 
     def _trimmed(self, entry: Trimmed) -> None:
         place = (entry.generation, entry.before)

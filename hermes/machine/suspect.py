@@ -74,9 +74,10 @@ def false_birth(draft: Draft, worker: str, update: Update, at: Position, *, rese
 def _own(member: Member, birth: Birth, *, resent: bool) -> bool:
     """True if an update was born where it says: in this very message or, where it is sent again,
     in an incarnation of this worker before."""
-    if resent:
-        return birth.incarnation in member.taken and birth.incarnation != member.incarnation
-    return birth == Birth(member.incarnation, member.taken.get(member.incarnation, 0) + 1)
+    if birth == Birth(member.incarnation, member.taken.get(member.incarnation, 0) + 1):
+        return True
+    before = birth.incarnation in member.taken and birth.incarnation != member.incarnation
+    return resent and before
 
 
 def _set_aside(

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from hermes.codec import decode, encode
 from hermes.errors import (
+    BrokerRefused,
     BrokerUnreachable,
     DecodeError,
     Defect,
@@ -65,6 +66,9 @@ class Ledger:
         self.mended = 0
         """Records that were written again; whoever tells of them sets it to 0."""
         self._saved = saved
+        self._doubted = False
+        self._last = EMPTY
+        """SHA-256 of the last record that counts."""
         self.read_to = 0
         """Offset of the next record to fold."""
         self.voids: list[tuple[int, str]] = []
@@ -132,7 +136,7 @@ class Ledger:
     def _settle(self, data: bytes) -> None:
         """Append one record and fold up to it, reading first what others wrote before it."""
         offset = self._append(data)
-        while offset is not None and offset < self.read_to:
+        while offset is not None and not self._goes_on(offset):
             self._mend()
             offset = self._append(data)
         if offset is None:
@@ -141,6 +145,36 @@ class Ledger:
             self._take(Record(self._topic, offset, data))
         else:
             self._fold_to(offset + 1)
+
+    def doubt(self) -> None:
+        """The broker was away: before the next record counts, look whether the last one is there.
+        (Where others have written since, an offset that follows proves nothing.) Any thread."""
+        self._doubted = True
+
+    def _goes_on(self, offset: int) -> bool:
+        """Whether a record that was appended at this offset follows on what we have read."""
+        if offset < self.read_to:
+            return False
+        if not self._doubted:
+            return True
+        self._doubted = False
+        return self._is_there(self.state.authority.offset)
+
+    def _is_there(self, offset: int) -> bool:
+        """Whether the last record that counts lies where it was acknowledged."""
+        if offset < 0:
+            return True
+        reader = self._log.reader()
+        try:
+            reader.follow(self._topic, offset)
+            for _ in range(SILENCE):
+                for record in reader.poll(1.0, limit=1):
+                    return record.offset == offset and _digest(record.value) == self._last
+        except BrokerRefused:
+            return False
+        finally:
+            reader.close()
+        raise BrokerUnreachable(f"the ledger could not be read for {SILENCE} s", where=self._topic)
 
     def _mend(self) -> None:
         """The broker has lost the end of the ledger, which we have: write it again. Raises
@@ -180,6 +214,7 @@ class Ledger:
             try:
                 return self._log.append(self._topic, data).offset()
             except OutcomeUnknown:
+                self._doubted = True
                 then = self._rules.unknown()
                 if then != "again":
                     return self.read_to if then == "done" else None
@@ -219,8 +254,13 @@ class Ledger:
             self.voids.append((raw.offset, found.why))
             return
         self.state, record = found
+        self._last = _digest(raw.value)
         if self._watcher is not None:
             self._watcher(raw, record, self.state)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 class Void(NamedTuple):

@@ -159,7 +159,9 @@ class MasterProcess:
         assert self._material is not None
         patience = self.options.patience
         who = "the run's master"
-        self._watch = BrokerWatch(self.log, who, patience, self._tell_of_broker, self._back.set)
+        self._watch = BrokerWatch(
+            self.log, who, patience, self._tell_of_broker, self._back.set, self._doubt
+        )
         if self._interrupted:
             self._watch.leave()
         try:
@@ -336,6 +338,12 @@ class MasterProcess:
             self._lines.say(line.text, line.level)
         if stop is not None:
             self._stop.put(stop)
+
+    def _doubt(self) -> None:
+        """The broker is away: what it had acknowledged may be gone when it is back."""
+        ledger = getattr(self, "_ledger", None)  # the run may not be open yet
+        if ledger is not None:
+            ledger.doubt()
 
     def _tell_of_broker(self, text: str) -> None:
         self.listener.line(LogLine("master", "warning", utc_now(), text))

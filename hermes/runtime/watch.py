@@ -44,9 +44,10 @@ class BrokerWatch:
         patience: float,
         tell: Callable[[str], None],
         back: Callable[[], None] = lambda: None,
+        away: Callable[[], None] = lambda: None,
     ) -> None:
         """`who` waits for the broker, for `patience` seconds; `tell` is called from this thread,
-        and `back` when the broker answers again after an outage, short ones included."""
+        `away` when it does not answer, and `back` when it does again, short outages included."""
         self.acks = Acknowledgements()
         self.gone = ""
         """Why the broker was given up; "" as long as it is not."""
@@ -54,7 +55,7 @@ class BrokerWatch:
         """Whether the broker was given up because we leave, not because of our patience."""
         self._log, self._who, self._patience, self._tell = log, who, patience, tell
         self._said = self._away = False
-        self._back = back
+        self._back, self._gone_away = back, away
         self._leaving, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="broker-watch", daemon=True)
         self._thread.start()
@@ -74,6 +75,8 @@ class BrokerWatch:
             silent = self.acks.unanswered()
             if self._away and not silent:
                 self._back()
+            if not self._away and silent > LEAVING:
+                self._gone_away()
             self._away = silent > LEAVING or (self._away and silent > 0)
             with contextlib.suppress(Exception):  # a display that is gone must not end the watch
                 self._tell_news(silent)

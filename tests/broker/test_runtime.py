@@ -21,6 +21,7 @@ from hermes.policy.presets import resolve, to_tree
 from hermes.runtime.archive import fold_archive
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.master import READY, MasterOptions, MasterProcess
+from hermes.runtime.outbox import Outbox
 from hermes.runtime.software import software
 from hermes.runtime.worker import Farewell, WorkerOptions, WorkerProcess
 from hermes.transport import names
@@ -285,6 +286,37 @@ def test_a_name_is_taken_once(cluster: Cluster) -> None:
     second.log.close()
     cluster.finish()
     assert first["worker-1"] == Farewell("done", "the run has finished: versions")
+
+
+def test_who_died_between_hello_and_admission_is_not_refused(cluster: Cluster) -> None:
+    """What it named when it knocked again may never have come to the master: then who was before
+    it is named."""
+    cluster.start_master("bsp", 1, stop__versions=100_000)
+    cluster.start_worker("worker-1")
+    cluster.watcher.until(lambda state: state.newest and state.newest.version >= 1)
+    assert cluster.master is not None
+    old = cluster.master._ledger.state.members["worker-1"].incarnation
+    dead = Outbox(cluster.folder / "other" / cluster.run / "worker-1", cluster.run)
+    dead.begin(old)
+    dead.knock("never-came")
+    dead.close()
+    said: list[str] = []
+    log = KafkaLog(cluster.address).connect()
+    options = WorkerOptions(
+        cluster.run, "worker-1", KEY, cluster.folder / "other", cluster.folder / "cache"
+    )
+    again = WorkerProcess(log, options, said.append)
+    thread = threading.Thread(target=again.run)
+    thread.start()
+    cluster.watcher.until(lambda state: state.members["worker-1"].incarnation != old)
+    cluster.master.interrupt()
+    thread.join(30)
+    log.close()
+    cluster.finish()
+    assert any("Beginning again: name-taken" in text for text in said)
+    first = cluster.farewells["worker-1"]
+    assert isinstance(first, Farewell)
+    assert first.code == "fenced"
 
 
 def test_a_second_master_is_refused(cluster: Cluster) -> None:

@@ -41,11 +41,11 @@ from hermes.simulate.local import LocalRun
 SPEEDS = {"worker-1": 1.0, "worker-2": 1.0, "worker-3": 0.5}
 
 SETTINGS = {
-    "hermes-paper": {"gate.alpha": -0.7, "size.first": 60, "stop.versions": 6},
-    "bsp": {"size.first": 60, "stop.versions": 8},
+    "hermes-paper": {"gate.alpha": -0.7, "size.first": 64, "stop.versions": 6},
+    "bsp": {"size.first": 64, "stop.versions": 8},
     # The master's momentum is formed again: from no snapshot, the first, the second.
     "fedavgm": {
-        "size.first": 60,
+        "size.first": 64,
         "stop.versions": 8,
         "round.steps": 2,
         "retention.snapshots": 3,
@@ -56,8 +56,8 @@ SETTINGS = {
 def points() -> tuple[np.ndarray, np.ndarray]:
     """Three blurred classes in eight dimensions."""
     chance = generator(3, "points")
-    y = np.arange(240) % 3
-    x = chance.normal(size=(240, 8)) + 1.5 * np.eye(8)[y]
+    y = np.arange(600) % 3
+    x = chance.normal(size=(600, 8)) + 1.5 * np.eye(8)[y]
     return x.astype(np.float32), y.astype(np.int64)
 
 

@@ -61,7 +61,7 @@ def test_every_candidate_is_smaller_and_sound() -> None:
             assert len(smaller.speeds) == len(smaller.joins) >= 1
             there = {f"worker-{i + 1}" for i in range(len(smaller.speeds))}
             for fault in smaller.script:
-                assert fault.who.removeprefix("from.") in {"", "lobby", *there}
+                assert fault.who.removeprefix("from.") in {"", "lobby", "model", "state", *there}
 
 
 def test_a_worker_that_goes_takes_its_faults_along() -> None:
