@@ -113,9 +113,16 @@ class BrokerLog:
 
         Raises `UsageError` for a bad address, `BrokerUnreachable` with the cause.
         """
-        self._greeting = self._patience.first_greeting(self._first)
-        self._library.connect()
-        return self
+        end = time.monotonic() + self._first
+        while True:
+            self._greeting = self._patience.first_greeting(max(0.0, end - time.monotonic()))
+            try:
+                self._library.connect()
+            except BrokerUnreachable as error:  # it has greeted us, and is gone or busy
+                if not error.retriable or time.monotonic() > end:
+                    raise
+            else:
+                return self
 
     @property
     def embedded(self) -> bool:

@@ -24,7 +24,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lasts: float = 0.0
     """Seconds of a pause, or of a link that is down."""
     after: float = 0.0
-    """Seconds after the strike before it, at least ..."""
+    """Seconds after the strike before it, at least (and once more where its target had to be waited
+    for) ..."""
     more: int = 0
     """... and so many versions after it, ..."""
     version: int = 0
@@ -55,8 +56,8 @@ def draw(
 
 
 def spread(kills: int, workers: int) -> dict[str, int]:
-    """So many kills: 45 in 100 of the master, 20 of the broker, the rest of the workers in turn."""
-    master, broker = round(0.45 * kills), round(0.2 * kills)
+    """So many kills: 45 in 100 of the master, 15 of the broker, the rest of the workers in turn."""
+    master, broker = round(0.45 * kills), round(0.15 * kills)
     left = kills - master - broker
     each = {f"worker-{n + 1}": len(range(n, left, workers)) for n in range(workers)}
     return {"master": master, "broker": broker, **each}

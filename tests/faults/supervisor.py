@@ -229,9 +229,10 @@ class Supervisor:
     def go_through(self, schedule: Schedule, patience: float = 90.0) -> None:
         """Strike by the schedule, to its end. `patience`: seconds for what a fault waits for."""
         for fault in schedule:
-            due = self.now + fault.after
-            self._until(lambda due=due: self.now >= due, fault.after + 5, "the next fault is due")
-            ready = self.now
+            ready = self._wait(fault.after)
+            if not self._there(fault):  # not the very moment at which it is back
+                self._until(lambda fault=fault: self._there(fault), patience, f"{fault} can strike")
+                self._wait(fault.after)
             self._until(lambda fault=fault: self._there(fault), patience, f"{fault} can strike")
             struck = self._strike(fault)
             struck.waited = round(self.now - ready, 3)
@@ -241,6 +242,12 @@ class Supervisor:
             self.journal.struck.append(struck)
             self.keep()
         self._until(lambda: not self._paused and not self._down_until, 60, "all pauses are over")
+
+    def _wait(self, seconds: float) -> float:
+        """The time after so many seconds."""
+        due = self.now + seconds
+        self._until(lambda: self.now >= due, seconds + 5, f"{seconds:g} s are over")
+        return self.now
 
     def _there(self, fault: Fault) -> bool:
         before = self.journal.struck[-1].version if self.journal.struck else 0
