@@ -71,8 +71,6 @@ class Struck(msgspec.Struct, kw_only=True):
     in again."""
     recovered: float | None = None
     """Seconds from a master's death to the next version that a later one published."""
-    again: int = 0
-    """Faults that struck anything meanwhile."""
 
 
 class Ended(msgspec.Struct):
@@ -236,9 +234,6 @@ class Supervisor:
             self._until(lambda fault=fault: self._there(fault), patience, f"{fault} can strike")
             struck = self._strike(fault)
             struck.waited = round(self.now - ready, 3)
-            for other in self.journal.struck:
-                if other.fault.target == "master" and other.recovered is None:
-                    other.again += 1
             self.journal.struck.append(struck)
             self.keep()
         self._until(lambda: not self._paused and not self._down_until, 60, "all pauses are over")
