@@ -21,7 +21,11 @@ from tests.faults.books import Books, compare
 from tests.faults.supervisor import Journal, Setting, Struck, Supervisor
 
 JOB = Path(__file__).parents[1] / "examples" / "digits.py"
-SETTINGS = ("gate.alpha=-0.5", "size.first=64", "round.epochs=2")
+SETTINGS = {
+    "hermes-paper": ("gate.alpha=-0.5", "size.first=64", "round.epochs=2"),
+    "fedavgm": ("size.first=64", "round.steps=4"),
+    "bsp": ("size.first=64",),
+}
 WORKERS = 4
 BAR = 10.0
 """Seconds: of the median from a master's death to the next version."""
@@ -30,12 +34,12 @@ HEAD = ("from the death of", "to", "n", "min", "median", "p90", "max")
 
 
 def measure(
-    folder: Path, schedule: faults.Schedule, *, link: bool
+    folder: Path, schedule: faults.Schedule, strategy: str
 ) -> tuple[Journal, Books, dict[str, object]]:
     """One run through the whole schedule; raises where anything does not hold."""
-    with Supervisor(
-        folder, Setting(JOB, WORKERS, set_=SETTINGS, step_seconds=0.05), link=link
-    ) as run:
+    setting = Setting(JOB, WORKERS, strategy, SETTINGS[strategy], step_seconds=0.05)
+    link = any(fault.target == "link" for fault in schedule)
+    with Supervisor(folder, setting, link=link) as run:
         run.go_through(schedule, patience=300)
         run.settle()
         run.stop()
@@ -93,8 +97,8 @@ def text_of(journal: Journal, books: Books, result: dict[str, object], seed: int
     return "\n\n".join(
         [
             f"{len(journal.struck)} faults in {journal.seconds:.0f} s, each of a living process "
-            f"(seed {seed}): {each}; {leading} of a master that had not claimed the run yet. "
-            f"Processes that ended by themselves: {len(journal.ended)}.",
+            f"({result['strategy']}, seed {seed}): {each}; {leading} of a master that had not claimed the "
+            f"run yet. Processes that ended by themselves: {len(journal.ended)}.",
             common.table(HEAD, rows(journal.struck)),
             f"`hermes verify`: sound, {books.records} records of {books.terms} terms, "
             f"{result['version']} versions, {result['samples']} samples. The workers' journals: "
@@ -111,6 +115,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--pauses", type=int, default=0, help="of master and workers")
     parser.add_argument("--cuts", type=int, default=0, help="of a link between all and the broker")
+    parser.add_argument("--strategy", choices=SETTINGS, default="hermes-paper")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pace", type=float, default=8.0, help="mean seconds between two")
     parser.add_argument("--schedule", type=Path, help="faults from this file instead")
@@ -124,13 +129,12 @@ def main() -> None:
         schedule = faults.draw(
             wishes.seed, kills, wishes.pace, pauses=wishes.pauses, cuts=wishes.cuts
         )
-    link = any(fault.target == "link" for fault in schedule)
     with common.scratch() as folder:
         if wishes.keep is not None:
             folder = wishes.keep
             folder.mkdir(parents=True)
         faults.save(schedule, folder / "schedule.json")
-        journal, books, result = measure(folder, schedule, link=link)
+        journal, books, result = measure(folder, schedule, wishes.strategy)
     text = text_of(journal, books, result, wishes.seed)
     recovered = [one.recovered for one in journal.struck if one.recovered is not None]
     slow = bool(recovered) and median(recovered) >= BAR

@@ -114,7 +114,7 @@ def condition(seen: Seen) -> str:
 
         return f"{state.status}: {short(state.stopped)}"
     if not seen.lives:
-        return "broken off: no sign of its master"
+        return f"broken off: no sign of its master (hermes resume {seen.view.run})"
     return _going_on(state)
 
 

@@ -84,6 +84,9 @@ class Audit:
         """The two newest, the newest first."""
         self._keeps: int | None = None
         """The newest versions that are kept; None: all."""
+        self._oldest = 0
+        """The first of them; what was let go of does not come back if the run goes back, or
+        keeps more from then on."""
         self._time = 0
 
     def read(self, records: Iterable[LedgerRecord]) -> Audit:
@@ -212,6 +215,7 @@ class Audit:
         self._version = entry.version
         self._versions[entry.version] = entry.payload.digest
         self._payloads[entry.version] = entry.payload
+        self._oldest = max(self._oldest, entry.version + 1 - (self._keeps or entry.version + 1))
         self._merged[entry.version] = tuple((p.worker, p.birth) for p in entry.members)
         self._lies(entry.payload)
 
@@ -241,9 +245,7 @@ class Audit:
     def _opened(self, entry: RunOpened | RunReopened) -> None:
         settings = from_tree(entry.settings).retention
         kept = None if retention.keeps_all(settings) else retention.versions(settings)
-        # Who keeps more from now on cannot have back what was let go of before.
-        shortest = kept if self._keeps is None else min(self._keeps, kept or self._keeps)
-        self._keeps = shortest if self._floor else kept
+        self._keeps = kept
 
     def _evaluated(self, entry: VersionEvaluated) -> None:
         if entry.version not in self._versions:
@@ -338,11 +340,10 @@ class Audit:
     def _needed(self) -> Iterator[Payload]:
         """The newest versions, and all since the older snapshot, with the updates in them; the
         snapshots; undecided updates, and their bases."""
-        assert self._keeps is not None
-        first = self._version - self._keeps + 1
+        first = self._oldest
         if self._snapshots:
             first = min(first, self._snapshots[-1].version)
-        for version in range(max(0, first), self._version + 1):
+        for version in range(first, self._version + 1):
             if version in self._payloads:
                 yield self._payloads[version]
                 yield from (self.taken[key].payload for key in self._merged[version])

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from hermes.codec import decode, same
-from hermes.errors import DecodeError, RunError, Unverified
+from hermes.errors import DecodeError, NoSuchTopic, RunError, Unverified
 from hermes.messages import LedgerRecord, RunOpened
 from hermes.perform.ledger import Ledger
 from hermes.perform.upload import Signer
@@ -24,17 +24,19 @@ def runs_at(log: Log) -> list[str]:
 
 
 def wait_for_run(
-    log: Log, run: str | None, seen: set[str], patience: float, over: Callable[[float], bool]
+    log: Log, run: str | None, seen: dict[str, int], patience: float, over: Callable[[float], bool]
 ) -> str | None:
-    """The run to take part in: `run`, or one that is open and not in `seen`.
+    """The run to take part in: `run`, or one that is open. `seen` are runs that were over, with the
+    end of their ledgers then: one that was written to since may have been reopened.
 
     Waits `patience` seconds; `over` waits and says whether to give up (then None). Raises
     `RunError` where none comes, or where the run that is named has stopped already.
     """
     end = time.monotonic() + patience
     while True:
-        found = [name for name in runs_at(log) if name not in seen]
-        if run in found:
+        ends = _ledger_ends(log)
+        found = [name for name, end in ends.items() if seen.get(name) != end]
+        if run in ends:
             if is_open(log, run):
                 return run
             raise RunError(
@@ -46,7 +48,7 @@ def wait_for_run(
             for name in reversed(found):
                 if is_open(log, name):
                     return name
-                seen.add(name)  # a run that has stopped stays so
+                seen[name] = ends[name]
         if time.monotonic() > end:
             what = f"the run {run!r} did not appear" if run else "no run appeared"
             raise RunError(
@@ -56,6 +58,20 @@ def wait_for_run(
             )
         if over(LOOK_AGAIN):
             return None
+
+
+def _ledger_ends(log: Log) -> dict[str, int]:
+    """The runs that have a ledger at this broker, with its end."""
+    topics = {names.physical(run, names.LEDGER): run for run in runs_at(log)}
+    try:
+        return {topics[topic]: end for topic, end in log.ends(topics).items()} if topics else {}
+    except NoSuchTopic:  # one was cleaned away meanwhile: the next look tells
+        return {}
+
+
+def ledger_end(log: Log, run: str) -> int:
+    """The end of a run's ledger; -1 where it is gone."""
+    return _ledger_ends(log).get(run, -1)
 
 
 def is_open(log: Log, run: str) -> bool:

@@ -45,7 +45,7 @@ from hermes.runtime.acks import Acknowledgements
 from hermes.runtime.following import Follower
 from hermes.runtime.hands import Failed
 from hermes.runtime.hearing import MasterEar
-from hermes.runtime.join import check_key, wait_for_run
+from hermes.runtime.join import check_key, ledger_end, wait_for_run
 from hermes.runtime.logs import LineSender
 from hermes.runtime.outbox import Outbox
 from hermes.runtime.sending import Sending
@@ -106,7 +106,7 @@ class WorkerProcess:
             watch.stop()
 
     def _serve(self, acks: Acknowledgements) -> Farewell:
-        options, seen = self.options, set[str]()
+        options, seen = self.options, dict[str, int]()
         while True:
             run = wait_for_run(self.log, options.run, seen, options.patience, self._over.wait)
             if run is None:
@@ -116,7 +116,7 @@ class WorkerProcess:
                 _refuse_silence(farewell, run)
             if options.run is not None or farewell.code in ("interrupted", "refused"):
                 return farewell
-            seen.add(run)
+            seen[run] = ledger_end(self.log, run)  # until somebody goes on with it
             self.say("waiting for the next run (Ctrl-C leaves)")
 
     def _take_part(self, run: str, acks: Acknowledgements) -> Farewell:

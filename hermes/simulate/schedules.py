@@ -254,6 +254,8 @@ def _storage(chance: random.Random, who: list[str]) -> list[Fault]:
         found.append(Fault(chance.choice(BESIDE), chance.randint(1, 45)))
     if chance.random() < 0.4:  # of several actions at once there are few but in the beginning
         found.append(Fault("killed-performing", chance.randint(1, 12)))
+    if chance.random() < 0.4:  # nor of those that store something
+        found.append(Fault("killed-stored", chance.randint(2, 30)))
     if chance.random() < 0.12:
         found.append(Fault("delayed", chance.randint(0, 8), "", chance.randint(2, 30) * TENTH))
     if chance.random() < 0.12:

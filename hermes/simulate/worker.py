@@ -307,7 +307,9 @@ class SimulatedWorker:
     def _leave(self, action: Leave) -> None:
         self.left = action.code
         self.alive = False
-        if action.code == "again":
+        # Who was cut off sees the stop after the run goes on: people start it again.
+        late = action.code == "done" and self.driver.watch.state.stopped is None
+        if action.code == "again" or late:
             self._at(self.driver.costs.beat, lambda: self.driver.join(self.name))
 
 

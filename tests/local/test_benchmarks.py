@@ -46,7 +46,7 @@ class Cast(Crew):
     meter: Meter
 
     def _serve(self, name: str) -> None:
-        assert wait_for_run(self.log, "r", set(), 30, threading.Event().wait)
+        assert wait_for_run(self.log, "r", {}, 30, threading.Event().wait)
         number = int(name.removeprefix("worker-"))
         player = Player(self.log, "r", number, KEY, ready_models(TEXT))
         meter = Meter(os.getpid(), 2, VERSIONS)

@@ -7,14 +7,19 @@ from collections import Counter
 import pytest
 
 from hermes.errors import BrokerRefused, NoSuchTopic, RunFailed
+from hermes.messages import RunReopened, RunStopped
+from hermes.perform.ledger import Ledger
+from hermes.runtime.join import wait_for_run
 from hermes.runtime.places import Place, Places
 from hermes.simulate.faults import FaultyLog
+from hermes.simulate.schedules import draw, setup_of
 from hermes.transport import names
 from hermes.transport.log import Record
-from hermes.values import Position
+from hermes.values import Position, Reason
 
 SHORT = "from.w1"
 TOPIC = names.physical("r", SHORT)
+OPENED = setup_of(draw(1)).run
 
 
 class Reading:
@@ -113,3 +118,26 @@ def test_a_generation_ends_with_its_marker_and_the_next_begins() -> None:
     reading.places.let_go(SHORT, 1, 0)
     reading.log.delete([TOPIC])
     assert reading.read() == [], "the one before may go"
+
+
+# --- which run a worker takes part in -----------------------------------------------------------
+
+
+def test_a_worker_that_serves_run_after_run_comes_back_to_one_that_goes_on() -> None:
+    """A run that was over is looked at again once its ledger was written to."""
+    log = FaultyLog("none", {}, Counter())
+    topic = names.physical("schedule", names.LEDGER)
+    log.create([topic])
+    ledger = Ledger(log, topic)
+    ledger.start("m1")
+    ledger.commit((OPENED,), (), 1)
+    ledger.commit((RunStopped("stopped", Reason("requested")),), (), 2)
+    seen: dict[str, int] = {}
+
+    def look() -> str | None:
+        return wait_for_run(log, None, seen, 60.0, lambda _pause: True)
+
+    assert look() is None
+    assert seen == {"schedule": 3}
+    ledger.commit((RunReopened(OPENED.settings, Reason("asked")),), (), 3)
+    assert look() == "schedule"
