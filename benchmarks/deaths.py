@@ -97,8 +97,8 @@ def text_of(journal: Journal, books: Books, result: dict[str, object], seed: int
     return "\n\n".join(
         [
             f"{len(journal.struck)} faults in {journal.seconds:.0f} s, each of a living process "
-            f"({result['strategy']}, seed {seed}): {each}; {leading} of a master that had not claimed the "
-            f"run yet. Processes that ended by themselves: {len(journal.ended)}.",
+            f"({result['strategy']}, seed {seed}): {each}; {leading} of a master that had not "
+            f"claimed the run yet. Processes that ended by themselves: {len(journal.ended)}.",
             common.table(HEAD, rows(journal.struck)),
             f"`hermes verify`: sound, {books.records} records of {books.terms} terms, "
             f"{result['version']} versions, {result['samples']} samples. The workers' journals: "

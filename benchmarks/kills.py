@@ -157,10 +157,10 @@ def rows(found: list[Found]) -> list[tuple[object, ...]]:
             continue
         kinds = Counter(one.kind.removeprefix("killed-") for one in mine if one.place >= 0)
         each = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
-        together = [one.kills for one in mine if one.place < 0]
+        together = sum(one.kills for one in mine if one.place < 0)
         differ = sum(not one.same for one in mine)
         idle = sum(not one.fired for one in mine)
-        table.append((name, calm(case).records, len(mine), each, *together, idle, f"**{differ}**"))
+        table.append((name, calm(case).records, len(mine), each, together, idle, f"**{differ}**"))
     return table
 
 

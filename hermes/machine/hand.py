@@ -76,7 +76,9 @@ class WorkerState(msgspec.Struct, frozen=True):
     again: bool = False
     """It is being stored once more: the master could not read it."""
     unreadable: str = ""
-    """Id of the newest version's payload, where that could not be read: another is waited for."""
+    """Id of the newest payload, where that could not be read: another is waited for ..."""
+    missed: int = 0
+    """... for so many heartbeats; then it is tried again."""
     generation: int = 0
     """Of our topic: where we write ..."""
     moves_to: int = 0

@@ -265,6 +265,7 @@ def _dismiss(draft: Draft, member: Member, why: str, *, unable: bool = False) ->
 
 
 def _on_chunk(draft: Draft, event: ChunkSeen) -> None:
+    draft.remember(storing=draft.soft.storing | {event.worker})
     missing.heard(draft, event.worker)
 
 
@@ -317,7 +318,7 @@ def _on_envelope(draft: Draft, event: EnvelopeReceived) -> None:
     envelope = event.envelope
     if member is None or not draft.rules.speaks_for(member, envelope.sender):
         if not isinstance(envelope.body, Moved):
-            draft.take(event.position)
+            _pass(draft, event)
         suspect.foreign(draft, event, member)
         return
     body = envelope.body
@@ -327,7 +328,7 @@ def _on_envelope(draft: Draft, event: EnvelopeReceived) -> None:
         return
     taken = member.taken.get(envelope.sender, 0)
     if isinstance(body, Heartbeat):
-        draft.take(event.position)
+        _pass(draft, event)
         if draft.rules.overdue(taken, body.last):
             _ask_again(draft, member, taken + 1)
         return
@@ -335,14 +336,22 @@ def _on_envelope(draft: Draft, event: EnvelopeReceived) -> None:
         return  # never consumed: whoever reads on behind it would wait where nothing comes
     answer = draft.rules.order(taken, envelope.number)
     if answer == "gap":
-        draft.take(event.position)
+        _pass(draft, event)
         _ask_again(draft, member, taken + 1)
     elif answer == "repeat":
-        draft.take(event.position)
+        _pass(draft, event)
         suspect.repeated(draft)
     else:
+        draft.remember(storing=draft.soft.storing - {event.worker})
         BODIES[type(envelope.body)](draft, event.worker, envelope.body, event.position)
         draft.take(event.position, envelope.sender, envelope.number)
+
+
+def _pass(draft: Draft, event: EnvelopeReceived) -> None:
+    """Nothing is taken here. While an update is being stored its chunks lie before this place: they
+    are needed, and are read again after a restart, so that the place stays before them."""
+    if event.worker not in draft.soft.storing:
+        draft.take(event.position)
 
 
 def _after_stop(draft: Draft, event: EnvelopeReceived, member: Member) -> None:

@@ -27,6 +27,8 @@ class Soft(msgspec.Struct, frozen=True):
     """Steps that a worker's heartbeats told of, the most of this incarnation."""
     rounds: Mapping[str, Pace] = {}
     """Seconds of a worker's whole rounds, the waiting in them included."""
+    storing: frozenset[str] = frozenset()
+    """Workers of whose next update chunks came by, and not yet the message that names them."""
     reading: frozenset[str] = frozenset()
     """Workers, silent or stuck, whose topic is being read to its end before they are lost."""
     asked: Mapping[str, tuple[int, int]] = {}

@@ -99,7 +99,15 @@ def _on_interrupted(hand: Hand, event: Interrupted) -> None:
     leave(hand, "interrupted", event.reason)
 
 
+TRY_AGAIN = 10
+"""Heartbeats after which a version is tried again that could not be read."""
+
+
 def _on_beat(hand: Hand, event: BeatDue) -> None:
+    if hand.state.unreadable:
+        missed = hand.state.missed + 1
+        again = missed % TRY_AGAIN == 0
+        hand.become(missed=missed, unreadable="" if again else hand.state.unreadable)
     if hand.state.phase != "knocking":
         hand.actions.append(SendBeat(event.steps, hand.state.number))
 

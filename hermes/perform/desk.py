@@ -101,6 +101,9 @@ class Desk:
         self._store, self._judge, self._buffers = store, judge, buffers
         self._moments = Moments(store, buffers)
         self._models: dict[str, Tensors] = {}
+        """Versions, by digest. No updates: what an update claims to be is not yet what it is."""
+        self._fetched: dict[Payload, Tensors] = {}
+        """The update that was scored last, from the place that it names."""
         self._losses: dict[str, float] = {}
 
     def perform(self, action: Action) -> Event:
@@ -157,7 +160,8 @@ class Desk:
         self._norm(action.update, local, current, action.limit)
         loss = self._judge.scores(local, "validation").loss
         # The merge that follows needs the same tensors again.
-        self._models = {payload.digest: current, action.update.payload.digest: local}
+        self._models = {payload.digest: current}
+        self._fetched = {action.update.payload: local}
         return UpdateScored(
             action.update.birth, action.version.version, self._losses[payload.digest], loss
         )
@@ -166,11 +170,14 @@ class Desk:
 
     def _merge(self, action: Merge) -> VersionStored:
         digest = action.current.payload.digest
-        self._keep({digest, *(part.update.payload.digest for part in action.parts)})
+        self._keep({digest})
+        wanted = {part.update.payload for part in action.parts}
+        self._fetched = {at: model for at, model in self._fetched.items() if at in wanted}
         self._moments.keep(action.current)
         norms: list[float] = []
         model, moments = self._formed(action, norms)
         self._keep({digest})
+        self._fetched = {}
         data = packed(model)
         del model  # what was merged is not held twice while it is sent
         payload = self._put(data)
@@ -216,7 +223,7 @@ class Desk:
 
     def _update(self, update: Update, like: Tensors) -> Tensors:
         """The model of an update, fetched and checked; raises `Rejected`."""
-        known = self._models.get(update.payload.digest)
+        known = self._fetched.get(update.payload)
         if known is not None:
             return known
         try:

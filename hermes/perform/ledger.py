@@ -85,6 +85,13 @@ class Ledger:
         else:
             self._fold_to(min(end, last), beyond=False)
 
+    def fold_saved(self) -> None:
+        """Read on to the end, and beyond it what this machine has kept and the broker has lost: the
+        ledger as it will be once that is written again. Writes nothing."""
+        self.fold()
+        for raw in self._lost():
+            self._take(Record(self._topic, self.read_to, raw.value))
+
     def start(self, nonce: str, time: int = 0) -> None:
         """Claim the run: fold all there is, append `MasterStarted`, and again with the next term
         until ours counts (protocol 3). `time` is the run time now, nanoseconds."""
@@ -182,7 +189,8 @@ class Ledger:
         left = Ledger(self._log, self._topic, rules=self._rules, saved=self._saved)
         left.fold()
         ours, theirs = self.state.authority, left.state.authority
-        if theirs.term > ours.term:  # it has gone on from what was left
+        another = theirs.nonce != ours.nonce and theirs.term == ours.term
+        if theirs.term > ours.term or another:  # it has gone on from what was left
             self.state, self.read_to = left.state, left.read_to
             raise self._fenced()
         for raw in left._lost():

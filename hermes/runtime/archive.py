@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from hermes.broker.process import identity
 from hermes.errors import RunError, RunFailed
 from hermes.perform.ledger import Ledger, Watcher
 from hermes.transport.log import Record
@@ -26,7 +28,8 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._spare = path.with_name(f"{path.name}.new") if path.exists() else path
+        spare = path.with_name(f"{path.name}.new-{os.getpid()}")
+        self._spare = spare if path.exists() else path
         try:
             self._file = self._spare.open("wb")
         except OSError as error:
@@ -36,13 +39,15 @@ class Archive:
         """What was added takes the place of what another master has kept."""
         try:
             self._spare.replace(self._path)
+            for left in self._path.parent.glob(f"{self._path.name}.new-*"):
+                if identity(int(left.name.rpartition("-")[2])) is None:
+                    left.unlink(missing_ok=True)  # of a master that was killed as it began
         except OSError as error:
             raise _unwritable(str(self._path), error) from None
 
     def saved(self) -> Iterator[Record]:
         """What is kept; nothing where there is nothing."""
-        if self._path.exists():
-            yield from read_archive(self._path, "ledger")
+        return kept_in(self._path)
 
     def add(self, record: Record) -> None:
         """Keep one record."""
@@ -56,6 +61,12 @@ class Archive:
         """No more comes."""
         with contextlib.suppress(OSError):  # what is not on the disk by now was told by `add`
             self._file.close()
+
+
+def kept_in(path: Path) -> Iterator[Record]:
+    """The records of an archive; nothing where there is none."""
+    if path.exists():
+        yield from read_archive(path, "ledger")
 
 
 def _unwritable(path: str, error: OSError) -> RunFailed:
@@ -81,7 +92,8 @@ def read_archive(path: Path, topic: str) -> Iterator[Record]:
     while place + _FRAME.size <= len(data):
         offset, length = _FRAME.unpack_from(data, place)
         place += _FRAME.size
-        if place + length > len(data) or not before < offset <= before + GAP:
+        # A record that was written again after a loss may lie where an older one lay.
+        if place + length > len(data) or abs(offset - before) > GAP:
             return
         before = offset
         yield Record(topic, offset, data[place : place + length])
@@ -98,8 +110,7 @@ def fold_archive(path: Path, watcher: Watcher | None = None) -> Ledger:
     for record in read_archive(path, topic):
         while log.ends([topic])[topic] < record.offset:
             log.append(topic, b"")  # an offset that was not saved: void by rule
-        log.append(topic, record.value)
-        kept.add(record.offset)
+        kept.add(log.append(topic, record.value).offset())
     ledger = Ledger(log, topic, watcher=watcher)
     ledger.fold()
     ledger.voids = [void for void in ledger.voids if void[0] in kept]

@@ -27,7 +27,7 @@ _PLAIN = (
 )
 _OUTBOX = rf"{_NAME}/(lock|outbox\.msgpack|outbox\.new|journal\.jsonl(\.1)?)"
 FILES = re.compile(
-    rf"{_PLAIN}|\.({_PLAIN})-[0-9]+|log/(ledger\.records(\.new)?|blocks|quarantine\.jsonl(\.1)?|"
+    rf"{_PLAIN}|\.({_PLAIN})-[0-9]+|log/(ledger\.records(\.new-[0-9]+)?|blocks|quarantine\.jsonl(\.1)?|"
     rf"{_NAME}\.out(\.1)?)|work/outbox/(workers/{_NAME}/{_OUTBOX}|names/{_NAME}-[0-9a-f]{{16}}\.lock)"
 )
 """What a run writes in its folder, and half of it where a process died."""

@@ -139,13 +139,20 @@ class _Copy:
                 raise  # else: it went while it was asked for
 
     def _rest(self, topic: str, place: int) -> Iterator[Record]:
-        """The records from a place to the topic's present end."""
+        """The records from a place to the topic's present end. Raises `BrokerUnreachable` where
+        they do not come: a silence is not the end."""
         end, silent = self._log.ends([topic])[topic], 0
         if place >= end:
             return
         self._reader.follow(topic, place)
         try:
-            while place < end and silent <= SILENCE:  # the last offsets may be the broker's own
+            while place < end:
+                if silent > SILENCE:
+                    raise BrokerUnreachable(
+                        f"record {place} of {end} did not come for {SILENCE} s",
+                        where=topic,
+                        remedy="Once its broker answers again, the same command begins anew.",
+                    )
                 try:
                     found = self._reader.poll(1.0)
                 except BrokerRefused:  # trimmed meanwhile: what is left begins later

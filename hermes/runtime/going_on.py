@@ -6,6 +6,7 @@ Nothing else is needed: neither the job file nor the folder of the machine that 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -21,11 +22,12 @@ from hermes.machine.state import MasterState
 from hermes.machine.stopping import stopping_rule
 from hermes.messages import DataPublished, JobSource, MasterBeat, RunReopened
 from hermes.perform.blocks import Blocks, read_upload
-from hermes.perform.ledger import Ledger, Watcher
+from hermes.perform.ledger import Ledger, Saved, Watcher
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer
 from hermes.policy import storage
 from hermes.policy.presets import Settings, from_tree, resettled, to_tree
+from hermes.runtime.archive import kept_in
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.heritage import Heritage, heritage_again
 from hermes.runtime.join import runs_at
@@ -64,9 +66,10 @@ class Known(NamedTuple):
 # --- reading --------------------------------------------------------------------------------------
 
 
-def folded(log: Log, run: str, watcher: Watcher | None = None) -> MasterState:
-    """The run as its ledger has it; `watcher` is told of each record. Raises `RunError` for a run
-    that is not there, or that this version cannot read."""
+def folded(log: Log, run: str, watcher: Watcher | None = None, saved: Saved = tuple) -> MasterState:
+    """The run as its ledger has it, and what this machine has `saved` of it beyond its end;
+    `watcher` is told of each record. Raises `RunError` for a run that is not there, or that this
+    version cannot read."""
     topic = names.physical(run, names.LEDGER)
     if topic not in log.topics(topic):
         known = ", ".join(runs_at(log)[:5]) or "none"
@@ -76,8 +79,8 @@ def folded(log: Log, run: str, watcher: Watcher | None = None) -> MasterState:
             remedy=f"Runs at this broker: {known}. An embedded broker forgets them all when it "
             "ends.",
         )
-    ledger = Ledger(log, topic, watcher=watcher)
-    ledger.fold()
+    ledger = Ledger(log, topic, watcher=watcher, saved=saved)
+    ledger.fold_saved()
     if ledger.state.opened is None:
         raise _unopened(log, run, ledger)
     return ledger.state
@@ -107,7 +110,7 @@ def known_run(
     """All that is needed to go on; `watcher` is told of each record of the ledger. Raises
     `RunError`, `Unverified`, `BrokerError`, `JobError`."""
     run = folder.run
-    state = folded(log, run, watcher)
+    state = folded(log, run, watcher, partial(kept_in, folder.ledger))
     refuse_other_key(state, run, key)
     data = state.data
     if data is None:

@@ -6,10 +6,11 @@ where the ledger has been silent for a while does it listen for a beat, and no l
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from hermes.codec import decode
-from hermes.errors import DecodeError
+from hermes.errors import BrokerRefused, DecodeError, NoSuchTopic
 from hermes.messages import MasterBeat
 from hermes.transport import names
 from hermes.transport.log import Log, Reader, Record
@@ -45,7 +46,7 @@ class MasterEar:
 
     def poll(self, timeout: float) -> list[Record]:
         """As `Reader.poll`: the ledger's records alone."""
-        records = self._reader.poll(timeout)
+        records = self._polled(timeout)
         ledger = [record for record in records if record.topic == self._ledger]
         if ledger or any(_is_beat(record) for record in records):
             self._heard = time.monotonic()
@@ -53,10 +54,23 @@ class MasterEar:
                 self._reader.drop(self._listens)
                 self._listens = ""
         elif not self._listens and self.silent > QUIET:
-            logs = self._logs
+            self._listen(self._logs)
+        return ledger
+
+    def _polled(self, timeout: float) -> list[Record]:
+        try:
+            return self._reader.poll(timeout)
+        except (BrokerRefused, NoSuchTopic) as error:
+            if not self._listens or error.where != self._listens:
+                raise
+            self._reader.drop(self._listens)  # the run has let go of it: the ledger says so, too
+            self._listens = ""
+            return []
+
+    def _listen(self, logs: str) -> None:
+        with contextlib.suppress(NoSuchTopic):  # as above: where to listen comes with the ledger
             self._reader.follow(logs, self._log.ends([logs])[logs])
             self._listens = logs
-        return ledger
 
 
 def _is_beat(record: Record) -> bool:

@@ -125,8 +125,8 @@ class Inbox:
 
     def poll(self, timeout: float, limit: int = 500) -> Iterator[Event]:
         """What one poll brings, as events; it waits `timeout` seconds at most. A record is looked
-        at only once the event before it was taken; of a worker's chunks one is told. Raises
-        `HermesError`."""
+        at only once the event before it was taken; of a worker's chunks in a row one is told.
+        Raises `HermesError`."""
         heard: set[str] = set()
         self._recent.clear()
         for record in self._polled(timeout, limit):
@@ -135,6 +135,8 @@ class Inbox:
                 if event.worker in heard:
                     continue
                 heard.add(event.worker)
+            elif isinstance(event, EnvelopeReceived):
+                heard.discard(event.worker)  # what follows may be of its next update
             if event is not None:
                 yield event
 

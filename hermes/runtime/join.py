@@ -13,6 +13,9 @@ from hermes.perform.upload import Signer
 from hermes.transport import names
 from hermes.transport.log import Log, Reader
 
+FOR_GOOD = -2
+"""Of a run that a worker has no part in any more, however it goes on."""
+
 LOOK_AGAIN = 0.5
 """Seconds between two looks at the broker."""
 
@@ -27,7 +30,7 @@ def wait_for_run(
     log: Log, run: str | None, seen: dict[str, int], patience: float, over: Callable[[float], bool]
 ) -> str | None:
     """The run to take part in: `run`, or one that is open. `seen` are runs that were over, with the
-    end of their ledgers then: one that was written to since may have been reopened.
+    end of their ledgers then (or `FOR_GOOD`): one that was written to since may have been reopened.
 
     Waits `patience` seconds; `over` waits and says whether to give up (then None). Raises
     `RunError` where none comes, or where the run that is named has stopped already.
@@ -35,7 +38,7 @@ def wait_for_run(
     end = time.monotonic() + patience
     while True:
         ends = _ledger_ends(log)
-        found = [name for name, end in ends.items() if seen.get(name) != end]
+        found = [name for name, end in ends.items() if seen.get(name) not in (end, FOR_GOOD)]
         if run in ends:
             if is_open(log, run):
                 return run

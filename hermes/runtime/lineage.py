@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hermes.codec import decode
-from hermes.errors import DecodeError, HermesError, NoSuchTopic, RunError
+from hermes.errors import BrokerUnreachable, DecodeError, HermesError, NoSuchTopic, RunError
 from hermes.machine.state import MasterState
 from hermes.messages import DataPublished, Forked, LedgerRecord, RunOpened
 from hermes.runtime.archive import read_archive
@@ -23,8 +23,8 @@ from hermes.transport.log import Log, Reader
 FIRST = 64
 """Records in which a run is opened: claims of masters that were quicker lie before, at most."""
 
-QUIET = 3
-"""Polls in a row that bring nothing, until a ledger is taken to have ended."""
+SILENCE = 60
+"""Seconds without a record that should be there."""
 
 
 class Child(NamedTuple):
@@ -106,12 +106,14 @@ def _at(log: Log) -> Iterator[Child]:
 
 def _first_of(reader: Reader, log: Log, run: str) -> Iterator[bytes]:
     topic = names.physical(run, names.LEDGER)
-    place, end, quiet = log.starts([topic])[topic], log.ends([topic])[topic], 0
+    place, end, silent = log.starts([topic])[topic], log.ends([topic])[topic], 0
     reader.follow(topic, place)
     try:
-        while place < end and quiet < QUIET:
+        while place < end:
             records = reader.poll(1.0, limit=8)
-            quiet = 0 if records else quiet + 1
+            silent = 0 if records else silent + 1
+            if silent > SILENCE:  # whoever takes it for the end may delete what a fork reads
+                raise BrokerUnreachable(f"record {place} did not come for {SILENCE} s", where=topic)
             for record in records:
                 place = record.offset + 1
                 yield record.value

@@ -408,7 +408,9 @@ class MasterProcess:
         self.log.delete(older)
         self._meter.gone(older)
         if action.before and self.log.can_trim:
-            self.log.trim(names.physical(run, topic, action.generation), action.before)
+            there = names.physical(run, topic, action.generation)
+            end = self.log.ends([there])[there]  # where the broker has lost it: beyond is refused
+            self.log.trim(there, min(action.before, end))
 
     def _evaluate(self, action: Evaluate) -> None:
         assert self._desk is not None

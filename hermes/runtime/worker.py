@@ -45,7 +45,7 @@ from hermes.runtime.acks import Acknowledgements
 from hermes.runtime.following import Follower
 from hermes.runtime.hands import Failed
 from hermes.runtime.hearing import MasterEar
-from hermes.runtime.join import check_key, ledger_end, wait_for_run
+from hermes.runtime.join import FOR_GOOD, check_key, ledger_end, wait_for_run
 from hermes.runtime.logs import LineSender
 from hermes.runtime.outbox import Outbox
 from hermes.runtime.sending import Sending
@@ -116,7 +116,9 @@ class WorkerProcess:
                 _refuse_silence(farewell, run)
             if options.run is not None or farewell.code in ("interrupted", "refused"):
                 return farewell
-            seen[run] = ledger_end(self.log, run)  # until somebody goes on with it
+            # Until somebody goes on with it; but whoever was replaced stays away from it.
+            fenced = farewell.code == "fenced"
+            seen[run] = FOR_GOOD if fenced else ledger_end(self.log, run)
             self.say("waiting for the next run (Ctrl-C leaves)")
 
     def _take_part(self, run: str, acks: Acknowledgements) -> Farewell:

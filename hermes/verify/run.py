@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-from hermes.errors import BrokerRefused, CheckFailed, RunError
+from hermes.errors import BrokerRefused, BrokerUnreachable, CheckFailed, RunError
 from hermes.machine.state import MasterState
 from hermes.messages import PROTOCOL, LedgerRecord, Trimmed, VersionPublished
 from hermes.perform.ledger import Void, read_record
@@ -153,7 +153,8 @@ def ledger_in(log: Log, run: str) -> Callable[[int], Iterator[Record]]:
 
 
 def records_in(log: Log, topic: str, first: int, end: int) -> Iterator[Record]:
-    """The records of a topic from an offset up to, without it, another one."""
+    """The records of a topic from an offset up to, without it, another one. Raises
+    `BrokerUnreachable` where they do not come: a silence is not the end."""
     reader = log.reader()
     try:
         reader.follow(topic, first)
@@ -162,7 +163,11 @@ def records_in(log: Log, topic: str, first: int, end: int) -> Iterator[Record]:
             found = reader.poll(1.0)
             silent = 0 if found else silent + 1
             if silent > SILENCE:
-                return  # a broker may keep its last offsets to itself
+                raise BrokerUnreachable(
+                    f"record {place} of {end} did not come for {SILENCE} s",
+                    where=topic,
+                    remedy="Once its broker answers again, the same command begins anew.",
+                )
             for record in found:
                 place = record.offset + 1
                 if record.offset < end:

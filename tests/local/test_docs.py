@@ -102,6 +102,23 @@ def test_commands_that_a_page_names_exist(path: Path) -> None:
 
 
 @written
+def test_tests_that_a_page_names_exist(path: Path) -> None:
+    """With their folder or, beside another one, without."""
+    known = {test.name for test in (ROOT / "tests").rglob("test_*.py")}
+    for folder, name in re.findall(r"(tests/[\w/]+/)?(test_\w+\.py)", path.read_text("utf-8")):
+        assert (ROOT / folder / name).is_file() if folder else name in known, folder + name
+
+
+@written
+def test_benchmarks_that_a_page_names_can_be_run(path: Path) -> None:
+    runs = (ROOT / "scripts" / "benchmark").read_text("utf-8")
+    known = set(re.findall(r"[\w-]+", runs.partition('"${1:-}" in')[2].partition(")")[0]))
+    for name in re.findall(r"scripts/benchmark ([a-z]+)\b", path.read_text("utf-8")):
+        assert name in known, name
+        assert (ROOT / "benchmarks" / f"{name}.py").is_file(), name
+
+
+@written
 def test_scripts_that_a_page_names_exist(path: Path) -> None:
     for name in re.findall(r"(?<![\w/])(?:\./)?scripts/([\w-]+)", path.read_text("utf-8")):
         script = ROOT / "scripts" / name

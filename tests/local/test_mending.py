@@ -14,7 +14,7 @@ from hermes.errors import Fenced, RunFailed
 from hermes.machine.state import MasterState
 from hermes.messages import LedgerRecord, RunStopped
 from hermes.perform.ledger import Ledger
-from hermes.runtime.archive import Archive
+from hermes.runtime.archive import Archive, fold_archive
 from hermes.simulate.faults import FaultyLog
 from hermes.simulate.schedules import draw, setup_of
 from hermes.transport.log import Record
@@ -142,6 +142,33 @@ def test_a_master_whose_run_went_on_without_the_lost_part_is_fenced(disk: Disk) 
         ledger.commit((END,), (), 2)
     assert disk.folded().state.authority.nonce == "m2"
     assert disk.folded().state.opened is None
+
+
+def test_the_archive_holds_what_came_after_records_that_were_written_again(disk: Disk) -> None:
+    """Where void records were lost with them, what follows lies at offsets that were used."""
+    ledger, archive = disk.master("m1")
+    ledger.commit((OPENED,), (), 1)
+    for _ in range(4):
+        disk.log.append(TOPIC, b"void")
+    ledger.commit((), (), 2)
+    disk.log.lose(TOPIC, 5)
+    ledger.commit((END,), (), 3)
+    ledger.commit((), (), 4)
+    archive.close()
+    kept = fold_archive(disk.path)
+    assert not kept.voids
+    assert kept.state.stopped is not None
+    assert kept.state.authority.chain == ledger.state.authority.chain
+
+
+def test_a_master_of_the_same_term_that_went_on_fences_too(disk: Disk) -> None:
+    """Ours was lost with its claim; the next one took its number."""
+    ledger, _ = disk.master("m1")
+    disk.log.lose(TOPIC, 1)
+    Ledger(disk.log, TOPIC).start("m2")
+    ledger.doubt()  # the broker was away
+    with pytest.raises(Fenced):
+        ledger.commit((OPENED,), (), 1)
 
 
 def test_the_archive_is_what_the_ledger_holds(disk: Disk) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from hermes.errors import BrokerRefused, NoSuchTopic, RunFailed
+from hermes.machine.events import Trim
 from hermes.messages import RunReopened, RunStopped
 from hermes.perform.ledger import Ledger
 from hermes.runtime.join import wait_for_run
+from hermes.runtime.master import MasterProcess
 from hermes.runtime.places import Place, Places
 from hermes.simulate.faults import FaultyLog
 from hermes.simulate.schedules import draw, setup_of
 from hermes.transport import names
 from hermes.transport.log import Record
+from hermes.transport.memory import MemoryLog
 from hermes.values import Position, Reason
 
 SHORT = "from.w1"
@@ -118,6 +123,30 @@ def test_a_generation_ends_with_its_marker_and_the_next_begins() -> None:
     reading.places.let_go(SHORT, 1, 0)
     reading.log.delete([TOPIC])
     assert reading.read() == [], "the one before may go"
+
+
+class Strict(MemoryLog):
+    """As Apache Kafka is: there is nothing to let go of beyond a topic's end."""
+
+    def trim(self, topic: str, before: int) -> None:
+        if before > self.ends([topic])[topic]:
+            raise BrokerRefused("the offset is out of range", where=topic)
+        super().trim(topic, before)
+
+
+def test_what_the_broker_has_lost_need_not_be_let_go_of() -> None:
+    """A new master trims again what the ledger let go of: a topic that is shorter now is no reason
+    why a run could not go on."""
+    log = Strict()
+    log.create([TOPIC])
+    for number in range(3):
+        log.append(TOPIC, bytes([number]))
+    master = MasterProcess.__new__(MasterProcess)
+    master.log = log  # type: ignore[assignment]
+    master.options = SimpleNamespace(run="r")  # type: ignore[assignment]
+    master._inbox = master._meter = Mock()
+    master._trim(Trim(SHORT, 0, 8))
+    assert log.starts([TOPIC]) == {TOPIC: 3}
 
 
 # --- which run a worker takes part in -----------------------------------------------------------

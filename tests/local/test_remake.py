@@ -13,6 +13,7 @@ from hermes.data.cache import BlockCache
 from hermes.errors import Defect, DigestMismatch, PeerError
 from hermes.machine.events import (
     Merge,
+    MergeFailed,
     Part,
     Recipe,
     RestoreState,
@@ -211,6 +212,18 @@ def test_a_recipe_that_is_not_whole_is_refused(tmp_path: Path) -> None:
 
 
 # --- the master's own tensors -------------------------------------------------------------------
+
+
+def test_an_update_is_what_it_holds_not_what_it_claims(tmp_path: Path) -> None:
+    """One that claims the digest of the version in force, over other bytes: nobody could form the
+    version again that was made of it."""
+    course = Course(tmp_path, "mean")
+    first, *others = course.updates()
+    claimed = replace(first.update.payload, digest=course.versions[0].payload.digest)
+    false = replace(first, update=replace(first.update, payload=claimed))
+    failed = course.desk.perform(course.merge((false, *others)))
+    assert isinstance(failed, MergeFailed)
+    assert (failed.birth, failed.reason.code) == (first.update.birth, "unreadable")
 
 
 def test_a_restarted_desk_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -47,9 +47,12 @@ KNOWN = {
     "without a record are an error",
     "hermes.perform.store Store._stretch: while ... reader.poll()": "TRIES polls of PATIENCE "
     "without a record are an error",
-    "hermes.runtime.exported _Copy._rest: while ... self._reader.poll()": "SILENCE polls of 1 s",
-    "hermes.runtime.lineage _first_of: while ... reader.poll()": "QUIET polls of 1 s",
-    "hermes.verify.run records_in: while ... reader.poll()": "SILENCE polls of 1 s",
+    "hermes.runtime.exported _Copy._rest: while ... self._reader.poll()": "SILENCE polls of 1 s "
+    "without a record are an error",
+    "hermes.runtime.lineage _first_of: while ... reader.poll()": "SILENCE polls of 1 s "
+    "without a record are an error",
+    "hermes.verify.run records_in: while ... reader.poll()": "SILENCE polls of 1 s "
+    "without a record are an error",
     "hermes.runtime.observe last_beat: while ... reader.poll()": "up to an end that is known, or "
     "the first silence",
     "hermes.transport.flight Budget.take: while ... self._changed.wait()": "`patience` without "

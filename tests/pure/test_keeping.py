@@ -10,6 +10,7 @@ from hermes.errors import Defect, SettingError
 from hermes.machine.audit import Audit
 from hermes.machine.events import (
     AddGeneration,
+    ChunkSeen,
     GenerationAdded,
     LogsRead,
     MoveLogs,
@@ -117,6 +118,26 @@ def test_a_version_that_somebody_starts_from_is_not_let_go_of() -> None:
     for _ in range(3):  # bsp waits for both: the slow one's base stays in use
         kept.stage.push("w1")
     assert kept.stage.state.members["w2"].base in kept.stage.state.versions
+
+
+def test_chunks_of_an_update_that_is_still_being_stored_stay() -> None:
+    """[5, 13] A slow worker on a thin link: its beats lie between its chunks, and are no place to
+    trim to; nor one from which a restarted master reads on."""
+    stage = MasterStage("hermes-paper", workers=2, retention__keep="last:2")
+    stage.beat("w2")
+    stage.put(ChunkSeen("w2"))
+    first = stage.at("from.w2")
+    for _ in range(8):
+        for _ in range(6):
+            stage.beat("w2")
+        decision = stage.store(stage.score(stage.push("w1")))
+        assert "from.w2" not in {trim.topic for trim in of(Trim, decision)}
+        assert stage.state.consumed["from.w2"] < first
+    update = stage.update("w2", base=0)
+    payload = replace(update.payload, first=first.offset, last=stage.offset["from.w2"])
+    stage.say("w2", stage.round("w2", replace(update, payload=payload)))
+    assert stage.state.consumed["from.w2"] == Position("from.w2", 0, stage.offset["from.w2"])
+    assert extents(stage.state, None)["from.w2"].floor == first
 
 
 def test_all_is_kept_where_that_is_asked_for() -> None:
