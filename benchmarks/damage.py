@@ -35,13 +35,21 @@ from hermes.machine.state import MasterState, check
 from hermes.machine.worker import WorkerState
 from hermes.messages import (
     Block,
+    Entry,
     Envelope,
+    Forked,
     Hello,
     JobSource,
     LedgerRecord,
     LogLine,
     Manifest,
     MasterBeat,
+    Moved,
+    Rewound,
+    Rotated,
+    RunReopened,
+    ShardResized,
+    StateReset,
     StopRequested,
     UpdateRejected,
     WorkerAdmitted,
@@ -54,7 +62,7 @@ from hermes.simulate import schedules
 from hermes.transport import names
 from hermes.transport.log import Record
 from hermes.transport.tensors import Assembler, Chunk, is_chunk
-from hermes.values import SECOND, Payload, Position
+from hermes.values import SECOND, Payload, Position, Reason
 
 KEY = b"a cluster key that nobody who damages records has"
 
@@ -103,7 +111,7 @@ def collect(seeds: Iterable[int] = SEEDS) -> list[Sample]:
     samples: list[Sample] = []
     for seed in seeds:
         samples += _of_run(seed)
-    return samples + _of_uploads(samples[-1])
+    return samples + _of_rare(samples) + _of_uploads(samples[-1])
 
 
 def _of_run(seed: int) -> list[Sample]:
@@ -130,6 +138,43 @@ def _of_run(seed: int) -> list[Sample]:
         for raw in driver.log.since(topic, 0):
             found.append(_input(raw, chance.choice(ready), following))
     return found
+
+
+def _of_rare(samples: Sequence[Sample]) -> list[Sample]:
+    """Entries that few schedules come to, each as the next record of a run that is under way."""
+    (like, *_) = [
+        sample
+        for sample in samples
+        if sample.where == "ledger"
+        and sample.state.newest is not None
+        and sample.state.newest.version >= 2
+        and sample.state.stopped is None
+    ]
+    (begun, *_) = [sample for sample in samples if sample.state.authority.term == 1]
+    state, why = like.state, Reason("lost", {"why": "a test"})
+    assert state.newest is not None
+    last, before = state.newest, state.versions[state.newest.version - 1]
+    found: list[tuple[Sample, Entry]] = [
+        (like, Rewound(before, (last.version,), last.members, why)),
+        (like, Rotated("model", state.generations.get("model", 0) + 1)),
+        (like, StateReset(last.version, why)),
+        (like, ShardResized(state.alive()[0], 10, 5, Reason("by-speed", {"speed": 2.5}))),
+        (like, RunReopened(state.opened.settings if state.opened else {}, Reason("asked"))),
+        (begun, Forked("parent", 3, 99, b"\1" * 32, "ab" * 32, 0, 0, {"merge.rule": "mean"})),
+    ]
+    name = state.alive()[0]
+    sender = state.members[name].incarnation
+    marker = encode(Envelope(sender, 0, state.authority.offset, state.authority.chain, Moved(1)))
+    moved = Sample("from", "Moved", marker, (), state, like.at_worker, 99)
+    return [moved, *(_next_record(sample, entry) for sample, entry in found)]
+
+
+def _next_record(like: Sample, entry: Entry) -> Sample:
+    place, time = like.state.authority, like.state.time
+    head = (place.term, place.nonce, place.next_n, place.chain, time)
+    data = encode(LedgerRecord(*head, (), (entry,)))
+    kind = type(entry).__name__
+    return Sample("ledger", kind, data, (), like.state, like.at_worker, place.offset + 1)
 
 
 def _follow(state: WorkerState, record: LedgerRecord, raw: Record) -> WorkerState:

@@ -29,7 +29,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self._path = path
         spare = path.with_name(f"{path.name}.new-{os.getpid()}")
-        self._spare = spare if path.exists() else path
+        self._spare = spare if path.is_file() else path
         try:
             self._file = self._spare.open("wb")
         except OSError as error:

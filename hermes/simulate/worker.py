@@ -288,6 +288,7 @@ class SimulatedWorker:
         which, faults = driver.stored, driver.faults
         driver.stored += 1
         payload = self.bench.store()
+        driver.watch.arrived(self.name, self.incarnation, driver.queue.now)  # its chunks have
         delay = payload.length * driver.costs.byte + faults.delayed.get(which, 0)
         driver.fired.update(["delayed"] * (which in faults.delayed))
         if which in faults.truncated:
