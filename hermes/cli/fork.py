@@ -175,11 +175,11 @@ def _prepared(going: Going, wish: Wish) -> tuple[MasterOptions, str]:
     from hermes.runtime import forking
     from hermes.runtime.folder import RunFolder
     from hermes.runtime.going_on import job_of
-    from hermes.runtime.keys import cluster_key
+    from hermes.runtime.keys import known_key
     from hermes.runtime.master import MasterOptions
     from hermes.runtime.watch import OUTAGE
 
-    key, cache = cluster_key(going.key_file), cache_folder() / "blocks"
+    key, cache = known_key(going.key_file), cache_folder() / "blocks"
     folder = RunFolder(going.out, going.run)
     with reached(going) as log:
         parent = forking.parent_run(log, folder, cache, key)

@@ -154,6 +154,12 @@ def broker_of(run: str, out: Path, broker: str | None) -> str:
             remedy="What was saved lies in its folder. For runs that outlive their master: "
             "hermes broker start --kind apache, then --broker HOST:PORT.",
         )
+    if broker is None and note is None and not _answers(options.DEFAULT_BROKER):
+        raise RunError(
+            f"there is no run {run!r}",
+            where=str((out / "runs").absolute()),
+            remedy="If another machine led it, name its broker: --broker HOST:PORT (hermes runs).",
+        )
     return broker or (note.broker if note is not None else options.DEFAULT_BROKER)
 
 
@@ -218,12 +224,12 @@ def _prepared(
     from hermes.messages import JobSource
     from hermes.runtime import going_on
     from hermes.runtime.folder import RunFolder
-    from hermes.runtime.keys import cluster_key
+    from hermes.runtime.keys import known_key
 
     folder = RunFolder(going.out, going.run)
     folder.check()
     cache = cache_folder() / "blocks"
-    key = cluster_key(going.key_file)
+    key = known_key(going.key_file)
     with reached(going) as log:
         known = going_on.known_run(log, folder, BlockCache(cache, 1 << 30), key)
         if isinstance(source, JobSource):
@@ -244,8 +250,8 @@ def reached(going: Going) -> KafkaLog:
         raise BrokerUnreachable(
             error.what,
             where=error.where,
-            remedy=f"The run's records lie at its broker: start that again (with its --data), or "
-            f"name it with --broker. {error.remedy}".strip(),
+            remedy="The run's records lie at its broker: start that again, with the --kind, --port "
+            "and --data that it had, or name it with --broker.",
         ) from None
 
 
@@ -272,6 +278,7 @@ def _options(
         cache=cache,
         patience=OUTAGE if going.patience is None else going.patience,
         begin=lambda _options: going_on,
+        again=True,
     )
 
 

@@ -72,10 +72,31 @@ def _on_this_machine(run: str | None, out: Path, take: Take) -> Seen:
                 view = LiveRun(log, broker, folder.run, take).look()
                 used, _, traffic = _told(last_beat(log, folder.run))
                 return Seen(view, lives, broker, folder, used, aside, traffic)
+    if broker is not None and not lives and remembered is not None:
+        led = _led_elsewhere(folder, broker, remembered.nonce, take)
+        if led is not None:
+            return led
     view = saved(folder, take)
     if view.damage:
         warn(view.damage)
     return Seen(view, lives, broker, folder, used_at_end(folder), aside, _traffic_at_end(folder))
+
+
+def _led_elsewhere(folder: RunFolder, broker: str, nonce: str, take: Take) -> Seen | None:
+    """The run as its broker has it, where a master came after the one that this machine knows."""
+    from hermes.runtime.observe import LiveRun, beating, last_beat
+
+    if not unfinished(folder):
+        return None
+    with live_log(broker) as log:
+        if log is None or not _has(log, folder.run):
+            return None
+        state = LiveRun(log, broker, folder.run).look().state
+        if state.authority.nonce == nonce:
+            return None
+        view = LiveRun(log, broker, folder.run, take).look()
+        lives = state.stopped is None and folder.run in beating(log, [folder.run])
+        return Seen(view, lives, broker, folder, *_told(last_beat(log, folder.run)))
 
 
 def _told(

@@ -250,8 +250,10 @@ def _greeting(prepared: MasterOptions, broker: str) -> Callable[[], str]:
     def text() -> str:
         address = advertised(broker)
         token = Token(address, prepared.run, fingerprint(prepared.key)).text()
+        waits = f"waiting for {counted(prepared.expect, 'worker')}. On each:"
+        goes_on = "goes on. Workers that wait for it come by themselves; others join with:"
         lines = [
-            f"run {prepared.run}: waiting for {counted(prepared.expect, 'worker')}. On each:",
+            f"run {prepared.run} {goes_on}" if prepared.again else f"run {prepared.run}: {waits}",
             f"hermes worker --join {token}",
         ]
         if is_local(parse_address(address).host):

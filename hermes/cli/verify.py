@@ -96,10 +96,10 @@ def verify(
 def _judge(
     opened: Opened, key_file: Path | None
 ) -> contextlib.AbstractContextManager[Callable[[MasterState], Judge]]:
-    from hermes.runtime.keys import cluster_key
+    from hermes.runtime.keys import known_key
     from hermes.runtime.sources import judging
 
-    return judging(opened.source, cluster_key(key_file))
+    return judging(opened.source, known_key(key_file))
 
 
 def _mismatch(report: Report) -> CheckFailed:
@@ -144,6 +144,9 @@ def _opened(run: str | None, out: Path, broker: str | None, told: Told) -> Itera
     from hermes.runtime.sources import at_broker
     from hermes.transport.filed import is_exported
 
+    if run is not None and (Path(run) / "log" / "ledger.records").is_file():  # a run's own folder
+        place = Path(run).resolve()
+        run, out = place.name, place.parent.parent
     if run is not None and (is_exported(Path(run)) or "/" in run):
         yield _exported(Path(run), told)
     elif broker is not None:

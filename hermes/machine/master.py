@@ -102,7 +102,7 @@ def decide(
     """
     rested = _rested(rules, state, soft, now)
     draft = Draft(rules, replace(state, time=now), rested, now)
-    if rested is not soft and state.alive():
+    if rested is not soft and state.alive() and soft.now:  # else it has only just begun
         away = (now - soft.now) / SECOND
         draft.note = (
             f"The master stood still, or was busy, for {away:.1f} s: every deadline starts anew"

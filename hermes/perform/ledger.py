@@ -85,6 +85,12 @@ class Ledger:
         else:
             self._fold_to(min(end, last), beyond=False)
 
+    def look(self) -> None:
+        """Somebody says that another master leads: read on. Raises `Fenced` if that is so."""
+        self.fold()
+        if not self._rules.leads(self.state.authority, self._nonce):
+            raise self._fenced()
+
     def fold_saved(self) -> None:
         """Read on to the end, and beyond it what this machine has kept and the broker has lost: the
         ledger as it will be once that is written again. Writes nothing."""

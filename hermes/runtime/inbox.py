@@ -19,7 +19,7 @@ from hermes.machine.events import (
     TopicRead,
 )
 from hermes.machine.rules import NAME
-from hermes.messages import Envelope, Hello, LogLine, Moved, StopRequested
+from hermes.messages import Envelope, Hello, LogLine, MasterBeat, Moved, StopRequested
 from hermes.perform.keeper import ChunkKeeper
 from hermes.report.words import short as in_words
 from hermes.runtime.lines import MasterLines
@@ -63,6 +63,8 @@ class Inbox:
         self._places = Places(log, self._reader, options.run)
         self._generations: Mapping[str, int] = {}
         self._told_of_logs = 0
+        self.rival = 0
+        """The highest term that a master has beaten under; whoever looks into it sets it to 0."""
 
     @property
     def aside(self) -> Mapping[str, int]:
@@ -163,6 +165,8 @@ class Inbox:
         position = Position(name.short, name.generation, record.offset)
         if isinstance(message, LogLine):
             self._lines.heard(message)
+        elif isinstance(message, MasterBeat):
+            self.rival = max(self.rival, message.term)
         elif isinstance(message, (Hello, StopRequested)):
             return self._knock(position, message, record)
         elif isinstance(message, Envelope) and worker is not None:

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 AT_ONCE = 0.7
 """Seconds that a process has to end by itself after the second; then it is ended."""
 
+ONE_AND_THE_SAME = 0.1
+"""Seconds in which a second signal is the first one once more: nobody types that fast."""
+
 INTERRUPTED = 130
 """Its exit code."""
 
@@ -30,12 +33,18 @@ def on_interrupt(
     """The first signal calls `first`, in the handler: it may only note it. The second raises
     `KeyboardInterrupt`, calls `second` in a thread, and ends the process if that takes long."""
 
+    began = 0.0
+
     def handle_first(_number: int, _frame: object) -> None:
+        nonlocal began
+        began = time.monotonic()
         for number in old:
             signal.signal(number, handle_second)
         first()
 
     def handle_second(_number: int, _frame: object) -> None:
+        if time.monotonic() - began < ONE_AND_THE_SAME:
+            return  # `timeout` signals the process and then its group
         threading.Thread(target=_leave, args=(second,), daemon=True).start()
         raise KeyboardInterrupt
 

@@ -45,7 +45,8 @@ def wait_for_run(
             raise RunError(
                 f"the run {run!r} has stopped already",
                 where="the broker",
-                remedy="Name another run with --run, or leave it out to wait for the next one.",
+                remedy="Name another run with --run, or leave it out to wait for the next one, or "
+                f"for this one, once somebody goes on with it (hermes resume {run}).",
             )
         if run is None:
             for name in reversed(found):

@@ -36,6 +36,19 @@ def cluster_key(path: Path | None = None) -> bytes:
     return _read(path)
 
 
+def known_key(path: Path | None = None) -> bytes:
+    """As `cluster_key`, for what needs the key of a run that is there: none is made."""
+    found = path or default_key_file()
+    if not found.exists():
+        raise UsageError(
+            "there is no cluster key here, and this needs the one of the run",
+            where=str(found),
+            remedy="Copy the key file of the machine that led the run here (mode 0600), or name it "
+            "with --key-file.",
+        )
+    return _read(found)
+
+
 def _make(path: Path) -> None:
     """Make a key, whole or not at all; whoever comes second takes the first one's."""
     spare = path.with_name(f".{path.name}-{os.getpid()}")

@@ -304,8 +304,15 @@ class MasterProcess:
             self._handle(Ticked())
         self._commit()
         self._tell_of_mending()
+        self._look_at_rivals()
         self._inbox.set_aside_voids(self._ledger.voids)
         self.listener.changed(self._ledger.state, self.clock.now())
+
+    def _look_at_rivals(self) -> None:
+        """Whoever has nothing to commit would not notice that it was replaced."""
+        if self._inbox.rival > self._ledger.state.authority.term:
+            self._inbox.rival = 0
+            self._ledger.look()
 
     def _receive(self, timeout: float, limit: int) -> None:
         for event in self._inbox.poll(timeout, limit):

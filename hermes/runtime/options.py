@@ -45,8 +45,8 @@ class MasterOptions(NamedTuple):
     begin: Callable[[MasterOptions], Beginning] | None = None
     """What a run begins with that was opened before, or that is forked from another one; None: a
     new one, with the job's data."""
-    broker: str = ""
-    """As it was typed, for `run.json`."""
+    again: bool = False
+    """The run was led before."""
 
 
 class Beginning(Protocol):

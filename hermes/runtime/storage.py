@@ -170,9 +170,10 @@ class StorageWatch:
         """What is expected, and the limit: said at the start."""
         pace, hourly = self._pace, self._pace.bytes
         pushed = f"1 in {pace.rounds / pace.pushes:.0f}" if pace.pushes < pace.rounds else "all"
+        now = f"{size(self._first)} of data and model are sent now; then " if self._first else ""
         text = (
-            f"Storage: {size(self._first)} of data and model are sent now; then about "
-            f"{size(hourly)} an hour are expected (a guess: model {size(pace.model)}, "
+            f"Storage: {now}about {size(hourly)} an hour "
+            f"are expected (a guess: model {size(pace.model)}, "
             f"{pace.workers} workers, {pace.rounds / 3600:.3g} rounds a second, {pushed} pushed). "
         )
         if self.limit is None:

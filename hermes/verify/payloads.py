@@ -44,7 +44,8 @@ class Payloads:
         """`floors`: what may be gone, by topic; `again` says what may be gone by now, where the
         run goes on meanwhile."""
         self._log, self._run, self._floors, self._again = log, run, floors, again
-        self._store = Store(log, run) if log is not None else None
+        self._stores: dict[str, Store] = {}
+        """By topic: a reader that changes its topic waits for that (0.2 s with Kafka's client)."""
         self._ends: dict[str, int] = {}
         self.bytes = 0
         """Bytes that were read and had their digest."""
@@ -53,16 +54,16 @@ class Payloads:
         """Why these bytes need not be asked for; "" if they must be."""
         if let_go(payload, self._floors):
             return RETENTION
-        return NO_BROKER if self._store is None else ""
+        return NO_BROKER if self._log is None else ""
 
     def get(self, payload: Payload) -> bytes | bytearray:
         """The bytes, which have their digest. Raises `Absent`, `BrokerUnreachable`."""
         code = self.known(payload)
-        if code or self._store is None:
+        if code or self._log is None:
             raise Absent(code, f"{SAID[code]}", payload)
         try:
             self._must_reach(payload)
-            data = self._store.get(payload)
+            data = self._store(self._log, payload).get(payload)
         except DigestMismatch as error:
             raise Absent(DAMAGED, error.what, payload) from None
         except GONE as error:
@@ -74,9 +75,14 @@ class Payloads:
         return data
 
     def close(self) -> None:
-        """Let go of the reader."""
-        if self._store is not None:
-            self._store.close()
+        """Let go of the readers."""
+        for store in self._stores.values():
+            store.close()
+
+    def _store(self, log: Log, payload: Payload) -> Store:
+        if payload.topic not in self._stores:
+            self._stores[payload.topic] = Store(log, self._run)
+        return self._stores[payload.topic]
 
     def _must_reach(self, payload: Payload) -> None:
         """The end of a topic is asked for once: else a lost tail would be waited for."""
