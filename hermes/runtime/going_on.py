@@ -196,8 +196,8 @@ def _led(run: str, how: str) -> RunError:
     return RunError(
         f"its master lives: {how}",
         where=f"run {run}",
-        remedy="Look on with hermes status --watch; to take the run from it: --take-over "
-        "(it then ends).",
+        remedy="Look on with hermes status --watch; to take the run from it: "
+        f"hermes resume {run} --take-over (it then ends).",
     )
 
 

@@ -80,7 +80,7 @@ def test_the_pieces(shell: Shell, embedded: Child) -> None:
     assert rows[run]["status"] == "running"
     twice = shell("master", DIGITS, *at, "--run", run, "--out", "elsewhere")
     assert twice.returncode == 2
-    assert "exists already" in twice.stderr
+    assert "its master lives" in twice.stderr
     unknown = shell("status", "unknown", *at)
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert "there is no run 'unknown'" in unknown.stderr
