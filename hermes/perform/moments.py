@@ -84,14 +84,10 @@ class Moments:
         if first is None:
             raise PeerError(f"version {origin.version} is not kept")
         begin = (origin.version, first.payload.digest)
-        start = remake(
-            Start(*begin, self._read(first.payload), moments),
-            recipes,
-            self._buffers,
-            sources_in(self._store),
-        )
-        for remade in start:
-            moments = remade.moments
+        begun = Start(*begin, self._read(first.payload), moments)
+        with self._store.shelves() as shelves:
+            for remade in remake(begun, recipes, self._buffers, sources_in(shelves)):
+                moments = remade.moments
         return moments
 
     def _read(self, payload: Payload | None) -> Tensors:

@@ -15,7 +15,7 @@ from hermes.errors import BrokerRefused, Defect, DigestMismatch, NoSuchTopic, Pe
 from hermes.machine.events import Part, Recipe
 from hermes.messages import VersionPublished
 from hermes.perform.merging import Mixture, Sources, form, packed
-from hermes.perform.store import Store
+from hermes.perform.store import Fetches
 from hermes.policy.aggregate import check_form
 from hermes.values import Payload, Tensors
 
@@ -97,7 +97,7 @@ def _must_be_whole(last: Start, recipe: Recipe) -> None:
 # --- where the tensors come from ----------------------------------------------------------------
 
 
-def sources_in(store: Store, again: Mapping[str, Payload] = MappingProxyType({})) -> Sources:
+def sources_in(store: Fetches, again: Mapping[str, Payload] = MappingProxyType({})) -> Sources:
     """Updates and bases as they lie in the log; what is gone, damaged or does not fit raises
     `PeerError` that names it. `again`: where versions lie that were stored anew, by digest."""
 
@@ -117,7 +117,7 @@ def sources_in(store: Store, again: Mapping[str, Payload] = MappingProxyType({})
     return Sources(update, base)
 
 
-def _read(store: Store, payload: Payload, name: str) -> Tensors:
+def _read(store: Fetches, payload: Payload, name: str) -> Tensors:
     try:
         return decode_tensors(store.get(payload))
     except GONE as error:

@@ -74,12 +74,14 @@ def _made_again(
     try:
         moments = _moments(action, version, seat.moments)
         start = Start(version.version, version.payload.digest, model, moments)
-        for remade in remake(start, recipes, seat.buffers, sources_in(seat.store, anew)):
-            payload = seat.store.put(names.MODEL, remade.data)
-            anew[payload.digest] = payload  # an update after it may start from it
-            republished.append((remade.version.version, payload))
-            model = remade.model
-            del remade
+        with seat.store.shelves() as shelves:
+            sources = sources_in(shelves, anew)
+            for remade in remake(start, recipes, seat.buffers, sources):
+                payload = seat.store.put(names.MODEL, remade.data)
+                anew[payload.digest] = payload  # an update after it may start from it
+                republished.append((remade.version.version, payload))
+                model = remade.model
+                del remade
     except GONE as error:
         why = _told(error)
     last = republished[-1][0] if republished else version.version

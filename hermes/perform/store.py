@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
 from hermes.errors import (
     BrokerRefused,
@@ -44,6 +46,35 @@ def stretches(offsets: Iterable[int]) -> Iterator[range]:
         yield range(begin, end)
 
 
+class Fetches(Protocol):
+    """Where payloads are got from."""
+
+    def get(self, payload: Payload) -> bytes | bytearray:
+        """The bytes of a payload, verified; raises `PeerError` or `BrokerError`."""
+        ...
+
+
+class Shelves:
+    """A store for each topic of a run. A reader that changes its topic waits for that (0.2 s with
+    Kafka's client); readers of their own cost a connection each."""
+
+    def __init__(self, log: Log, run: str) -> None:
+        self._log, self._run = log, run
+        self._stores: dict[str, Store] = {}
+
+    def get(self, payload: Payload) -> bytes | bytearray:
+        """As `Store.get`."""
+        if payload.topic not in self._stores:
+            self._stores[payload.topic] = Store(self._log, self._run)
+        return self._stores[payload.topic].get(payload)
+
+    def close(self) -> None:
+        """Let go of the readers (the log is the caller's)."""
+        for store in self._stores.values():
+            store.close()
+        self._stores.clear()
+
+
 class Store:
     """The bulk side of a run's topics. Belongs to one thread; several may share a log."""
 
@@ -61,6 +92,15 @@ class Store:
         self._log, self._run, self._chunk, self._keeper = log, run, chunk, keeper
         self._reader: Reader | None = None
         self.generations = {} if generations is None else generations
+
+    @contextlib.contextmanager
+    def shelves(self) -> Iterator[Shelves]:
+        """For a while, a reader for each topic: for whoever goes from one to another and back."""
+        shelves = Shelves(self._log, self._run)
+        try:
+            yield shelves
+        finally:
+            shelves.close()
 
     def put(self, short: str, data: bytes) -> Payload:
         """Send `data` in chunks to a topic; raises `BrokerError`."""

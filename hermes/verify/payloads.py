@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from hermes.errors import BrokerUnreachable, DigestMismatch, NoSuchTopic, PeerError
 from hermes.perform.remake import GONE
-from hermes.perform.store import Store
+from hermes.perform.store import Shelves
 from hermes.transport import names
 from hermes.transport.log import Log
 from hermes.values import Payload, Position
@@ -44,8 +44,7 @@ class Payloads:
         """`floors`: what may be gone, by topic; `again` says what may be gone by now, where the
         run goes on meanwhile."""
         self._log, self._run, self._floors, self._again = log, run, floors, again
-        self._stores: dict[str, Store] = {}
-        """By topic: a reader that changes its topic waits for that (0.2 s with Kafka's client)."""
+        self._shelves = Shelves(log, run) if log is not None else None
         self._ends: dict[str, int] = {}
         self.bytes = 0
         """Bytes that were read and had their digest."""
@@ -54,16 +53,16 @@ class Payloads:
         """Why these bytes need not be asked for; "" if they must be."""
         if let_go(payload, self._floors):
             return RETENTION
-        return NO_BROKER if self._log is None else ""
+        return NO_BROKER if self._shelves is None else ""
 
     def get(self, payload: Payload) -> bytes | bytearray:
         """The bytes, which have their digest. Raises `Absent`, `BrokerUnreachable`."""
         code = self.known(payload)
-        if code or self._log is None:
+        if code or self._shelves is None:
             raise Absent(code, f"{SAID[code]}", payload)
         try:
             self._must_reach(payload)
-            data = self._store(self._log, payload).get(payload)
+            data = self._shelves.get(payload)
         except DigestMismatch as error:
             raise Absent(DAMAGED, error.what, payload) from None
         except GONE as error:
@@ -76,13 +75,8 @@ class Payloads:
 
     def close(self) -> None:
         """Let go of the readers."""
-        for store in self._stores.values():
-            store.close()
-
-    def _store(self, log: Log, payload: Payload) -> Store:
-        if payload.topic not in self._stores:
-            self._stores[payload.topic] = Store(log, self._run)
-        return self._stores[payload.topic]
+        if self._shelves is not None:
+            self._shelves.close()
 
     def _must_reach(self, payload: Payload) -> None:
         """The end of a topic is asked for once: else a lost tail would be waited for."""
