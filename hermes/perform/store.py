@@ -61,12 +61,19 @@ class Shelves:
     def __init__(self, log: Log, run: str) -> None:
         self._log, self._run = log, run
         self._stores: dict[str, Store] = {}
+        self._reach: dict[tuple[str, int], int] = {}
+        """Offsets that are known to be there, by topic and generation."""
 
     def get(self, payload: Payload) -> bytes | bytearray:
-        """As `Store.get`."""
+        """As `Store.get`; what a broker has lost is not waited for."""
         if payload.topic not in self._stores:
             self._stores[payload.topic] = Store(self._log, self._run)
-        return self._stores[payload.topic].get(payload)
+        store, place = self._stores[payload.topic], (payload.topic, payload.generation)
+        if self._reach.get(place, -1) < payload.last:
+            if not store.reaches(payload):
+                raise PeerError(f"the topic ends before offset {payload.last}", where=payload.topic)
+            self._reach[place] = payload.last
+        return store.get(payload)
 
     def close(self) -> None:
         """Let go of the readers (the log is the caller's)."""
