@@ -30,7 +30,7 @@ from hermes.transport.log import Headers, Record
 from hermes.transport.patience import Patience
 from hermes.transport.reader import Fetched, Limits
 from hermes.transport.reader import PlaceReader as KafkaReader
-from hermes.transport.settings import BATCH, MAX_RECORD, Connection
+from hermes.transport.settings import MAX_RECORD, ROOM, Connection
 from hermes.transport.topics import Facts
 
 with warnings.catch_warnings():  # of its own use of importlib, where warnings are errors
@@ -446,7 +446,7 @@ class _Sending:
                     acks="all",
                     enable_idempotence=True,
                     linger_ms=0,
-                    batch_size=BATCH,
+                    batch_size=ROOM,  # a chunk fits with its framing: no batch is made to grow
                     max_request_size=MAX_RECORD,
                     compression_type=None,
                     retry_backoff_ms=_RETRY,

@@ -15,6 +15,11 @@ BATCH = 512 << 10
 """Bytes of records that travel as one: what a lost connection costs an append at most, and the
 least that a fetch brings."""
 
+ROOM = 1 << 20
+"""Bytes that the client sets aside for such a batch. A second chunk does not fit, so that a batch
+is one chunk; but where one alone just does not, the batch is made to grow, and sends cost a fifth
+more (measured)."""
+
 FRAMING = 256
 """Bytes that a record may cost on its way beside its value: headers, its share of a batch."""
 

@@ -57,7 +57,8 @@ def test_live_saved_and_exported(
 
     live = json.loads(typed("verify", run, "--json")[0])
     assert (live["source"], live["holds"]) == ("live", True), live["findings"]
-    assert live["outcomes"]["recomputed"] >= 1
+    seen = live["outcomes"]  # where the run goes on, retention may be faster than we are
+    assert seen.get("recomputed", 0) + seen.get("trimmed", 0) >= 1
     typed("export", run, "--format", "log", "--to", "going-on", *at)
     going = json.loads(typed("verify", "going-on", "--json")[0])
     assert going["holds"], going["findings"]
