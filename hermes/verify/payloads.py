@@ -44,7 +44,7 @@ class Payloads:
         """`floors`: what may be gone, by topic; `again` says what may be gone by now, where the
         run goes on meanwhile."""
         self._log, self._run, self._floors, self._again = log, run, floors, again
-        self._shelves = Shelves(log, run) if log is not None else None
+        self._shelves = Shelves(log, run, looks=False) if log is not None else None
         self._ends: dict[str, int] = {}
         self.bytes = 0
         """Bytes that were read and had their digest."""
