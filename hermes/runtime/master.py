@@ -54,6 +54,7 @@ from hermes.runtime.evaluator import Evaluator
 from hermes.runtime.going_on import Continuation
 from hermes.runtime.hands import Failed
 from hermes.runtime.inbox import Inbox
+from hermes.runtime.interrupt import nothing
 from hermes.runtime.lines import MasterLines
 from hermes.runtime.logs import utc_now
 from hermes.runtime.measure import step_seconds
@@ -62,13 +63,13 @@ from hermes.runtime.options import Beginning, Listener, MasterOptions, Vitals
 from hermes.runtime.reporter import Reporter
 from hermes.runtime.salvage import best_before
 from hermes.runtime.storage import Line, Meter
+from hermes.runtime.topics import RunTopics
 from hermes.runtime.traffic import WorkersTraffic
 from hermes.runtime.watch import BrokerWatch, given_up
 from hermes.train import Batch
 from hermes.transport import names
 from hermes.transport.counting import CountingLog
 from hermes.transport.log import Log, Record
-from hermes.transport.settings import segment_config
 from hermes.values import SECOND, Reason
 
 __all__ = ["READY", "Listener", "MasterOptions", "MasterProcess"]
@@ -118,6 +119,8 @@ class MasterProcess:
         self._material: Beginning | None = None
         self._back = threading.Event()
         """The broker was away, and answers again."""
+        self._doubt: Callable[[], None] = nothing
+        """It is away: what it had acknowledged may be gone. The ledger's, once there is one."""
         self._beater: Beater | None = None
         self._generations: dict[str, int] = {}
         self._digests: dict[int, str] = {}
@@ -160,7 +163,7 @@ class MasterProcess:
         patience = self.options.patience
         who = "the run's master"
         self._watch = BrokerWatch(
-            self.log, who, patience, self._tell_of_broker, self._back.set, self._doubt
+            self.log, who, patience, self._tell_of_broker, self._back.set, lambda: self._doubt()
         )
         if self._interrupted:
             self._watch.leave()
@@ -184,8 +187,9 @@ class MasterProcess:
             create_topics(self.log, options.run, material.model_bytes)
         self._lines = MasterLines(self.log, options, self.listener.line)
         self._archive = Archive(options.folder.ledger)
-        self._segments = segment_config(material.model_bytes)
-        self._inbox = Inbox(self.log, options, self._lines, self._meter.seen, self._segments)
+        self._topics = RunTopics(self.log, options.run, self._meter, material.model_bytes)
+        segments = self._topics.segments
+        self._inbox = Inbox(self.log, options, self._lines, self._meter.seen, segments)
         self._store = Store(
             self.log, options.run, keeper=self._inbox.keeper, generations=self._generations
         )
@@ -193,6 +197,7 @@ class MasterProcess:
         place = f"the ledger at {self.log.place}"
         self._reporter = Reporter(options.folder, place, self._moved, self._tell_of_broker)
         self._ledger = Ledger(self.log, ledger, watcher=self._took, saved=self._archive.saved)
+        self._doubt = self._ledger.doubt
         self._evaluator = Evaluator(self._events.put, self.clock)
         nonce = secrets.token_hex(16)
         self._sign(nonce)
@@ -346,12 +351,6 @@ class MasterProcess:
         if stop is not None:
             self._stop.put(stop)
 
-    def _doubt(self) -> None:
-        """The broker is away: what it had acknowledged may be gone when it is back."""
-        ledger = getattr(self, "_ledger", None)  # the run may not be open yet
-        if ledger is not None:
-            ledger.doubt()
-
     def _tell_of_broker(self, text: str) -> None:
         self.listener.line(LogLine("master", "warning", utc_now(), text))
 
@@ -403,21 +402,12 @@ class MasterProcess:
         return self._desk
 
     def _add_generation(self, action: AddGeneration) -> None:
-        topic = names.physical(self.options.run, action.topic, action.generation)
-        self.log.create([topic], self._segments)
+        self._topics.add(action)
         self._handle(GenerationAdded(action.topic, action.generation))
 
     def _trim(self, action: Trim) -> None:
-        """What lies before a place goes, and is not counted any more."""
-        run, topic = self.options.run, action.topic
-        older = [names.physical(run, topic, number) for number in range(action.generation)]
-        self._inbox.let_go(topic, action.generation, action.before)
-        self.log.delete(older)
-        self._meter.gone(older)
-        if action.before and self.log.can_trim:
-            there = names.physical(run, topic, action.generation)
-            end = self.log.ends([there])[there]  # where the broker has lost it: beyond is refused
-            self.log.trim(there, min(action.before, end))
+        self._inbox.let_go(action.topic, action.generation, action.before)
+        self._topics.let_go(action)
 
     def _evaluate(self, action: Evaluate) -> None:
         assert self._desk is not None
