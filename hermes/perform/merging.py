@@ -81,7 +81,11 @@ def form(
     if mixture.rule == "interpolate":
         return Formed(_interpolated(mixture, current, buffers, sources), {})
     if mixture.rule == "momentum":
-        return _with_momentum(mixture, current, moments, buffers, sources)
+        if mixture.outer is None:
+            raise Defect("a merge with momentum, and no step for it")
+        momentum = Momentum(mixture.outer, buffers)
+        _add_differences(momentum, mixture, current, sources)
+        return Formed(*momentum.finish(current, moments))
     if mixture.rule not in aggregate.RULES:
         raise Defect(f"nobody merges by the rule {mixture.rule!r}")
     if all(part.update.base.digest == mixture.replaces for part in mixture.parts):
@@ -109,20 +113,6 @@ def _mean(mixture: Mixture, current: Tensors, buffers: Collection[str], sources:
         mean.add(local, part.weight, part.update.samples)
         del local  # before the next one is fetched
     return mean.finish()
-
-
-def _with_momentum(
-    mixture: Mixture,
-    current: Tensors,
-    moments: Tensors,
-    buffers: Collection[str],
-    sources: Sources,
-) -> Formed:
-    if mixture.outer is None:
-        raise Defect("a merge with momentum, and no step for it")
-    momentum = Momentum(mixture.outer, buffers)
-    _add_differences(momentum, mixture, current, sources)
-    return Formed(*momentum.finish(current, moments))
 
 
 def _add_differences(

@@ -60,8 +60,7 @@ def secure(action: SecureVersions, seat: Seat) -> Secured:
 
 
 def _read(store: Store, version: VersionPublished) -> bytes | bytearray:
-    if not store.reaches(version.payload):
-        raise PeerError(f"the topic ends before version {version.version}", where=names.MODEL)
+    store.must_reach(version.payload)
     return store.get(version.payload)
 
 

@@ -17,13 +17,11 @@ from hermes.perform.keeper import ChunkKeeper
 from hermes.perform.room import make_room
 from hermes.transport import names, tensors
 from hermes.transport.log import Log, Reader
+from hermes.transport.settings import FRAMING
 from hermes.values import Payload
 
 TRIES = 10
 """Sendings of one record whose outcome stays unknown."""
-
-FRAMING = 256
-"""Bytes that a record may cost on its way beside its value."""
 
 OUTAGE = 600.0
 """Seconds that one acknowledgement is waited for: whoever gives a broker up abandons its log."""
@@ -58,22 +56,19 @@ class Shelves:
     """A store for each topic of a run. A reader that changes its topic waits for that (0.2 s with
     Kafka's client); readers of their own cost a connection each."""
 
-    def __init__(self, log: Log, run: str, *, looks: bool = True) -> None:
-        """`looks`: whether it is seen first that a topic reaches so far; else the caller does."""
-        self._log, self._run, self._looks = log, run, looks
+    def __init__(self, log: Log, run: str) -> None:
+        self._log, self._run = log, run
         self._stores: dict[str, Store] = {}
-        self._reach: dict[tuple[str, int], int] = {}
-        """Offsets that are known to be there, by topic and generation."""
+        self._ends: dict[tuple[str, int], int] = {}
+        """Where topics end at least, by name and generation."""
 
     def get(self, payload: Payload) -> bytes | bytearray:
         """As `Store.get`; what a broker has lost is not waited for."""
         if payload.topic not in self._stores:
             self._stores[payload.topic] = Store(self._log, self._run)
         store, place = self._stores[payload.topic], (payload.topic, payload.generation)
-        if self._looks and self._reach.get(place, -1) < payload.last:
-            if not store.reaches(payload):
-                raise PeerError(f"the topic ends before offset {payload.last}", where=payload.topic)
-            self._reach[place] = payload.last
+        if self._ends.get(place, 0) <= payload.last:
+            self._ends[place] = store.must_reach(payload)
         return store.get(payload)
 
     def close(self) -> None:
@@ -154,11 +149,17 @@ class Store:
     def reaches(self, payload: Payload) -> bool:
         """Whether the topic holds as much as this payload says; False where the topic is gone.
         Raises `BrokerUnreachable`."""
-        topic = names.physical(self._run, payload.topic, payload.generation)
         try:
-            return self._log.ends([topic])[topic] > payload.last
-        except NoSuchTopic:
+            self.must_reach(payload)
+        except (PeerError, NoSuchTopic):
             return False
+        return True
+
+    def must_reach(self, payload: Payload) -> int:
+        """Where its topic ends: beyond what this payload says, or `PeerError` is raised. Raises
+        `NoSuchTopic`, `BrokerUnreachable`."""
+        topic = names.physical(self._run, payload.topic, payload.generation)
+        return self._must_hold(topic, payload.last)
 
     def records(self, short: str, places: Mapping[int, int]) -> Iterator[tuple[int, bytes]]:
         """The records at these places (offset: bytes), in order, as (offset, value).
@@ -181,11 +182,13 @@ class Store:
         reader = self._bulk()
         return tensors.fetch_payload(reader, topic, payload, assembler=parts, patience=PATIENCE)
 
-    def _must_hold(self, topic: str, offset: int) -> None:
-        """Nothing came for long. A broker that is away is waited for, as long as the log does;
-        raises `PeerError` if the topic does not reach this offset."""
-        if self._log.ends([topic])[topic] <= offset:
-            raise PeerError(f"there is no record {offset}", where=topic)
+    def _must_hold(self, topic: str, offset: int) -> int:
+        """The topic's end. A broker that is away is waited for, as long as the log does; raises
+        `PeerError` if the topic does not reach this offset."""
+        end = self._log.ends([topic])[topic]
+        if end <= offset:
+            raise PeerError(f"the topic ends at offset {end}, before {offset}", where=topic)
+        return end
 
     def _stretch(self, reader: Reader, topic: str, stretch: range) -> Iterator[tuple[int, bytes]]:
         place, silent = stretch.start, 0

@@ -15,7 +15,7 @@ from hermes.report.live.health import health
 from hermes.report.live.recent import Recent
 from hermes.report.live.waits import BROKEN_OFF, CALM, Around, standing
 from hermes.report.live.workers import waiting_share, worker_lines
-from hermes.report.story import Story
+from hermes.report.story import Resize, Story
 from hermes.values import SECOND
 
 RESIZES = 6
@@ -218,18 +218,19 @@ def status_json(
             for name, member in sorted(state.members.items())
         },
         "reallocations": state.resizes,
-        "resizings": [
-            {
-                "worker": resize.worker,
-                "seconds": round(story.seconds(resize.at), 3),
-                "before": resize.before,
-                "after": resize.after,
-                "batch": resize.batch,
-                "code": resize.reason.code,
-                "facts": resize.reason.facts,
-            }
-            for resize in story.resizes
-        ],
+        "resizings": [_resize_json(story, resize) for resize in story.resizes],
+    }
+
+
+def _resize_json(story: Story, resize: Resize) -> dict[str, Any]:
+    return {
+        "worker": resize.worker,
+        "seconds": round(story.seconds(resize.at), 3),
+        "before": resize.before,
+        "after": resize.after,
+        "batch": resize.batch,
+        "code": resize.reason.code,
+        "facts": resize.reason.facts,
     }
 
 

@@ -16,6 +16,9 @@ from hermes.transport.memory import MemoryLog
 
 _FRAME = struct.Struct(">QI")  # offset, bytes of the value
 
+HEAD = _FRAME.size
+"""Bytes of a record beside its value."""
+
 GAP = 1 << 16
 """Offsets that a broker may have kept to itself between two records; more is damage."""
 
@@ -89,9 +92,9 @@ def read_archive(path: Path, topic: str) -> Iterator[Record]:
             remedy="Was the run's folder moved or cleaned?",
         ) from None
     place, before = 0, -1
-    while place + _FRAME.size <= len(data):
+    while place + HEAD <= len(data):
         offset, length = _FRAME.unpack_from(data, place)
-        place += _FRAME.size
+        place += HEAD
         # A record that was written again after a loss may lie where an older one lay.
         if place + length > len(data) or abs(offset - before) > GAP:
             return

@@ -21,22 +21,18 @@ from hermes.job import Job
 from hermes.machine.events import Opened
 from hermes.machine.repair import stateful
 from hermes.machine.state import Evaluations, MasterState
-from hermes.machine.stopping import stopping_rule
-from hermes.messages import DataPublished, Forked, RunOpened
+from hermes.messages import DataPublished, Forked
 from hermes.perform.store import Store
-from hermes.perform.upload import Signer
-from hermes.policy import presets, storage
+from hermes.policy import presets
 from hermes.policy.allocate import first_size
 from hermes.policy.idle import refuse_idle
 from hermes.policy.presets import Layer, Settings, resettled, resolve, to_tree
 from hermes.runtime.folder import RunFolder
-from hermes.runtime.going_on import Known, known_run
+from hermes.runtime.going_on import Known, known_run, refuse_reached
 from hermes.runtime.heritage import Course, Heritage, Standing, heritage, spans, standing, there
-from hermes.runtime.logs import utc_now
-from hermes.runtime.opening import refuse_known_run
+from hermes.runtime.opening import refuse_known_run, run_opened
 from hermes.runtime.options import MasterOptions
-from hermes.runtime.software import software
-from hermes.runtime.storage import Meter, StorageWatch, round_steps
+from hermes.runtime.storage import Meter, StorageWatch, first_rounds, watch_over
 from hermes.runtime.trying import difference, fresh_trainer, shapes_of
 from hermes.train import Batch
 from hermes.transport import names
@@ -206,17 +202,8 @@ def refuse_at_once(parent: Parent, at: Standing, settings: Settings) -> None:
     loss, accuracy = parent.course.scores.get(version.version, (None, None))
     scores = Evaluations(last_loss=loss, last_accuracy=accuracy)
     begun = MasterState(settings=settings, newest=version, started=0, evaluations=scores)
-    rule = stopping_rule(begun, 0)
-    if rule is None:
-        return
-    limit, reached = rule.facts.get("limit"), next(iter(rule.facts.values()))
-    raise RunError(
-        f"a fork at version {version.version} would stop at once: stop.{rule.code}={limit} is "
-        f"reached ({reached})",
-        where=f"run {parent.run}",
-        remedy=f"Samples and versions count on from the parent's. To go on: --set stop.{rule.code}"
-        "=MORE, or =off.",
-    )
+    hint = "Samples and versions count on from the parent's. "
+    refuse_reached(begun, f"a fork at version {version.version}", parent.run, hint)
 
 
 # --- the child -----------------------------------------------------------------------------------
@@ -285,17 +272,7 @@ class Inheritance:
 
     def opened(self, *, trims: bool) -> Opened:
         """What the machine is told at first: with the first entries of the ledger."""
-        options, fork = self._options, self._fork
-        run = RunOpened(
-            run=options.run,
-            settings=to_tree(fork.settings),
-            seed=fork.seed,
-            expect=options.expect,
-            opened=utc_now(),
-            software=software(self._framework),
-            key_proof=Signer(options.run, options.key).opening(),
-        )
-        data = fork.data(options.expect)
+        run, data = run_opened(self._options, self._framework), self._data()
         return Opened(run, forked=self._forked(), data=data, trims=trims)
 
     def _forked(self) -> Forked:
@@ -314,12 +291,12 @@ class Inheritance:
 
     def storage(self, meter: Meter, steps: tuple[float, ...]) -> StorageWatch:
         """Whoever holds the run to its limit; `steps`: seconds of a step, by worker."""
-        settings, model = self._fork.settings, self._fork.heritage.bytes
-        data = self._fork.data(self._options.expect)
-        a_round = round_steps(settings, data.first_size, data.batch)
-        rounds = [a_round * seconds for seconds in steps]
-        pace = storage.pace(model, rounds, settings.gate.rule, settings.close.rule)
-        return StorageWatch(meter, settings.storage.max, pace, model)
+        settings, data = self._options.settings, self._data()
+        rounds = first_rounds(settings, data.first_size, data.batch, steps)
+        return watch_over(meter, settings, self.model_bytes, rounds, self.model_bytes)
+
+    def _data(self) -> DataPublished:
+        return self._fork.data(self._options.expect)
 
     def oddities(self) -> list[str]:
         """None that the parent has not told."""

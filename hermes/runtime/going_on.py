@@ -25,14 +25,13 @@ from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.ledger import Ledger, Saved, Watcher
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer
-from hermes.policy import storage
 from hermes.policy.presets import Settings, from_tree, resettled, to_tree
 from hermes.runtime.archive import kept_in
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.heritage import Heritage, heritage_again
 from hermes.runtime.join import runs_at
 from hermes.runtime.observe import beating, is_running, last_beat, refuse_other_key
-from hermes.runtime.storage import Meter, StorageWatch
+from hermes.runtime.storage import Meter, StorageWatch, first_rounds, watch_over
 from hermes.runtime.trying import fresh_trainer
 from hermes.train import Batch, starting_weights
 from hermes.transport import names
@@ -236,26 +235,30 @@ def changed(
     settings = resettled(state.settings, asked, where)
     if (state.stopped is None or ending) and not asked and not expect:
         return None
-    _refuse_at_once(state, settings, asked)
+    _refuse_at_once(state, settings)
     facts = {key: value for key, value in asked.items() if not isinstance(value, (dict, list))}
     return RunReopened(to_tree(settings), Reason("asked", facts), expect)
 
 
-def _refuse_at_once(state: MasterState, settings: Settings, asked: Mapping[str, Any]) -> None:
+def _refuse_at_once(state: MasterState, settings: Settings) -> None:
     """A run that had stopped and would stop again at once."""
     if state.stopped is None or state.newest is None or state.started is None:
         return
-    rule = stopping_rule(replace(state, settings=settings), state.time)
+    who = f"it has {state.status} ({state.stopped.code}), and"
+    run = state.opened.run if state.opened else ""
+    refuse_reached(replace(state, settings=settings), who, run)
+
+
+def refuse_reached(state: MasterState, who: str, run: str, hint: str = "") -> None:
+    """Raise `RunError` where a stopping rule holds already; `who` would stop at once."""
+    rule = stopping_rule(state, state.time)
     if rule is None:
         return
-    facts, limit = rule.facts, rule.facts.get("limit")
-    reached = next((value for key, value in facts.items() if key != "limit"), "")
-    why = f"it has {state.status} ({state.stopped.code})"
+    limit, reached = rule.facts["limit"], next(iter(rule.facts.values()))
     raise RunError(
-        f"{why}, and would stop at once: stop.{rule.code}={limit} is reached ({reached})",
-        where=f"run {state.opened.run if state.opened else ''}",
-        remedy=f"To go on: --set stop.{rule.code}=MORE, or =off"
-        + (", and another rule." if asked else "."),
+        f"{who} would stop at once: stop.{rule.code}={limit} is reached ({reached})",
+        where=f"run {run}",
+        remedy=f"{hint}To go on: --set stop.{rule.code}=MORE, or =off.",
     )
 
 
@@ -293,10 +296,10 @@ class Continuation:
             meter.begin(self._known.beat.topics)
         timings = [m.timings for m in state.members.values() if m.timings]
         rounds = [sum(busy for _, busy in some) / len(some) / SECOND for some in timings]
-        pace = storage.pace(
-            self.model_bytes, rounds or steps, settings.gate.rule, settings.close.rule
-        )
-        return StorageWatch(meter, settings.storage.max, pace, 0)
+        data = state.data
+        assert data is not None
+        guessed = first_rounds(settings, data.first_size, data.batch, steps)
+        return watch_over(meter, settings, self.model_bytes, rounds or guessed, 0)
 
     def settings(self) -> Settings:
         """Those in force from now on."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from hermes.chance import generator
 from hermes.data.cache import BlockCache
 from hermes.data.prepare import Prepared
 from hermes.errors import RunError
@@ -25,9 +24,9 @@ from hermes.runtime.logs import utc_now
 from hermes.runtime.neighbours import Share
 from hermes.runtime.options import MasterOptions
 from hermes.runtime.software import software
-from hermes.runtime.storage import Meter, StorageWatch, watch_over
+from hermes.runtime.storage import Meter, StorageWatch, first_rounds, watch_over
 from hermes.runtime.trying import fit_trials, fresh_trainer, model_trials, prepared_data
-from hermes.train import Batch, Trainer, make_trainer
+from hermes.train import Batch, Trainer
 from hermes.transport import names
 from hermes.transport.log import Log
 from hermes.transport.settings import LEDGER_CONFIG, segment_config
@@ -62,18 +61,8 @@ class Material:
 
     def opened(self, *, trims: bool) -> Opened:
         """What the machine is told at first: with the first entry of the ledger."""
-        options = self._options
         assert self._trainer is not None
-        run = RunOpened(
-            run=options.run,
-            settings=to_tree(options.settings),
-            seed=options.seed,
-            expect=options.expect,
-            opened=utc_now(),
-            software=software(self._trainer.framework),
-            key_proof=Signer(options.run, options.key).opening(),
-        )
-        return Opened(run, trims=trims)
+        return Opened(run_opened(self._options, self._trainer.framework), trims=trims)
 
     @property
     def model_bytes(self) -> int:
@@ -83,10 +72,12 @@ class Material:
 
     def storage(self, meter: Meter, steps: tuple[float, ...]) -> StorageWatch:
         """Whoever holds the run to its limit; `steps`: seconds of a step, by worker."""
-        assert self._prepared is not None
-        model = self.model_bytes
+        prepared, model = self._prepared, self.model_bytes
+        assert prepared is not None
         settings, batch = self._options.settings, self._options.job.batch
-        return watch_over(meter, settings, self._prepared, batch, model, steps)
+        rounds = first_rounds(settings, prepared.first_size, batch, steps)
+        data = sum(prepared.samples.values()) * prepared.bytes_each
+        return watch_over(meter, settings, model, rounds, data + model)
 
     def oddities(self) -> list[str]:
         """What is odd about the data, for people."""
@@ -114,6 +105,19 @@ class Material:
     def take_state(self) -> Tensors:
         """Nothing: no step was taken."""
         return {}
+
+
+def run_opened(options: MasterOptions, framework: str) -> RunOpened:
+    """The first entry of a run's ledger; `framework`: its name and version."""
+    return RunOpened(
+        run=options.run,
+        settings=to_tree(options.settings),
+        seed=options.seed,
+        expect=options.expect,
+        opened=utc_now(),
+        software=software(framework),
+        key_proof=Signer(options.run, options.key).opening(),
+    )
 
 
 def refuse_known_run(log: Log, run: str) -> None:
@@ -160,7 +164,7 @@ def seats(
     cache = BlockCache(options.cache, options.settings.cache.max << 20)
 
     def make() -> Trainer:
-        trainer = make_trainer(options.job, generator(options.seed, "init"))
+        trainer = fresh_trainer(options.job, options.seed)
         trainer.use_threads(Share(options.threads, options.names).threads())
         return trainer
 

@@ -9,19 +9,17 @@ from pathlib import Path
 
 import msgspec
 
-from hermes.chance import generator
 from hermes.data.cache import BlockCache
 from hermes.errors import RunError
-from hermes.jobfile import build
 from hermes.machine.state import MasterState
 from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.desk import Judge as Scorer
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer
-from hermes.runtime.archive import read_archive
+from hermes.runtime.archive import HEAD, read_archive
 from hermes.runtime.export import kept_in
 from hermes.runtime.folder import RunFolder
-from hermes.train import make_trainer
+from hermes.runtime.trying import rebuilt
 from hermes.transport import names
 from hermes.transport.filed import FiledLog
 from hermes.transport.log import Log, Record
@@ -92,8 +90,7 @@ def judging(source: Source, key: bytes) -> Iterator[Callable[[MasterState], Judg
             store = Store(log, data.run or run)
             cleanup.callback(store.close)
             upload, manifest = read_upload(store, data)
-            job = build(upload.text, upload.name, upload.args)
-            trainer = make_trainer(job, generator(opened.seed, "init"))
+            _, trainer = rebuilt(upload, opened.seed, None)
             folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="hermes-")))
             cache = BlockCache(folder, state.settings.cache.max << 20)
             return Scorer(lambda: trainer, Blocks(store, manifest, cache), store).scores
@@ -151,17 +148,13 @@ def _models(folder: RunFolder, report: Report) -> tuple[list[Finding], list[str]
 
 def _torn(folder: RunFolder) -> list[Finding]:
     """An archive that cannot be read to its end."""
-    frames = sum(FRAME + len(raw.value) for raw in read_archive(folder.ledger, "ledger"))
+    frames = sum(HEAD + len(raw.value) for raw in read_archive(folder.ledger, "ledger"))
     size = folder.ledger.stat().st_size
     if frames == size:
         return []
     says = f"it holds {size} bytes"
     follows = f"its records end after {frames}: what follows is torn or damaged"
     return [Finding("file", NOWHERE, str(folder.ledger), says, follows)]
-
-
-FRAME = 12
-"""Bytes of a record in an archive beside its value."""
 
 
 def of_files(log: FiledLog) -> list[Finding]:

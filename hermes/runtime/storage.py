@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hermes.data.prepare import Prepared
 from hermes.errors import HermesError
 from hermes.machine.events import StopAsked
 from hermes.machine.state import MasterState
@@ -283,18 +282,16 @@ def round_steps(settings: Settings, size: int, batch: int) -> int:
     return settings.round.steps or settings.round.epochs * math.ceil(size / batch)
 
 
+def first_rounds(settings: Settings, size: int, batch: int, steps: Sequence[float]) -> list[float]:
+    """Seconds of a round by worker, where each has `size` samples; `steps`: seconds of a step."""
+    a_round = round_steps(settings, size, batch)
+    return [a_round * seconds for seconds in steps]
+
+
 def watch_over(
-    meter: Meter,
-    settings: Settings,
-    prepared: Prepared,
-    batch: int,
-    model: int,
-    steps: Sequence[float],
+    meter: Meter, settings: Settings, model: int, rounds: Sequence[float], first: int
 ) -> StorageWatch:
-    """Whoever holds a run to its limit: `batch` samples a step, `model` bytes a version, `steps`
-    seconds a step by worker. Raises `BrokerError`."""
-    a_round = round_steps(settings, prepared.first_size, batch)
-    rounds = [a_round * seconds for seconds in steps]
+    """Whoever holds a run to its limit: `model` bytes a version, `rounds` seconds of a round by
+    worker, `first` bytes that are sent at once. Raises `BrokerError`."""
     pace = storage.pace(model, rounds, settings.gate.rule, settings.close.rule)
-    data = sum(prepared.samples.values()) * prepared.bytes_each
-    return StorageWatch(meter, settings.storage.max, pace, data + model)
+    return StorageWatch(meter, settings.storage.max, pace, first)

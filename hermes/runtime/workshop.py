@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from hermes.chance import generator
 from hermes.data.cache import BlockCache
 from hermes.errors import BrokerRefused, NoSuchTopic, PeerError, RunFailed, Unverified
 from hermes.job import Job
-from hermes.jobfile import build
 from hermes.machine.events import (
     BlocksFetched,
     DropGrant,
@@ -35,7 +33,7 @@ from hermes.runtime.measure import emulated_step, step_seconds
 from hermes.runtime.neighbours import Share
 from hermes.runtime.pace import Pacer
 from hermes.runtime.terms import WorkerOptions
-from hermes.train import make_trainer
+from hermes.runtime.trying import rebuilt
 from hermes.transport import names
 from hermes.transport.log import Log
 
@@ -98,9 +96,8 @@ class Workshop:
         else:
             own, ahead_of = self._store, self._bulk
         source, manifest = read_upload(own, admitted.data)
-        job = build(source.text, source.name, source.args).on(options.device)
         seed = admitted.opened.seed
-        trainer = make_trainer(job, generator(seed, "init"))
+        job, trainer = rebuilt(source, seed, options.device)
         trainer.use_threads(self._share.threads())
         cache = BlockCache(options.cache, settings.cache.max << 20)
         blocks = Blocks(own, manifest, cache)

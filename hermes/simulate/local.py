@@ -11,7 +11,7 @@ from hermes.chance import generator
 from hermes.codec import decode_tensors
 from hermes.data.cache import BlockCache
 from hermes.data.prepare import prepare
-from hermes.errors import Defect, PeerError
+from hermes.errors import Defect
 from hermes.job import Job
 from hermes.machine.events import (
     Action,
@@ -112,9 +112,8 @@ class AtHand(Store):
     """A store in memory: what is not there now never comes."""
 
     def get(self, payload: Payload) -> bytes | bytearray:
-        """The bytes of a payload, verified; raises `PeerError` or `BrokerError`."""
-        if not self.reaches(payload):
-            raise PeerError(f"there is no record {payload.last}", where=payload.topic)
+        """As `Store.get`; nothing is waited for."""
+        self.must_reach(payload)
         return super().get(payload)
 
 

@@ -15,7 +15,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import BinaryIO, NoReturn
 
 import msgspec
 
@@ -252,7 +252,7 @@ class FiledLog:
         return Held({name: told[name].bytes for name in self.topics(prefix)}, None)
 
     def complaint(self) -> str:
-        """None: nobody is asked."""
+        """Never any: nobody is asked."""
         return ""
 
     def abandon(self, why: BrokerUnreachable | None = None) -> None:
@@ -296,19 +296,12 @@ class FiledLog:
         raise BrokerRefused("an exported log is only read", where=self.place)
 
 
-class _Open(NamedTuple):
-    """A file that is being read."""
-
-    file: BinaryIO
-    places: _Places
-
-
 class FiledReader:
     """Reads topics in files by offset. Nothing ever comes later: an empty answer is the end."""
 
     def __init__(self, log: FiledLog) -> None:
         self._log = log
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, BinaryIO] = {}
         self._next: dict[str, int] = {}
 
     def follow(self, topic: str, offset: int, need: int | None = None) -> None:
@@ -321,7 +314,7 @@ class FiledReader:
         self._next.pop(topic, None)
         held = self._open.pop(topic, None)
         if held is not None:
-            held.file.close()
+            held.close()
 
     def poll(self, timeout: float, limit: int = 500) -> list[Record]:
         """At most `limit` records, at once. Raises `NoSuchTopic`, `BrokerRefused`."""
@@ -348,12 +341,12 @@ class FiledReader:
     def _file(self, topic: str, places: _Places) -> BinaryIO:
         if topic not in self._open:
             try:
-                self._open[topic] = _Open(places.path.open("rb"), places)
+                self._open[topic] = places.path.open("rb")
             except OSError as error:
                 raise BrokerRefused(
                     f"it cannot be read: {error.strerror or error}", where=str(places.path)
                 ) from None
-        return self._open[topic].file
+        return self._open[topic]
 
     def close(self) -> None:
         """Let go of the files."""

@@ -44,8 +44,7 @@ class Payloads:
         """`floors`: what may be gone, by topic; `again` says what may be gone by now, where the
         run goes on meanwhile."""
         self._log, self._run, self._floors, self._again = log, run, floors, again
-        self._shelves = Shelves(log, run, looks=False) if log is not None else None
-        self._ends: dict[str, int] = {}
+        self._shelves = Shelves(log, run) if log is not None else None
         self.bytes = 0
         """Bytes that were read and had their digest."""
 
@@ -58,11 +57,10 @@ class Payloads:
     def get(self, payload: Payload) -> bytes | bytearray:
         """The bytes, which have their digest. Raises `Absent`, `BrokerUnreachable`."""
         code = self.known(payload)
-        if code or self._shelves is None:
-            raise Absent(code, f"{SAID[code]}", payload)
+        if code:
+            raise Absent(code, SAID[code], payload)
         try:
-            self._must_reach(payload)
-            data = self._shelves.get(payload)
+            data = self._read(payload)
         except DigestMismatch as error:
             raise Absent(DAMAGED, error.what, payload) from None
         except GONE as error:
@@ -78,19 +76,16 @@ class Payloads:
         if self._shelves is not None:
             self._shelves.close()
 
-    def _must_reach(self, payload: Payload) -> None:
-        """The end of a topic is asked for once: else a lost tail would be waited for."""
-        topic = names.physical(self._run, payload.topic, payload.generation)
-        if self._ends.get(topic, 0) > payload.last or self._log is None:
-            return
+    def _read(self, payload: Payload) -> bytes | bytearray:
+        assert self._log is not None
+        assert self._shelves is not None
         try:
-            self._ends |= self._log.ends([topic])
+            return self._shelves.get(payload)
         except (NoSuchTopic, BrokerUnreachable):
+            topic = names.physical(self._run, payload.topic, payload.generation)
             if topic in self._log.topics(topic):
-                raise  # else: it went, maybe while it was asked for
+                raise  # else: it went, maybe while it was read
             raise PeerError("the topic is gone", where=topic) from None
-        if self._ends[topic] <= payload.last:
-            raise PeerError(f"the topic ends at offset {self._ends[topic]}", where=topic)
 
 
 SAID = {

@@ -23,13 +23,12 @@ SHOWN = 8
 
 def summary(report: Report) -> str:
     """`verified: 120 records, 800 decisions, 25 versions (20 recomputed, 5 trimmed)`."""
-    outcomes = Counter(one.outcome for one in report.versions)
-    parts = [f"{count(outcomes[name])} {said}" for name, said in OUTCOMES.items() if outcomes[name]]
     head = "does not hold" if report.findings else "verified"
     return (
         f"{head}: {counted(report.records, 'record')}, "
         f"{counted(report.decisions.total, 'decision')}, "
-        f"{counted(len(report.versions), 'version')}" + (f" ({', '.join(parts)})" if parts else "")
+        f"{counted(len(report.versions), 'version')}"
+        + (f" ({_versions(report)})" if report.versions else "")
     )
 
 

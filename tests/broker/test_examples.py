@@ -12,10 +12,11 @@ pytestmark = pytest.mark.broker
 TORCH = ("master", "mnist", "cifar10", "resnet18")
 
 
+@pytest.mark.timeout(200)  # a deep net and two workers on a busy machine
 @pytest.mark.parametrize("name", TORCH)
 def test_an_example_trains_in_its_smoke_form(name: str, shell: Shell) -> None:
     path = str(ROOT / "examples" / f"{name}.py")
-    done = shell("run", path, "--workers", "2", "--json", "--", "--smoke")
+    done = shell("run", path, "--workers", "2", "--json", "--", "--smoke", timeout=180)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["status"] == "finished"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
-from unittest.mock import Mock
 
 import pytest
 
@@ -13,8 +11,9 @@ from hermes.machine.events import Trim
 from hermes.messages import RunReopened, RunStopped
 from hermes.perform.ledger import Ledger
 from hermes.runtime.join import wait_for_run
-from hermes.runtime.master import MasterProcess
 from hermes.runtime.places import Place, Places
+from hermes.runtime.storage import Meter
+from hermes.runtime.topics import RunTopics
 from hermes.simulate.faults import FaultyLog
 from hermes.simulate.schedules import draw, setup_of
 from hermes.transport import names
@@ -141,11 +140,7 @@ def test_what_the_broker_has_lost_need_not_be_let_go_of() -> None:
     log.create([TOPIC])
     for number in range(3):
         log.append(TOPIC, bytes([number]))
-    master = MasterProcess.__new__(MasterProcess)
-    master.log = log  # type: ignore[assignment]
-    master.options = SimpleNamespace(run="r")  # type: ignore[assignment]
-    master._inbox = master._meter = Mock()
-    master._trim(Trim(SHORT, 0, 8))
+    RunTopics(log, "r", Meter(log, "r"), 1000).let_go(Trim(SHORT, 0, 8))
     assert log.starts([TOPIC]) == {TOPIC: 3}
 
 

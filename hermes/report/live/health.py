@@ -9,6 +9,8 @@ is gone (then it is *dead*).
 
 from __future__ import annotations
 
+import statistics
+
 from hermes.machine.state import MasterState, Member
 from hermes.report import words
 from hermes.report.live.recent import Recent
@@ -45,12 +47,10 @@ def slow(state: MasterState, recent: Recent, worker: str) -> bool:
     """Whether its samples take much longer than those of the others alive, while they train."""
     mine = recent.speed(worker)
     others = [recent.speed(name) for name in state.alive() if name != worker]
-    speeds = sorted(speed for speed in others if speed is not None)
+    speeds = [speed for speed in others if speed is not None]
     if mine is None or not speeds:
         return False
-    half = len(speeds) // 2
-    middle = speeds[half] if len(speeds) % 2 else (speeds[half - 1] + speeds[half]) / 2
-    return middle > SLOW * mine
+    return statistics.median(speeds) > SLOW * mine
 
 
 def shown(word: str, stands: Standing) -> str:
