@@ -9,7 +9,6 @@ Apache Kafka, connecting and reading included (seconds by the clock).
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
@@ -23,6 +22,7 @@ from benchmarks import common
 from hermes.codec import decode
 from hermes.messages import LedgerRecord
 from hermes.perform.ledger import Ledger
+from hermes.report.words import count as grouped
 from hermes.simulate.driver import Costs, Driver
 from hermes.simulate.faults import records_of
 from hermes.simulate.schedules import Fault, Schedule, faults_of, setup_of
@@ -116,8 +116,8 @@ def one_process(wish: str, place: str, count: int) -> float:
     return from_memory(Path(place), count) if wish == "memory" else from_broker(place, count)
 
 
-def measure(values: list[bytes], counts: list[int], folder: Path) -> tuple[str, float]:
-    """The table, and the ratio of what a record costs, in the longest to the shortest ledger."""
+def measure(values: list[bytes], counts: list[int], folder: Path) -> str:
+    """The table; in it the ratio of what a record costs, in the longest to the shortest ledger."""
     kept = folder / "ledger"
     kept.write_bytes(msgspec.msgpack.encode(values))
     rows: list[list[object]] = []
@@ -126,7 +126,7 @@ def measure(values: list[bytes], counts: list[int], folder: Path) -> tuple[str, 
         times = [_measured("memory", kept, count) for _ in range(ROUNDS)]
         seconds = statistics.median(times)
         per_record.append(seconds / count)
-        rows.append(["memory", _grouped(count), f"{seconds:.2f}", *_rates(seconds, count), ""])
+        rows.append(["memory", grouped(count), f"{seconds:.2f}", *_rates(seconds, count), ""])
     with common.broker("apache") as child:
         count = min(FROM_BROKER, counts[-1])
         with KafkaLog(child.address) as log:
@@ -135,11 +135,10 @@ def measure(values: list[bytes], counts: list[int], folder: Path) -> tuple[str, 
             _measured("broker", child.address, count) for _ in range(ROUNDS)
         )
         bar = f"**{seconds:.2f}** (< {BAR:g})"
-        rows.append(["apache, by the clock", _grouped(count), bar, *_rates(seconds, count), ""])
-    ratio = per_record[-1] / per_record[0]
-    rows[len(counts) - 1][-1] = f"**{ratio:.2f}**"
+        rows.append(["apache, by the clock", grouped(count), bar, *_rates(seconds, count), ""])
+    rows[len(counts) - 1][-1] = f"**{per_record[-1] / per_record[0]:.2f}**"
     head = ("from", "records", "s", "records/s", "us a record", "longest : shortest")
-    return common.table(head, rows), ratio
+    return common.table(head, rows)
 
 
 def _measured(wish: str, place: object, count: int) -> float:
@@ -147,11 +146,7 @@ def _measured(wish: str, place: object, count: int) -> float:
 
 
 def _rates(seconds: float, count: int) -> list[object]:
-    return [_grouped(round(count / seconds)), f"{1e6 * seconds / count:.0f}"]
-
-
-def _grouped(number: int) -> str:
-    return f"{number:,}".replace(",", " ")
+    return [grouped(round(count / seconds)), f"{1e6 * seconds / count:.0f}"]
 
 
 def main() -> None:
@@ -159,7 +154,7 @@ def main() -> None:
     parser = common.arguments(str(__doc__))
     parser.add_argument("--strategy", default="hermes-paper")
     parser.add_argument("--longest", type=int, default=COUNTS[-1], help="records of the longest")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, help=common.HIDDEN)
     wishes: Any = parser.parse_args()
     if wishes.one:
         wish, place, count = wishes.one
@@ -168,7 +163,7 @@ def main() -> None:
     counts = [count for count in COUNTS if count <= wishes.longest]
     values = ledger_of(counts[-1], wishes.strategy)
     with common.scratch() as folder:
-        table, _ = measure(values, counts, folder)
+        table = measure(values, counts, folder)
     common.report("fold", f"{table}\n\n{mixture(values)}.", update=wishes.update)
 
 

@@ -56,7 +56,7 @@ def samples(kind: Kind, versions: int) -> Iterator[Sample]:
         process = begun(broker, folder, versions)
         marks = [versions * place // PLACES for place in range(1, PLACES + 1)]
         with KafkaLog(broker.address) as log:
-            while RUN not in runs_at(log):
+            while process.poll() is None and RUN not in runs_at(log):
                 time.sleep(LOOK)
             live = LiveRun(log, broker.address, RUN)
             while marks and process.poll() is None:

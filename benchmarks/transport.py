@@ -10,7 +10,6 @@ hash.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
@@ -250,7 +249,7 @@ def main() -> None:
     parser = common.arguments(str(__doc__))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", help="cells of this broker or size, for example apache or 4")
-    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=5, help=common.HIDDEN)
     wishes = parser.parse_args()
     if wishes.one:
         side, address, topic, size, count = wishes.one

@@ -65,13 +65,13 @@ def _place(wish: Wish, run: str) -> Path:
 def _log_of(run: str | None, out: Path, broker: str | None) -> Iterator[tuple[Log, str]]:
     """The run's broker, and the run's id."""
     from hermes.runtime.folder import find_run
-    from hermes.runtime.join import runs_at
+    from hermes.runtime.join import ledger_of
     from hermes.runtime.observe import newest_at
 
     if broker is not None:
         with connected(broker, first=BRIEF) as log:
             name = run or newest_at(log, broker)
-            _must_have(name, runs_at(log), broker)
+            ledger_of(log, name)
             yield log, name
         return
     folder = find_run(out, run)
@@ -85,17 +85,8 @@ def _log_of(run: str | None, out: Path, broker: str | None) -> Iterator[tuple[Lo
                 remedy="Its ledger alone is in its folder: hermes verify "
                 f"{folder.run}. Name another broker with --broker.",
             )
-        _must_have(folder.run, runs_at(there), where)
+        ledger_of(there, folder.run)
         yield there, folder.run
-
-
-def _must_have(run: str, there: list[str], broker: str) -> None:
-    if run not in there:
-        raise RunError(
-            f"the broker has no run {run!r}",
-            where=broker,
-            remedy=f"Runs there: {', '.join(there[:5]) or 'none'}.",
-        )
 
 
 @contextlib.contextmanager

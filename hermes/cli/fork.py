@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from hermes.cli import options
-from hermes.cli.resume import Going, LocalWorkers, broker_of, reached, typed, with_workers
-from hermes.cli.train import conclude, job_talks_aside, see_through
+from hermes.cli.resume import Going, LocalWorkers, broker_of, led, options_of, reached, typed
+from hermes.cli.train import conclude, job_talks_aside
 from hermes.cli.trouble import note, warn
 from hermes.errors import RunError
 
@@ -123,11 +123,7 @@ def fork(
         prepared, told = _prepared(going, wish)
         if not quiet:
             note(told)
-        going = going._replace(run=prepared.run)
-        if workers:
-            result = with_workers(going, prepared, workers, speeds, quiet=quiet)
-        else:
-            result = see_through(prepared, address, patience, quiet=quiet)
+        result = led(going, prepared, workers, speeds, quiet=quiet)
     conclude(prepared.folder, result, json_=json_, quiet=quiet)
 
 
@@ -170,39 +166,27 @@ def _prepared(going: Going, wish: Wish) -> tuple[MasterOptions, str]:
     """The options of the new run's master, and what is told of it. Raises what is wrong."""
     from functools import partial
 
-    from hermes.broker.places import cache_folder, state_folder
+    from hermes.broker.places import cache_folder
     from hermes.cli.prepare import check_expected
     from hermes.runtime import forking
     from hermes.runtime.folder import RunFolder
-    from hermes.runtime.going_on import job_of
     from hermes.runtime.keys import known_key
-    from hermes.runtime.master import MasterOptions
-    from hermes.runtime.watch import OUTAGE
 
     key, cache = known_key(going.key_file), cache_folder() / "blocks"
     folder = RunFolder(going.out, going.run)
     with reached(going) as log:
         parent = forking.parent_run(log, folder, cache, key)
         child = _child(log, going, wish.child)
-        job = job_of(parent.known.source, going.device)
-        made = forking.fork(log, folder, parent, wish.at, _resettled(job, wish), wish.seed)
-    opened = parent.known.state.opened
-    expect = wish.expect or (opened.expect if opened is not None else 1)
+        before = options_of(going, parent.known, child, key)
+        resettle = _resettled(before.job, wish)
+        made = forking.fork(log, folder, parent, wish.at, resettle, wish.seed)
+    expect = wish.expect or before.expect
     check_expected(expect, made.settings)
     made.data(expect)  # raises where it does not fit
-    prepared = MasterOptions(
-        run=child.run,
-        source=parent.known.source,
-        job=job,
+    prepared = before._replace(
         settings=made.settings,
         seed=made.seed,
         expect=expect,
-        key=key,
-        folder=child,
-        cache=cache,
-        patience=OUTAGE if going.patience is None else going.patience,
-        threads=going.threads,
-        names=state_folder() / "names",
         begin=partial(forking.Inheritance, made),
     )
     _warn_of_broker(folder)

@@ -10,11 +10,12 @@ import typer
 
 from hermes.cli import options
 from hermes.cli.connect import connected
-from hermes.cli.train import conclude, job_talks_aside, see_through
+from hermes.cli.train import conclude, job_talks_aside, see_through, see_through_here
 from hermes.errors import BrokerUnreachable, RunError
 
 if TYPE_CHECKING:
     from hermes.cli.prepare import Wishes
+    from hermes.messages import JobSource
     from hermes.runtime.folder import RunFolder
     from hermes.runtime.going_on import Known
     from hermes.runtime.master import MasterOptions
@@ -100,10 +101,7 @@ def resume(
     going = Going(name, address, out, key_file, asked, device, patience, take_over)
     with job_talks_aside():
         prepared = _prepared(going, typed(set_), expect or 0)
-        if workers:
-            result = with_workers(going, prepared, workers, speeds, quiet=quiet)
-        else:
-            result = see_through(prepared, address, patience, quiet=quiet)
+        result = led(going, prepared, workers, speeds, quiet=quiet)
     conclude(prepared.folder, result, json_=json_, quiet=quiet)
 
 
@@ -216,30 +214,31 @@ def _from_the_start(wishes: Wishes, expect: int) -> MasterOptions:
 
 
 def _prepared(
-    going: Going, asked: dict[str, Any], expect: int, source: object = None
+    going: Going, asked: dict[str, Any], expect: int, source: JobSource | None = None
 ) -> MasterOptions:
-    """The options of the master that goes on. Raises what is wrong with that."""
-    from hermes.broker.places import cache_folder, state_folder
+    """The options of the master that goes on; `source`: the job that was typed, if one was. Raises
+    what is wrong with that."""
+    from hermes.broker.places import cache_folder
     from hermes.data.cache import BlockCache
-    from hermes.messages import JobSource
     from hermes.runtime import going_on
     from hermes.runtime.folder import RunFolder
     from hermes.runtime.keys import known_key
 
     folder = RunFolder(going.out, going.run)
     folder.check()
-    cache = cache_folder() / "blocks"
+    cache = BlockCache(cache_folder() / "blocks", 1 << 30)
     key = known_key(going.key_file)
     with reached(going) as log:
-        known = going_on.known_run(log, folder, BlockCache(cache, 1 << 30), key)
-        if isinstance(source, JobSource):
+        known = going_on.known_run(log, folder, cache, key)
+        if source is not None:
             going_on.refuse_other_job(known, source)
         ending = going_on.untold(known.state, folder)
         change = going_on.changed(known.state, asked, "--set", expect, ending=ending)
         if not going.take_over:
             going_on.refuse_if_led(log, folder, known.state)
-    options_ = _options(going, known._replace(change=change), folder, cache, key)
-    return options_._replace(threads=going.threads, names=state_folder() / "names")
+    before = options_of(going, known, folder, key)
+    begin = going_on.Continuation(known._replace(change=change), before.job)
+    return before._replace(settings=begin.settings(), begin=lambda _options: begin, again=True)
 
 
 def reached(going: Going) -> KafkaLog:
@@ -255,42 +254,42 @@ def reached(going: Going) -> KafkaLog:
         ) from None
 
 
-def _options(
-    going: Going, known: Known, folder: RunFolder, cache: Path, key: bytes
-) -> MasterOptions:
-    from hermes.runtime.going_on import Continuation, job_of
+def options_of(going: Going, known: Known, folder: RunFolder, key: bytes) -> MasterOptions:
+    """The options that the master of a known run had, for one in this folder. Raises `JobError`."""
+    from hermes.broker.places import cache_folder, state_folder
     from hermes.runtime.master import MasterOptions
+    from hermes.runtime.trying import job_of
     from hermes.runtime.watch import OUTAGE
 
     opened = known.state.opened
     assert opened is not None
-    job = job_of(known.source, going.device)
-    going_on = Continuation(known, job)
     return MasterOptions(
-        run=going.run,
+        run=folder.run,
         source=known.source,
-        job=job,
-        settings=going_on.settings(),
+        job=job_of(known.source, going.device),
+        settings=known.state.settings,
         seed=opened.seed,
         expect=opened.expect,
         key=key,
         folder=folder,
-        cache=cache,
+        cache=cache_folder() / "blocks",
         patience=OUTAGE if going.patience is None else going.patience,
-        begin=lambda _options: going_on,
-        again=True,
+        threads=going.threads,
+        names=state_folder() / "names",
     )
 
 
-def with_workers(
+def led(
     going: Going, prepared: MasterOptions, workers: int, speeds: str | None, *, quiet: bool
 ) -> dict[str, Any]:
-    """With worker processes on this machine, as `hermes run` has them."""
-    from hermes.cli.display import show
+    """Lead the run to its end; with so many worker processes on this machine, as `hermes run` has
+    them. Its result."""
     from hermes.cli.prepare import parse_speeds
     from hermes.runtime.keys import default_key_file
-    from hermes.runtime.local import LocalOptions, run_locally, worker_names
+    from hermes.runtime.local import LocalOptions
 
+    if not workers:
+        return see_through(prepared, going.broker, going.patience, quiet=quiet)
     local = LocalOptions(
         master=prepared._replace(threads=going.threads or 1),
         broker=going.broker,
@@ -301,5 +300,4 @@ def with_workers(
         patience=going.patience,
         device=going.device,
     )
-    with show(quiet=quiet, expected=tuple(worker_names(workers))) as listener:
-        return dict(run_locally(local, listener))
+    return see_through_here(local, quiet=quiet)

@@ -19,6 +19,7 @@ from hermes.cli.trouble import INTERRUPTED, note, warn
 if TYPE_CHECKING:
     from hermes.report.story import Story
     from hermes.runtime.folder import RunFolder
+    from hermes.runtime.local import LocalOptions
     from hermes.runtime.master import MasterOptions
 
 DEMO_JOB = Path(__file__).with_name("demo.job.py")
@@ -108,9 +109,8 @@ def _run(
     name: str | None = None,
 ) -> None:
     options.limit_threads(threads)
-    from hermes.cli.display import show
     from hermes.runtime.keys import default_key_file
-    from hermes.runtime.local import LocalOptions, check_local, run_locally, worker_names
+    from hermes.runtime.local import LocalOptions, check_local
     from hermes.transport.probe import parse_address
 
     emulated = parse_speeds(speeds)
@@ -139,11 +139,20 @@ def _run(
     check_local(local)
     if broker is not None:
         connected(broker, patience).close()
-    expected = tuple(worker_names(count))
-    dead = local.master.folder.dead_workers
-    with show(quiet=quiet, expected=expected, dead=dead) as listener, job_talks_aside():
-        result = run_locally(local, listener)
+    with job_talks_aside():
+        result = see_through_here(local, quiet=quiet)
     conclude(local.master.folder, result, json_=json_, quiet=quiet)
+
+
+def see_through_here(local: LocalOptions, *, quiet: bool) -> dict[str, Any]:
+    """Lead a run whose workers are processes of this machine, to its end; its result."""
+    from hermes.cli.display import show
+    from hermes.runtime.local import run_locally, worker_names
+
+    expected = tuple(worker_names(local.workers))
+    dead = local.master.folder.dead_workers
+    with show(quiet=quiet, expected=expected, dead=dead) as listener:
+        return run_locally(local, listener)
 
 
 def _say_what_begins(wishes: Wishes, *, quiet: bool) -> None:

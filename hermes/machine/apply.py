@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from hermes.machine.ledger import advance
-from hermes.machine.state import TIMINGS_KEPT, Best, MasterState, Member, Pending
+from hermes.machine.state import TIMINGS_KEPT, Best, Evaluations, MasterState, Member, Pending
 from hermes.messages import (
     BlocksGranted,
     BlocksReturned,
@@ -99,8 +99,9 @@ def _consume(state: MasterState, consumed: Consumed) -> MasterState:
     return state
 
 
-def _started(state: MasterState, _entry: MasterStarted) -> MasterState:
-    # The record's term and nonce are the claim's: `advance` puts them in force.
+def _noted(state: MasterState, _entry: Entry) -> MasterState:
+    # What a claim says is the record's own term and nonce: `advance` puts them in force. Refusals
+    # and requests to send again are for the worker that they name.
     return state
 
 
@@ -148,10 +149,6 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
 def slowest(state: MasterState) -> int:
     """The smallest clock of those alive: where one admitted or back starts."""
     return min((m.clock for m in state.members.values() if m.status == "alive"), default=0)
-
-
-def _refused(state: MasterState, _entry: WorkerRefused) -> MasterState:
-    return state
 
 
 def _training(state: MasterState, _entry: TrainingStarted) -> MasterState:
@@ -266,11 +263,13 @@ def _rejected(state: MasterState, entry: UpdateRejected) -> MasterState:
 
 def _absurd(state: MasterState, worker: str) -> MasterState:
     """Where everybody alive is absurd again and again, the run has become another one (its learning
-    rate was raised, say): its norms are learned anew. Some beside others never get there."""
-    absurd = _with(state.absurd, worker, state.absurd.get(worker, 0) + 1)
-    if all(absurd.get(name, 0) >= norm.INSISTED for name in state.alive()):
-        return replace(state, absurd={}, norms=())
-    return replace(state, absurd=absurd)
+    rate was raised, say): its norms are learned anew. Some beside others never get there, nor does
+    one that is gone, where nobody is alive."""
+    state = _member(state, worker, absurd=state.members[worker].absurd + 1)
+    if any(state.members[name].absurd < norm.INSISTED for name in {worker, *state.alive()}):
+        return state
+    members = {name: replace(member, absurd=0) for name, member in state.members.items()}
+    return replace(state, members=members, norms=())
 
 
 def _decided(state: MasterState, births: list[tuple[str, Birth]]) -> MasterState:
@@ -288,21 +287,17 @@ def _published(state: MasterState, entry: VersionPublished) -> MasterState:
             samples=member.samples + part.samples,
             base=entry.version,
             unusable=False,
+            absurd=0,
         )
-    merged = {part.worker for part in entry.members}
-    state = replace(
-        state,
-        norms=norm.remembered(state.norms, [part.norm for part in entry.members]),
-        absurd={name: n for name, n in state.absurd.items() if name not in merged},
-    )
+    norms = norm.remembered(state.norms, [part.norm for part in entry.members])
     births = [(part.worker, part.birth) for part in entry.members]
     waiting = {(p.worker, p.update.birth): p for p in state.pending}
     recipe = tuple(waiting[birth] for birth in births)
     state = _decided(state, births)
     versions = _with(state.versions, entry.version, entry)
     recipes = _with(state.recipes, entry.version, recipe)
-    state = replace(state, versions=versions, recipes=recipes, newest=entry, unusable=0)
-    return _keep(state)
+    state = replace(state, versions=versions, recipes=recipes, newest=entry)
+    return _keep(replace(state, norms=norms, unusable=0))
 
 
 def _keep(state: MasterState) -> MasterState:
@@ -335,25 +330,24 @@ def _resized(state: MasterState, entry: ShardResized) -> MasterState:
 
 
 def _evaluated(state: MasterState, entry: VersionEvaluated) -> MasterState:
-    known = state.evaluations
+    before = state.evaluations
+    known = _looked_at(before, entry.version, entry.loss, entry.accuracy)
     best = known.best
-    if entry.loss is not None and (best is None or entry.loss < best.loss):
-        best = Best(entry.version, entry.loss, entry.accuracy)
-    elif best is not None:
+    if best is not None and best is before.best:
         best = replace(best, since=best.since + 1)
-    return replace(
-        state,
-        evaluations=replace(
-            known,
-            count=known.count + 1,
-            last_version=entry.version,
-            last_loss=entry.loss,
-            last_accuracy=entry.accuracy,
-            last_started=entry.started,
-            last_cost=entry.cost,
-            best=best,
-        ),
-    )
+    count = before.count + 1
+    last = replace(known, count=count, last_started=entry.started, last_cost=entry.cost, best=best)
+    return replace(state, evaluations=last)
+
+
+def _looked_at(
+    known: Evaluations, version: int, loss: float | None, accuracy: float | None
+) -> Evaluations:
+    """These are the last scores on validation, and may be the best."""
+    best = known.best
+    if loss is not None and (best is None or loss < best.loss):
+        best = Best(version, loss, accuracy)
+    return replace(known, last_version=version, last_loss=loss, last_accuracy=accuracy, best=best)
 
 
 def _lost(state: MasterState, entry: WorkerLost) -> MasterState:
@@ -371,10 +365,6 @@ def _left(state: MasterState, entry: WorkerLeft) -> MasterState:
     )
 
 
-def _resend(state: MasterState, entry: ResendAsked) -> MasterState:
-    return replace(state, asked=_with(state.asked, entry.worker, entry.first))
-
-
 def _stopped(state: MasterState, entry: RunStopped) -> MasterState:
     return replace(state, stopped=entry.reason, status=entry.status)
 
@@ -386,16 +376,8 @@ def _scored(state: MasterState, entry: RunScored) -> MasterState:
         "test_loss": entry.test_loss,
         "test_accuracy": entry.test_accuracy,
     }
-    known, loss = state.evaluations, entry.validation_loss
-    best = known.best
-    if loss is not None and (best is None or loss < best.loss):
-        best = Best(entry.version, loss, entry.validation_accuracy)
-    evaluations = replace(
-        known,
-        last_version=entry.version,
-        last_loss=loss,
-        last_accuracy=entry.validation_accuracy,
-        best=best,
+    evaluations = _looked_at(
+        state.evaluations, entry.version, entry.validation_loss, entry.validation_accuracy
     )
     return replace(state, scored=True, scores=scores, evaluations=evaluations)
 
@@ -419,16 +401,16 @@ def _state_saved(state: MasterState, entry: StateSaved) -> MasterState:
     return replace(state, snapshots=(entry, *state.snapshots)[:2])
 
 
-def _state_reset(state: MasterState, entry: StateReset) -> MasterState:
+def _state_reset(state: MasterState, _entry: StateReset) -> MasterState:
     # What was saved before leads nowhere: the versions after it will not follow from it.
-    del entry
     return replace(state, snapshots=())
 
 
 def _republished(state: MasterState, entry: Republished) -> MasterState:
-    version = replace(state.versions[entry.version], payload=entry.payload)
-    if version.payload.digest != state.versions[entry.version].payload.digest:
+    before = state.versions[entry.version]
+    if entry.payload.digest != before.payload.digest:
         raise ValueError("a version is published again with other bytes")
+    version = replace(before, payload=entry.payload)
     state = replace(state, versions=_with(state.versions, entry.version, version))
     assert state.newest is not None
     return replace(state, newest=version) if entry.version == state.newest.version else state
@@ -482,11 +464,11 @@ def _rotated(state: MasterState, entry: Rotated) -> MasterState:
 
 
 APPLY: dict[type, Callable[[MasterState, Any], MasterState]] = {
-    MasterStarted: _started,
+    MasterStarted: _noted,
     RunOpened: _opened,
     DataPublished: _data,
     WorkerAdmitted: _admitted,
-    WorkerRefused: _refused,
+    WorkerRefused: _noted,
     TrainingStarted: _training,
     BlocksGranted: _granted,
     BlocksReturned: _returned,
@@ -499,7 +481,7 @@ APPLY: dict[type, Callable[[MasterState, Any], MasterState]] = {
     WorkerLost: _lost,
     WorkerBack: _back,
     WorkerLeft: _left,
-    ResendAsked: _resend,
+    ResendAsked: _noted,
     RunStopped: _stopped,
     RunScored: _scored,
     RunReopened: _reopened,

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from msgspec.structs import replace
+
 from hermes.errors import Defect
 from hermes.messages import (
     BlocksGranted,
@@ -62,8 +64,8 @@ class Audit:
         """The (term, nonce) in force and the next n."""
         self._waiting: dict[Key, int] = {}
         """Undecided: the how-manieth accepted update it is."""
-        self._versions: dict[int, str] = {}
-        """Digest by version."""
+        self._versions: dict[int, VersionPublished] = {}
+        """As each lies now."""
         self._version, self._samples = -1, 0
         self._incarnation: dict[str, str] = {}
         self._known: set[tuple[str, str]] = set()
@@ -76,10 +78,6 @@ class Audit:
         self._place: dict[str, tuple[int, int]] = {}
         self._floor: dict[str, tuple[int, int]] = {}
         self._generation: dict[str, int] = {}
-        self._merged: dict[int, tuple[Key, ...]] = {}
-        """What each version holds."""
-        self._payloads: dict[int, Payload] = {}
-        """Where each version lies."""
         self._snapshots: tuple[StateSaved, ...] = ()
         """The two newest, the newest first."""
         self._keeps: int | None = None
@@ -213,10 +211,8 @@ class Audit:
                 f"{self._samples}"
             )
         self._version = entry.version
-        self._versions[entry.version] = entry.payload.digest
-        self._payloads[entry.version] = entry.payload
+        self._versions[entry.version] = entry
         self._oldest = max(self._oldest, entry.version + 1 - (self._keeps or entry.version + 1))
-        self._merged[entry.version] = tuple((p.worker, p.birth) for p in entry.members)
         self._lies(entry.payload)
 
     def _apply(self, key: Key, samples: int) -> int:
@@ -224,7 +220,7 @@ class Audit:
         update = self.taken[key]
         if update.samples != samples or samples < 1:
             raise Defect(f"{samples} samples are merged of {update.samples}", where=key[0])
-        if self._versions.get(update.base.version) != update.base.digest:
+        if self._digest(update.base.version) != update.base.digest:
             raise Defect("an update is merged whose base was never published", where=key[0])
         if update.payload.topic != f"from.{key[0]}":
             raise Defect("an update is merged that another worker sent", where=key[0])
@@ -232,6 +228,10 @@ class Audit:
         self._samples += samples
         self.applied.add(key)
         return place
+
+    def _digest(self, version: int) -> str | None:
+        known = self._versions.get(version)
+        return known.payload.digest if known is not None else None
 
     def _lies(self, payload: Payload) -> None:
         """Nothing is named that was let go of, or lies where nothing can lie yet."""
@@ -244,8 +244,7 @@ class Audit:
 
     def _opened(self, entry: RunOpened | RunReopened) -> None:
         settings = from_tree(entry.settings).retention
-        kept = None if retention.keeps_all(settings) else retention.versions(settings)
-        self._keeps = kept
+        self._keeps = None if retention.keeps_all(settings) else retention.versions(settings)
 
     def _evaluated(self, entry: VersionEvaluated) -> None:
         if entry.version not in self._versions:
@@ -287,26 +286,26 @@ class Audit:
         self._snapshots = ()
 
     def _republished(self, entry: Republished) -> None:
-        if self._versions.get(entry.version) != entry.payload.digest:
+        if self._digest(entry.version) != entry.payload.digest:
             raise Defect(f"version {entry.version} is published again with other bytes")
         self._lies(entry.payload)
-        self._payloads[entry.version] = entry.payload
+        version = replace(self._versions[entry.version], payload=entry.payload)
+        self._versions[entry.version] = version
 
     def _rewound(self, entry: Rewound) -> None:
         to, dropped = entry.version.version, list(entry.dropped)
         if dropped != list(range(to + 1, self._version + 1)) or not dropped:
             raise Defect(f"versions {dropped} are dropped between {to} and {self._version}")
-        if self._versions[to] != entry.version.payload.digest:
+        if self._digest(to) != entry.version.payload.digest:
             raise Defect(f"the run goes back to a version {to} that never was")
-        held = [key for version in dropped for key in self._merged.pop(version)]
-        if held != [(part.worker, part.birth) for part in entry.lost]:
+        held = tuple(part for version in dropped for part in self._versions.pop(version).members)
+        if held != entry.lost:
             raise Defect("the updates of the dropped versions are not those named as lost")
-        self.applied -= set(held)
-        self.rejected |= set(held)
-        self._samples -= sum(part.samples for part in entry.lost)
+        keys = {(part.worker, part.birth) for part in held}
+        self.applied -= keys
+        self.rejected |= keys
+        self._samples -= sum(part.samples for part in held)
         self._version = to
-        for version in dropped:
-            del self._versions[version], self._payloads[version]
         self._snapshots = tuple(one for one in self._snapshots if one.version <= to)
 
     def _tail_lost(self, entry: TailLost) -> None:
@@ -344,16 +343,17 @@ class Audit:
         if self._snapshots:
             first = min(first, self._snapshots[-1].version)
         for version in range(first, self._version + 1):
-            if version in self._payloads:
-                yield self._payloads[version]
-                yield from (self.taken[key].payload for key in self._merged[version])
+            if version in self._versions:
+                yield self._versions[version].payload
+                for part in self._versions[version].members:
+                    yield self.taken[part.worker, part.birth].payload
         yield from (one.payload for one in self._snapshots)
         for key in self._waiting:
             update = self.taken[key]
             if update.payload.topic == f"from.{key[0]}":
                 yield update.payload
-            if self._versions.get(update.base.version) == update.base.digest:
-                yield self._payloads[update.base.version]
+            if self._digest(update.base.version) == update.base.digest:
+                yield self._versions[update.base.version].payload
 
     def _rotated(self, entry: Rotated) -> None:
         if entry.generation != self._generation.get(entry.topic, 0) + 1:

@@ -40,9 +40,6 @@ GRID = SECOND // 2
 GRID_COST = 10
 """... and at least this many times what the last one cost."""
 
-NOTHING_LEFT = "no-version-readable"
-"""Why a run has stopped that has no version left to score."""
-
 GRANTS_AHEAD = 2
 """The one being trained, and one ahead (protocol 9a)."""
 
@@ -191,9 +188,8 @@ def limit_in_force(state: MasterState) -> Limit | None:
 
 def mean_weights(state: MasterState, members: list[Pending]) -> list[float]:
     """The weights of these updates in a mean."""
-    if state.settings.merge.rule == "mean":
-        return [1.0] * len(members)
-    return [float(pending.update.samples) for pending in members]
+    merge = state.settings.merge
+    return [aggregate.mean_weight(merge, pending.update.samples) for pending in members]
 
 
 def _interpolate(draft: Draft, pending: Pending, reason: Reason) -> None:
@@ -326,7 +322,7 @@ def _finish(draft: Draft) -> None:
     state, soft = draft.state, draft.soft
     if state.stopped is None:
         return
-    if state.newest is not None and not state.scored and state.stopped.code != NOTHING_LEFT:
+    if state.newest is not None and not state.scored and state.stopped.code != repair.NOTHING_LEFT:
         if not soft.finishing and soft.secured:
             draft.remember(finishing=True)
             draft.actions.append(ScoreLast(state.newest))

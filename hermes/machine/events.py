@@ -318,8 +318,7 @@ class ScoreLast(Action, frozen=True):
 class SetAside(Action, frozen=True):
     """What came does not count, and should not have come: keep it apart, with its reason."""
 
-    topic: str
-    offset: int
+    at: Position
     reason: Reason
     worker: str = ""
     update: Update | None = None

@@ -82,13 +82,12 @@ def extents(state: MasterState, logs: Position | None) -> Mapping[str, Extent]:
     """By topic, of those that something may be let go of."""
     found: dict[str, Extent] = {}
     assert state.newest is not None
-    _add(found, "model", [v.payload for v in state.versions.values()], state.newest.payload)
+    _add(found, [v.payload for v in state.versions.values()], state.newest.payload)
     if state.snapshots:
-        _add(found, "state", [s.payload for s in state.snapshots], state.snapshots[0].payload)
+        _add(found, [s.payload for s in state.snapshots], state.snapshots[0].payload)
     needed: dict[str, list[Position]] = {}
     for payload in _updates(state):
-        place = Position(payload.topic, payload.generation, payload.first)
-        needed.setdefault(payload.topic, []).append(place)
+        needed.setdefault(payload.topic, []).append(_start(payload))
     for topic, place in state.consumed.items():
         after = Position(topic, place.generation, place.offset + 1)
         found[topic] = Extent(min([after, *needed.get(topic, ())]), after)
@@ -97,9 +96,13 @@ def extents(state: MasterState, logs: Position | None) -> Mapping[str, Extent]:
     return found
 
 
-def _add(found: dict[str, Extent], topic: str, payloads: list[Payload], newest: Payload) -> None:
-    floor = min(Position(topic, p.generation, p.first) for p in payloads)
-    found[topic] = Extent(floor, Position(topic, newest.generation, newest.last + 1))
+def _add(found: dict[str, Extent], payloads: list[Payload], newest: Payload) -> None:
+    end = Position(newest.topic, newest.generation, newest.last + 1)
+    found[newest.topic] = Extent(min(map(_start, payloads)), end)
+
+
+def _start(payload: Payload) -> Position:
+    return Position(payload.topic, payload.generation, payload.first)
 
 
 def _updates(state: MasterState) -> Iterator[Payload]:
@@ -125,9 +128,8 @@ def _trim(draft: Draft, topic: str, extent: Extent) -> None:
     gone = draft.state.trimmed.get(topic, Position(topic, 0, 0))
     if floor <= gone:
         return
-    same = floor.generation == gone.generation
-    dead = floor.offset - gone.offset if same else floor.offset
-    if not same or retention.worth_trimming(Fill(dead, extent.end.offset - floor.offset)):
+    fill = Fill(floor.offset - gone.offset, extent.end.offset - floor.offset)
+    if floor.generation > gone.generation or retention.worth_trimming(fill):
         _let_go(draft, floor)
 
 

@@ -138,25 +138,31 @@ def _entry_admitted(hand: Hand, entry: WorkerAdmitted) -> None:
     if entry.incarnation != state.incarnation:
         gone(hand, "fenced", "a newer incarnation took this worker's place")
         return
-    try:
-        settings = from_tree(entry.opened.settings)
-    except SettingError as error:  # no master of this version writes that
-        gone(hand, "again", f"the admission cannot be read ({error.what})")
+    if not _go_by(hand, entry.opened.settings):
         return
     hand.become(
         admitted=True,
-        settings=settings,
         started=entry.started,
         newest=entry.version,
-        gate=state.gate or gate.start(settings.gate),
+        gate=state.gate or gate.start(hand.state.settings.gate),
+        moves_to=max(state.moves_to, entry.generation),
     )
-    hand.become(moves_to=max(state.moves_to, entry.generation))
     _move_logs(hand, entry.logs)
     taken = entry.taken.get(state.incarnation, 0)
     _forget(hand, taken)
     if taken < state.number:
         hand.actions.append(SendAgain(taken + 1))
     _send_left_over(hand, entry)
+
+
+def _go_by(hand: Hand, tree: dict[str, object]) -> bool:
+    """These settings are in force; False, and we are gone, if they cannot be read."""
+    try:
+        hand.become(settings=from_tree(tree))
+    except SettingError as error:  # no master of this version writes that
+        gone(hand, "again", f"the settings cannot be read ({error.what})")
+        return False
+    return True
 
 
 def _send_left_over(hand: Hand, entry: WorkerAdmitted) -> None:
@@ -201,10 +207,7 @@ def _entry_rewound(hand: Hand, entry: Rewound) -> None:
 
 
 def _entry_reopened(hand: Hand, entry: RunReopened) -> None:
-    try:
-        hand.become(settings=from_tree(entry.settings))
-    except SettingError as error:  # no master of this version writes that
-        gone(hand, "again", f"the settings cannot be read ({error.what})")
+    _go_by(hand, entry.settings)
 
 
 def _entry_started(hand: Hand, _entry: TrainingStarted) -> None:

@@ -30,15 +30,16 @@ from hermes.messages import (
 )
 from hermes.policy import retention
 from hermes.policy.aggregate import MergeSettings
+from hermes.policy.outer import outer_of
 from hermes.values import Facts, Reason
 
-OWN_STATE = ("momentum",)
-"""Merge rules under which the master holds tensors of its own."""
+NOTHING_LEFT = "no-version-readable"
+"""Why a run has stopped that has no version left to score."""
 
 
 def stateful(merge: MergeSettings) -> bool:
     """Whether the master holds tensors that the published bytes do not decode to."""
-    return merge.rule in OWN_STATE
+    return outer_of(merge) is not None
 
 
 def sound(draft: Draft) -> bool:
@@ -119,7 +120,7 @@ def _rewind(draft: Draft, event: VersionsSecured) -> None:
     facts: Facts = {"version": state.newest.version, "to": last, "why": event.why[:300]}
     if last not in state.versions:
         if state.stopped is None:
-            draft.add(RunStopped("failed", Reason("no-version-readable", facts)))
+            draft.add(RunStopped("failed", Reason(NOTHING_LEFT, facts)))
         return
     for pending in state.pending:
         if pending.update.base.version > last:

@@ -76,6 +76,8 @@ class Member(Struct, frozen=True):
     """A version, and how many of this worker's updates were rejected while it was the newest."""
     unusable: bool = False
     """What it brought last, a round or an update, was not finite, or absurd."""
+    absurd: int = 0
+    """Its updates in a row, up to the last one looked at, whose norm was absurd."""
 
 
 class Pending(Struct, frozen=True):
@@ -145,10 +147,6 @@ class MasterState(Struct, frozen=True):
     """Rounds and updates in a row, of all workers, whose numbers were not finite, or absurd."""
     norms: tuple[float, ...] = ()
     """Of the last updates applied, as `policy.norm` remembers them."""
-    absurd: Mapping[str, int] = {}
-    """By worker: its updates in a row, up to the last one looked at, whose norm was absurd."""
-    asked: Mapping[str, int] = {}
-    """The number that a worker was last asked to send again from."""
     stopped: Reason | None = None
     status: str = "running"
     scored: bool = False

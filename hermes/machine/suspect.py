@@ -7,16 +7,16 @@ of that bears numbers that were taken before. What is told apart here bears new 
 
 from __future__ import annotations
 
+from hermes.machine.apply import UNUSABLE
 from hermes.machine.draft import Draft
 from hermes.machine.events import EnvelopeReceived, SetAside
 from hermes.machine.state import Member
 from hermes.messages import Update, UpdateRejected
-from hermes.policy.norm import ABSURD
 from hermes.values import Birth, Facts, Position, Reason
 
 POISON = frozenset(
     {
-        *("not-finite", "loss-not-finite", ABSURD),
+        *UNUSABLE,
         *("wrong-names", "wrong-shape", "wrong-dtype"),
         *("malformed", "unreadable", "unknown-base", "from-the-future"),
     }
@@ -83,4 +83,4 @@ def _own(member: Member, birth: Birth, *, resent: bool) -> bool:
 def _set_aside(
     draft: Draft, at: Position, reason: Reason, worker: str, update: Update | None = None
 ) -> None:
-    draft.actions.append(SetAside(at.topic, at.offset, reason, worker, update))
+    draft.actions.append(SetAside(at, reason, worker, update))

@@ -107,8 +107,8 @@ class Desk:
         self._losses: dict[str, float] = {}
 
     def perform(self, action: Action) -> Event:
-        """The outcome of `Score`, `Merge`, `ScoreLast`, `SaveState` or `RestoreState`; raises
-        `BrokerError` where the log fails."""
+        """The outcome of `Score`, `Merge`, `ScoreLast`, `SaveState`, `RestoreState` or
+        `SecureVersions`; raises `BrokerError` where the log fails."""
         if isinstance(action, ScoreLast):
             return self._judge.last(action.version)
         if isinstance(action, SaveState):
@@ -139,10 +139,7 @@ class Desk:
         return self._models.get(digest)
 
     def _secure(self, action: SecureVersions) -> Event:
-        def put(model: Tensors) -> Payload:
-            return self._store.put(names.MODEL, packed(model))
-
-        seat = Seat(self._store, self._buffers, self._moments, self.model, put)
+        seat = Seat(self._store, self._buffers, self._moments, self.model)
         outcome, model = secure(action, seat)
         newest = action.versions[0]
         if model is not None and outcome.last == newest.version:

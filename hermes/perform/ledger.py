@@ -12,6 +12,7 @@ own folder, and follow from what is left as they did before.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -35,15 +36,13 @@ from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.state import MasterState, check
 from hermes.messages import Consumed, Entry, LedgerRecord, MasterStarted
 from hermes.transport.log import Log, Record
+from hermes.transport.upto import records_in
 
 Saved = Callable[[], Iterable[Record]]
 """The records that counted, in order, as this machine has kept them."""
 
 Watcher = Callable[[Record, LedgerRecord, MasterState], None]
 """Told of each record that counts, raw and read, with the state after it."""
-
-SILENCE = 60
-"""Seconds without a record that should be there."""
 
 TRIES = 10
 """Appends of the same bytes, each with the log's own patience, before we give up."""
@@ -80,10 +79,7 @@ class Ledger:
     def fold(self, end: int | None = None) -> None:
         """Read on to the present end of the topic; or to the record before the offset `end`."""
         last = self._log.ends([self._topic])[self._topic]
-        if end is None:
-            self._fold_to(last)
-        else:
-            self._fold_to(min(end, last), beyond=False)
+        self._fold_to(last if end is None else min(end, last))
 
     def look(self) -> None:
         """Somebody says that another master leads: read on. Raises `Fenced` if that is so."""
@@ -177,17 +173,11 @@ class Ledger:
         """Whether the last record that counts lies where it was acknowledged."""
         if offset < 0:
             return True
-        reader = self._log.reader()
         try:
-            reader.follow(self._topic, offset)
-            for _ in range(SILENCE):
-                for record in reader.poll(1.0, limit=1):
-                    return record.offset == offset and _digest(record.value) == self._last
+            found = list(records_in(self._log, self._topic, offset, offset + 1))
         except BrokerRefused:
             return False
-        finally:
-            reader.close()
-        raise BrokerUnreachable(f"the ledger could not be read for {SILENCE} s", where=self._topic)
+        return [_digest(record.value) for record in found] == [self._last]
 
     def _mend(self) -> None:
         """The broker has lost the end of the ledger, which we have: write it again. Raises
@@ -238,26 +228,13 @@ class Ledger:
             remedy="Is the broker up, and has its disk room?",
         )
 
-    def _fold_to(self, end: int, *, beyond: bool = True) -> None:
-        """Fold at least the records before `end`; not `beyond` it, where that is not wanted."""
+    def _fold_to(self, end: int) -> None:
+        """Fold the records before `end`."""
         if self.read_to >= end:
             return
-        reader = self._log.reader()
-        try:
-            reader.follow(self._topic, self.read_to)
-            silent = 0
-            while self.read_to < end:
-                records = reader.poll(1.0)
-                silent = 0 if records else silent + 1
-                if silent > SILENCE:
-                    raise BrokerUnreachable(
-                        f"the ledger could not be read on for {SILENCE} s", where=self._topic
-                    )
-                for record in records:
-                    if record.offset >= self.read_to and (beyond or record.offset < end):
-                        self._take(record)
-        finally:
-            reader.close()
+        with contextlib.closing(records_in(self._log, self._topic, self.read_to, end)) as records:
+            for record in records:
+                self._take(record)
 
     def _take(self, raw: Record) -> None:
         self.read_to = raw.offset + 1

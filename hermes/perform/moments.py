@@ -16,7 +16,7 @@ from hermes.errors import Defect, PeerError
 from hermes.machine.events import Recipe, RestoreState, StateRestored, StateStored
 from hermes.messages import VersionPublished
 from hermes.perform.merging import packed
-from hermes.perform.remake import GONE, Start, remake, sources_in
+from hermes.perform.remake import GONE, Start, remake, sources_in, told
 from hermes.perform.store import Store
 from hermes.transport import names
 from hermes.values import Payload, Tensors
@@ -67,8 +67,7 @@ class Moments:
             try:
                 found = self._formed(origin, action)
             except GONE as error:
-                place = f"{error.where}: " if error.where else ""
-                why = why or f"{place}{error.what}"
+                why = why or told(error)
             else:
                 self._held[_key(version)] = found
                 return StateRestored(version.version, origin.version)

@@ -11,7 +11,14 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from hermes.codec import decode_tensors, digest_of
-from hermes.errors import BrokerRefused, Defect, DigestMismatch, NoSuchTopic, PeerError
+from hermes.errors import (
+    BrokerRefused,
+    Defect,
+    DigestMismatch,
+    HermesError,
+    NoSuchTopic,
+    PeerError,
+)
 from hermes.machine.events import Part, Recipe
 from hermes.messages import VersionPublished
 from hermes.perform.merging import Mixture, Sources, form, packed
@@ -21,6 +28,11 @@ from hermes.values import Payload, Tensors
 
 GONE = (PeerError, NoSuchTopic, BrokerRefused)
 """What reading raises where the bytes are not there, or not those announced: for good."""
+
+
+def told(error: HermesError) -> str:
+    """Why something could not be had, as a record has it: no remedy."""
+    return f"{error.where}: {error.what}" if error.where else error.what
 
 
 class Start(NamedTuple):

@@ -7,15 +7,16 @@ said, never passed over (protocol 7).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from hermes.codec import decode_tensors
-from hermes.errors import HermesError, PeerError
+from hermes.errors import PeerError
 from hermes.machine.events import RestoreState, SecureVersions, VersionsSecured
 from hermes.messages import VersionPublished
+from hermes.perform.merging import packed
 from hermes.perform.moments import Moments
-from hermes.perform.remake import GONE, Start, remake, sources_in
+from hermes.perform.remake import GONE, Start, remake, sources_in, told
 from hermes.perform.store import Store
 from hermes.transport import names
 from hermes.values import Payload, Tensors
@@ -29,8 +30,6 @@ class Seat(NamedTuple):
     moments: Moments
     held: Callable[[str], Tensors | None]
     """The model of this digest, if it is in memory."""
-    put: Callable[[Tensors], Payload]
-    """Send a model."""
 
 
 class Secured(NamedTuple):
@@ -47,10 +46,10 @@ def secure(action: SecureVersions, seat: Seat) -> Secured:
         try:
             model = decode_tensors(_read(seat.store, version))
         except GONE as error:
-            why = why or _told(error)
+            why = why or told(error)
             held = seat.held(version.payload.digest) if version is newest else None
             if held is not None:
-                again = ((version.version, seat.put(held)),)
+                again = ((version.version, seat.store.put(names.MODEL, packed(held))),)
                 return Secured(VersionsSecured(again, version.version, why, newest.version), held)
             continue
         if version is newest:
@@ -82,7 +81,7 @@ def _made_again(
                 model = remade.model
                 del remade
     except GONE as error:
-        why = _told(error)
+        why = told(error)
     last = republished[-1][0] if republished else version.version
     newest = action.versions[0].version
     return Secured(VersionsSecured(tuple(republished), last, why, newest), model)
@@ -90,7 +89,7 @@ def _made_again(
 
 def _moments(action: SecureVersions, version: VersionPublished, moments: Moments) -> Tensors:
     """What the master held at this version; raises what `GONE` says where that cannot be had."""
-    if not _needs_moments(action.versions):
+    if all(one.rule != "momentum" for one in action.versions):
         return {}
     known = [one for one in action.versions if one.version <= version.version]
     restore = RestoreState(version, action.snapshots, action.recipes, tuple(known))
@@ -98,11 +97,3 @@ def _moments(action: SecureVersions, version: VersionPublished, moments: Moments
     if found.lost:
         raise PeerError(f"what the master held at version {version.version}: {found.lost}")
     return moments.at(version)
-
-
-def _needs_moments(versions: Sequence[VersionPublished]) -> bool:
-    return any(version.rule == "momentum" for version in versions)
-
-
-def _told(error: HermesError) -> str:
-    return f"{error.where}: {error.what}" if error.where else error.what

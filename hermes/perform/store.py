@@ -23,9 +23,6 @@ from hermes.values import Payload
 TRIES = 10
 """Sendings of one record whose outcome stays unknown."""
 
-OUTAGE = 600.0
-"""Seconds that one acknowledgement is waited for: whoever gives a broker up abandons its log."""
-
 PATIENCE = 60.0
 """Seconds without a record after which we look whether the broker is there; given up after `TRIES`
 times that."""
@@ -124,10 +121,10 @@ class Store:
             nonlocal receipt
             for _ in range(TRIES - 1):
                 try:
-                    return receipt.offset(OUTAGE)
+                    return receipt.offset(tensors.OUTAGE)
                 except OutcomeUnknown:
                     receipt = self._log.append(topic, data)
-            return receipt.offset(OUTAGE)
+            return receipt.offset(tensors.OUTAGE)
 
         return offset
 

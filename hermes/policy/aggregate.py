@@ -91,11 +91,9 @@ def check_staleness(settings: MergeSettings, staleness: int) -> Reason | None:
     return Reason("too-stale", {"staleness": staleness, "max_staleness": most})
 
 
-def mean_weight(settings: MergeSettings, samples: int) -> int | Reason:
-    """The weight of an update in a mean; an update of no samples is rejected."""
-    if samples < 1:
-        return Reason("no-samples", {"samples": samples})
-    return 1 if settings.rule == "mean" else samples
+def mean_weight(settings: MergeSettings, samples: int) -> float:
+    """The weight of an update of so many samples (at least 1) in a mean."""
+    return 1.0 if settings.rule == "mean" else float(samples)
 
 
 def loss_weights(loss_global: float, loss_worker: float) -> tuple[float, float] | Reason:

@@ -212,11 +212,7 @@ def resolve(strategy: str, layers: Sequence[Layer | Mapping[str, Any]]) -> Setti
         where, values = (layer.where, layer.values) if isinstance(layer, Layer) else ("", layer)
         for key, value in values.items():
             _place(tree, key, value, where)
-    settings = from_tree(tree)
-    try:
-        check(settings)
-    except SettingError as error:
-        raise _located(error, _asked(_layers(layers))) from None
+    settings = _checked(tree, _asked(_layers(layers)))
     refuse_idle(settings, _asked([one for one in _layers(layers) if one.typed]))
     return settings
 
@@ -226,19 +222,19 @@ def resettled(settings: Settings, asked: Mapping[str, Any], where: str) -> Setti
     tree = to_tree(settings)
     for key, value in asked.items():
         _place(tree, key, value, where)
-    changed = from_tree(tree)
+    return _checked(tree, dict.fromkeys(asked, where))
+
+
+def _checked(tree: Mapping[str, Any], asked: Mapping[str, str]) -> Settings:
+    """The settings, if they can work; an error says where (`asked`) what it is about was set."""
+    settings = from_tree(tree)
     try:
-        check(changed)
+        check(settings)
     except SettingError as error:
-        raise _located(error, dict.fromkeys(asked, where)) from None
-    return changed
-
-
-def _located(error: SettingError, asked: Mapping[str, str]) -> SettingError:
-    """With the place where a setting that the error is about was set."""
-    found = [where for key, where in asked.items() if key in error.what]
-    where = error.where or (found[-1] if found else "")
-    return SettingError(error.what, where=where, remedy=error.remedy)
+        found = [where for key, where in asked.items() if key in error.what]
+        where = error.where or (found[-1] if found else "")
+        raise SettingError(error.what, where=where, remedy=error.remedy) from None
+    return settings
 
 
 def warnings(settings: Settings, layers: Sequence[Layer]) -> list[str]:

@@ -16,7 +16,7 @@ from hermes.policy.ranges import Allowed, whole
 ALL = "all"
 
 KNOWN = 20
-"""Newest versions that a master knows of where all are kept: it never needs more."""
+"""Newest versions that a master knows of at least where all are kept."""
 
 LEAST = 64
 """Records that a topic may lose at least before a new generation of it is worth while."""
@@ -54,13 +54,11 @@ def keeps_all(settings: RetentionSettings) -> bool:
 
 def versions(settings: RetentionSettings) -> int:
     """The newest versions that a master knows of, and that stay."""
-    return _count(settings.keep) or KNOWN
+    return _count(settings.keep) or max(KNOWN, 2 * settings.snapshots)
 
 
 def stretch(settings: RetentionSettings) -> int:
-    """Versions between two snapshots: of those kept two such stretches must hold the updates."""
-    if keeps_all(settings):
-        return settings.snapshots
+    """Versions between two snapshots: of those known two such stretches must hold the updates."""
     return max(1, min(settings.snapshots, versions(settings) // 2))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from hermes.broker.process import identity
 from hermes.errors import RunError, RunFailed
 from hermes.perform.ledger import Ledger, Watcher
+from hermes.transport import names
 from hermes.transport.log import Record
 from hermes.transport.memory import MemoryLog
 
@@ -69,7 +70,7 @@ class Archive:
 def kept_in(path: Path) -> Iterator[Record]:
     """The records of an archive; nothing where there is none."""
     if path.exists():
-        yield from read_archive(path, "ledger")
+        yield from read_archive(path)
 
 
 def _unwritable(path: str, error: OSError) -> RunFailed:
@@ -80,7 +81,7 @@ def _unwritable(path: str, error: OSError) -> RunFailed:
     )
 
 
-def read_archive(path: Path, topic: str) -> Iterator[Record]:
+def read_archive(path: Path) -> Iterator[Record]:
     """The records of an archive, up to its end or to where it is damaged: a torn last record is
     left out, and all that follows one whose frame cannot be. Raises `RunError` if it is gone."""
     try:
@@ -99,18 +100,17 @@ def read_archive(path: Path, topic: str) -> Iterator[Record]:
         if place + length > len(data) or abs(offset - before) > GAP:
             return
         before = offset
-        yield Record(topic, offset, data[place : place + length])
+        yield Record(names.LEDGER, offset, data[place : place + length])
         place += length
 
 
 def fold_archive(path: Path, watcher: Watcher | None = None) -> Ledger:
     """The fold of a saved ledger; `watcher` is told of each record that counts. Only such were
     saved: its `voids` are damage."""
-    topic = "ledger"
-    log = MemoryLog()
+    topic, log = names.LEDGER, MemoryLog()
     log.create([topic])
     kept: set[int] = set()
-    for record in read_archive(path, topic):
+    for record in read_archive(path):
         while log.ends([topic])[topic] < record.offset:
             log.append(topic, b"")  # an offset that was not saved: void by rule
         kept.add(log.append(topic, record.value).offset())

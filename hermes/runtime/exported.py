@@ -27,9 +27,7 @@ from hermes.runtime.logs import utc_now
 from hermes.transport import names
 from hermes.transport.filed import Index, TopicFile, TopicWriter, read_index, write_index
 from hermes.transport.log import Log, Record
-
-SILENCE = 60
-"""Seconds without a record that should be there."""
+from hermes.transport.upto import records_in
 
 ROUNDS = 50
 """Times that the topics are read on, at most: a run lets go of something every few seconds."""
@@ -91,7 +89,6 @@ class _Copy:
     def __init__(self, log: Log, run: str, folder: Path, told: Progress) -> None:
         self.writers: dict[str, TopicWriter] = {}
         self._log, self._run, self._folder, self._told = log, run, folder, told
-        self._reader = log.reader()
         self._floors: dict[str, int] = {}
         """The oldest generation of each topic that is kept, by the ledger as it was copied."""
 
@@ -115,7 +112,6 @@ class _Copy:
 
     def close(self) -> None:
         """Let go of the files."""
-        self._reader.close()
         for writer in self.writers.values():
             with contextlib.suppress(OSError):
                 writer.abandon()
@@ -140,32 +136,15 @@ class _Copy:
 
     def _rest(self, topic: str, place: int) -> Iterator[Record]:
         """The records from a place to the topic's present end. Raises `BrokerUnreachable` where
-        they do not come: a silence is not the end."""
-        end, silent = self._log.ends([topic])[topic], 0
-        if place >= end:
-            return
-        self._reader.follow(topic, place)
-        try:
-            while place < end:
-                if silent > SILENCE:
-                    raise BrokerUnreachable(
-                        f"record {place} of {end} did not come for {SILENCE} s",
-                        where=topic,
-                        remedy="Once its broker answers again, the same command begins anew.",
-                    )
-                try:
-                    found = self._reader.poll(1.0)
-                except BrokerRefused:  # trimmed meanwhile: what is left begins later
-                    place = self._log.starts([topic])[topic]
-                    self._reader.follow(topic, place)
-                    continue
-                silent = 0 if found else silent + 1
-                for record in found:
+        they do not come."""
+        end = self._log.ends([topic])[topic]
+        while place < end:
+            try:
+                for record in records_in(self._log, topic, place, end):
                     place = record.offset + 1
-                    if record.offset < end:
-                        yield record
-        finally:
-            self._reader.drop(topic)
+                    yield record
+            except BrokerRefused:  # trimmed meanwhile: what is left begins later
+                place = self._log.starts([topic])[topic]
 
 
 def _trims(record: Record) -> list[Trimmed]:

@@ -15,7 +15,6 @@ from hermes.codec import digest_of, encode
 from hermes.data.cache import BlockCache
 from hermes.errors import Defect, RunError, SettingError
 from hermes.job import Job
-from hermes.jobfile import build
 from hermes.machine.events import Opened
 from hermes.machine.repair import stateful
 from hermes.machine.state import MasterState
@@ -29,7 +28,7 @@ from hermes.policy.presets import Settings, from_tree, resettled, to_tree
 from hermes.runtime.archive import kept_in
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.heritage import Heritage, heritage_again
-from hermes.runtime.join import runs_at
+from hermes.runtime.join import ledger_of
 from hermes.runtime.observe import beating, is_running, last_beat, refuse_other_key
 from hermes.runtime.storage import Meter, StorageWatch, first_rounds, watch_over
 from hermes.runtime.trying import fresh_trainer
@@ -69,16 +68,7 @@ def folded(log: Log, run: str, watcher: Watcher | None = None, saved: Saved = tu
     """The run as its ledger has it, and what this machine has `saved` of it beyond its end;
     `watcher` is told of each record. Raises `RunError` for a run that is not there, or that this
     version cannot read."""
-    topic = names.physical(run, names.LEDGER)
-    if topic not in log.topics(topic):
-        known = ", ".join(runs_at(log)[:5]) or "none"
-        raise RunError(
-            f"there is no run {run!r}",
-            where=f"the broker {log.place}",
-            remedy=f"Runs at this broker: {known}. An embedded broker forgets them all when it "
-            "ends.",
-        )
-    ledger = Ledger(log, topic, watcher=watcher, saved=saved)
+    ledger = Ledger(log, ledger_of(log, run), watcher=watcher, saved=saved)
     ledger.fold_saved()
     if ledger.state.opened is None:
         raise _unopened(log, run, ledger)
@@ -156,11 +146,6 @@ def _check_topics(log: Log, run: str, data: DataPublished) -> None:
         )
     log.check_topics([wanted[0]], LEDGER_CONFIG)
     log.check_topics([topic for topic in wanted[1:] if topic in there])
-
-
-def job_of(source: JobSource, device: str | None) -> Job:
-    """The job that the run was opened with. Raises `JobError`."""
-    return build(source.text, source.name, source.args).on(device)
 
 
 def refuse_other_job(known: Known, source: JobSource) -> None:

@@ -56,7 +56,7 @@ class Inbox:
         self._log, self._run, self._key = log, options.run, options.key
         self._lines, self._seen = lines, seen
         self._quarantine = Quarantine(options.folder.quarantine, lines.warn)
-        self._recent: dict[tuple[str, int], bytes] = {}
+        self._recent: dict[Position, bytes] = {}
         """Small messages of the last poll, by topic and offset: one may turn out to be evidence."""
         self._targets: dict[str, Place] = {}
         self._reader = log.reader()
@@ -154,15 +154,15 @@ class Inbox:
         assert name is not None
         self._places.passed(name, record.offset)
         self._seen(record)
+        position = Position(name.short, name.generation, record.offset)
         worker = names.worker_of(name.short)
         if worker is not None and tensors.is_chunk(record):
-            return self._chunk(name.short, worker, record)
+            return self._chunk(position, worker, record)
         try:
             message = fitting(record.value, name.short)
         except PeerError as error:
-            self._set_aside(name.short, record, error.what, "no-message")
+            self._set_aside(position, record, error.what, "no-message")
             return None
-        position = Position(name.short, name.generation, record.offset)
         if isinstance(message, LogLine):
             self._lines.heard(message)
         elif isinstance(message, MasterBeat):
@@ -170,7 +170,7 @@ class Inbox:
         elif isinstance(message, (Hello, StopRequested)):
             return self._knock(position, message, record)
         elif isinstance(message, Envelope) and worker is not None:
-            self._recent[name.short, record.offset] = record.value
+            self._recent[position] = record.value
             self._perhaps_move_on(name, message)
             return EnvelopeReceived(worker, position, message)
         return None
@@ -181,9 +181,9 @@ class Inbox:
         if isinstance(body, Moved) and body.generation <= self._generations.get(name.short, 0):
             self._places.move_on(name.short, body.generation)
 
-    def _chunk(self, short: str, worker: str, record: Record) -> Event | None:
+    def _chunk(self, at: Position, worker: str, record: Record) -> Event | None:
         if tensors.chunk_of(record) is None:
-            self._set_aside(short, record, "a chunk whose header does not fit it", "bad-chunk")
+            self._set_aside(at, record, "a chunk whose header does not fit it", "bad-chunk")
             return None
         self.keeper.add(record)
         return ChunkSeen(worker)
@@ -194,7 +194,7 @@ class Inbox:
         if message.run != self._run or not verified(self._key, message):
             who = f"worker {message.worker[:40]!r}" if isinstance(message, Hello) else "a stop"
             what = f"signed with another cluster key, or forged: {who}; that is ignored"
-            self._set_aside(position.topic, record, what, "forged")
+            self._set_aside(position, record, what, "forged")
             return None
         if isinstance(message, StopRequested):
             return StopReceived(position, message)
@@ -207,19 +207,18 @@ class Inbox:
 
     # --- what does not count --------------------------------------------------------------------
 
-    def _set_aside(self, short: str, record: Record, why: str, code: str) -> None:
+    def _set_aside(self, at: Position, record: Record, why: str, code: str) -> None:
         """What does not count is kept apart, with its reason."""
-        self._quarantine.add(short, record.offset, why, record.value, code=code)
+        self._quarantine.add(at, why, record.value, code=code)
 
     def set_aside(self, action: SetAside) -> None:
         """So is what the machine refused: the record, if it came just now; of an update what it
         says of its tensors."""
-        reason, topic, offset = action.reason, action.topic, action.offset
+        reason = action.reason
         self._quarantine.add(
-            topic,
-            offset,
+            action.at,
             in_words(reason),
-            self._recent.get((topic, offset)),
+            self._recent.get(action.at),
             code=reason.code,
             facts=reason.facts,
             worker=action.worker,
@@ -229,5 +228,6 @@ class Inbox:
     def set_aside_voids(self, voids: list[tuple[int, str]]) -> None:
         """Records of others in our ledger: void by rule, and told. The list is emptied."""
         for offset, why in voids:
-            self._quarantine.add(names.LEDGER, offset, f"void: {why}", code="void")
+            at = Position(names.LEDGER, 0, offset)
+            self._quarantine.add(at, f"void: {why}", code="void")
         voids.clear()

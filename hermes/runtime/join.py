@@ -26,6 +26,21 @@ def runs_at(log: Log) -> list[str]:
     return sorted(name.run for name in found if name is not None and name.short == names.LEDGER)
 
 
+def ledger_of(log: Log, run: str) -> str:
+    """The topic of a run's ledger. Raises `RunError` where this broker has no such run,
+    `UsageError` for a bad run id."""
+    topic = names.physical(run, names.LEDGER)
+    if topic not in log.topics(topic):
+        known = ", ".join(runs_at(log)[:5]) or "none"
+        raise RunError(
+            f"there is no run {run!r}",
+            where=f"the broker {log.place}",
+            remedy=f"Runs at this broker: {known}. An embedded broker forgets them all when it "
+            "ends.",
+        )
+    return topic
+
+
 def wait_for_run(
     log: Log, run: str | None, seen: dict[str, int], patience: float, over: Callable[[float], bool]
 ) -> str | None:

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hermes.codec import decode
-from hermes.errors import BrokerUnreachable, DecodeError, HermesError, NoSuchTopic, RunError
+from hermes.errors import DecodeError, HermesError, NoSuchTopic, RunError
 from hermes.machine.state import MasterState
 from hermes.messages import DataPublished, Forked, LedgerRecord, RunOpened
 from hermes.runtime.archive import read_archive
 from hermes.runtime.folder import saved_runs
 from hermes.runtime.join import runs_at
 from hermes.transport import names
-from hermes.transport.log import Log, Reader
+from hermes.transport.log import Log, Record
+from hermes.transport.upto import records_in
 
 FIRST = 64
 """Records in which a run is opened: claims of masters that were quicker lie before, at most."""
-
-SILENCE = 60
-"""Seconds without a record that should be there."""
 
 
 class Child(NamedTuple):
@@ -86,46 +85,30 @@ def refuse_parent(out: Path, run: str, log: Log | None) -> None:
 def _here(out: Path) -> Iterator[Child]:
     for folder in saved_runs(out):
         with contextlib.suppress(HermesError):
-            values = (raw.value for raw in read_archive(folder.ledger, names.LEDGER))
-            child = _child(folder.run, values)
+            child = _child(folder.run, read_archive(folder.ledger))
             if child is not None:
                 yield child
 
 
 def _at(log: Log) -> Iterator[Child]:
-    reader = log.reader()
-    try:
-        for run in runs_at(log):
-            with contextlib.suppress(NoSuchTopic):  # it is being removed
-                child = _child(run, _first_of(reader, log, run))
-                if child is not None:
-                    yield child
-    finally:
-        reader.close()
+    for run in runs_at(log):
+        with contextlib.suppress(NoSuchTopic):  # it is being removed
+            child = _child(run, _records(log, run))
+            if child is not None:
+                yield child
 
 
-def _first_of(reader: Reader, log: Log, run: str) -> Iterator[bytes]:
+def _records(log: Log, run: str) -> Iterator[Record]:
+    """Of its ledger; a silence is not its end: else what a fork reads would be deleted."""
     topic = names.physical(run, names.LEDGER)
-    place, end, silent = log.starts([topic])[topic], log.ends([topic])[topic], 0
-    reader.follow(topic, place)
-    try:
-        while place < end:
-            records = reader.poll(1.0, limit=8)
-            silent = 0 if records else silent + 1
-            if silent > SILENCE:  # whoever takes it for the end may delete what a fork reads
-                raise BrokerUnreachable(f"record {place} did not come for {SILENCE} s", where=topic)
-            for record in records:
-                place = record.offset + 1
-                yield record.value
-    finally:
-        reader.drop(topic)
+    return records_in(log, topic, log.starts([topic])[topic], log.ends([topic])[topic])
 
 
-def _child(run: str, records: Iterable[bytes]) -> Child | None:
+def _child(run: str, records: Iterable[Record]) -> Child | None:
     """What a ledger that begins with these records says of where the run comes from."""
-    for _, value in zip(range(FIRST), records, strict=False):
+    for record in islice(records, FIRST):
         try:
-            message = decode(value)
+            message = decode(record.value)
         except DecodeError:
             continue
         entries = message.entries if isinstance(message, LedgerRecord) else ()

@@ -51,7 +51,6 @@ from hermes.runtime.beat import Beater
 from hermes.runtime.clock import RunClock
 from hermes.runtime.ending import Counted, Holdings, conclude, give_up
 from hermes.runtime.evaluator import Evaluator
-from hermes.runtime.going_on import Continuation
 from hermes.runtime.hands import Failed
 from hermes.runtime.inbox import Inbox
 from hermes.runtime.interrupt import nothing
@@ -183,7 +182,7 @@ class MasterProcess:
 
     def _open(self, watch: BrokerWatch, material: Beginning) -> None:
         options = self.options
-        if not isinstance(material, Continuation):
+        if not options.again:
             create_topics(self.log, options.run, material.model_bytes)
         self._lines = MasterLines(self.log, options, self.listener.line)
         self._archive = Archive(options.folder.ledger)

@@ -15,14 +15,14 @@ import msgspec
 
 from hermes.broker.process import identity
 from hermes.codec import decode, encode, proof_of, same
-from hermes.errors import BrokerError, DecodeError, RunError, Unverified, UsageError
+from hermes.errors import BrokerError, DecodeError, NoSuchTopic, RunError, Unverified, UsageError
 from hermes.machine.state import MasterState
 from hermes.messages import LedgerRecord, LogLine, MasterBeat, StopRequested
 from hermes.perform.ledger import Ledger
 from hermes.perform.upload import Signer
 from hermes.runtime.archive import fold_archive
 from hermes.runtime.folder import RunFolder, RunNote
-from hermes.runtime.join import runs_at
+from hermes.runtime.join import ledger_of, runs_at
 from hermes.transport import names
 from hermes.transport.log import Log, Reader, Record
 from hermes.transport.probe import probe
@@ -57,14 +57,19 @@ class View(NamedTuple):
 
 def saved(folder: RunFolder, take: Take | None = None) -> View:
     """A run as its folder tells it. Raises `RunError` where its records are gone."""
+    refuse_unrecorded(folder)
+    ledger = fold_archive(folder.ledger, None if take is None else lambda _, it, __: take(it))
+    return View(folder.run, ledger.state, str(folder.path), False, _damage(folder, ledger))
+
+
+def refuse_unrecorded(folder: RunFolder) -> None:
+    """Raise `RunError` where a run's folder has no ledger."""
     if not folder.ledger.exists():
         raise RunError(
             f"the run {folder.run!r} has no records here",
             where=str(folder.log),
             remedy="It ended before it was opened; central.log may say why.",
         )
-    ledger = fold_archive(folder.ledger, None if take is None else lambda _, it, __: take(it))
-    return View(folder.run, ledger.state, str(folder.path), False, _damage(folder, ledger))
 
 
 def _damage(folder: RunFolder, ledger: Ledger) -> str:
@@ -82,16 +87,8 @@ class LiveRun:
 
     def __init__(self, log: Log, broker: str, run: str, take: Take | None = None) -> None:
         """Raises `RunError` if the broker has no such run, `UsageError` for a bad run id."""
-        topic = names.physical(run, names.LEDGER)
-        if not log.topics(topic):
-            known = ", ".join(runs_at(log)[:5]) or "none"
-            raise RunError(
-                f"there is no run {run!r}",
-                where=broker,
-                remedy=f"Runs at this broker: {known}.",
-            )
         self.run, self.broker = run, broker
-        self._ledger = Ledger(log, topic, watcher=self._watch)
+        self._ledger = Ledger(log, ledger_of(log, run), watcher=self._watch)
         self._take = take
 
     def look(self) -> View:
@@ -153,16 +150,18 @@ def beating(log: Log, runs: Iterable[str], seconds: float = BEATS) -> set[str]:
 
 def last_beat(log: Log, run: str) -> MasterBeat | None:
     """What the run's master said last of itself; None where it said nothing of late."""
-    topic = logs_of(log, run)[-1]
-    end = log.ends([topic])[topic]
-    place, found = max(log.starts([topic])[topic], end - TAIL), None
+    topic, found = logs_of(log, run)[-1], None
     reader = log.reader()
     try:
+        end = log.ends([topic])[topic]
+        place = max(log.starts([topic])[topic], end - TAIL)
         reader.follow(topic, place)
         while place < end and (records := reader.poll(1.0)):
             for record in records:
                 place, message = record.offset + 1, _read(record)
                 found = message if isinstance(message, MasterBeat) else found
+    except NoSuchTopic:
+        pass  # the run is just being made, or has let go of this generation of `logs`
     finally:
         reader.close()
     return found

@@ -46,7 +46,7 @@ class MasterOptions(NamedTuple):
     """What a run begins with that was opened before, or that is forked from another one; None: a
     new one, with the job's data."""
     again: bool = False
-    """The run was led before."""
+    """The run was led before: its topics are there."""
 
 
 class Beginning(Protocol):

@@ -1,7 +1,7 @@
 """What came that does not count? Records that are no message of ours, forged, or out of place; and
 updates that were rejected since they should not have come.
 
-Each is told apart by topic and offset, with its reason and its evidence; nothing of it is used.
+Each is told apart by its place, with its reason and its evidence; nothing of it is used.
 A flood of them is a number, not a flood of lines.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from hermes.messages import (
 )
 from hermes.runtime.logs import utc_now
 from hermes.transport import names
-from hermes.values import Facts
+from hermes.values import Facts, Position
 
 KEPT = 250
 """Of each reason, those that the file tells in full; of later ones every number that is a power of
@@ -122,6 +122,8 @@ class Aside(msgspec.Struct, frozen=True, omit_defaults=True):
     worker: str = ""
     """Whose topic it came by, where the machine refused it."""
     update: Evidence | None = None
+    generation: int = 0
+    """Of the topic."""
 
 
 class Quarantine:
@@ -129,14 +131,14 @@ class Quarantine:
     counting, and what is read a second time is no news."""
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        self.path, self.counts = path, dict[str, int]()
+        found = list(_lines(path))
+        self.path, self.counts = path, _counts(found)
         """`counts`: by code; replaced, never changed, so that any thread may read it."""
         self._say = say
         self._by_topic: Counter[str] = Counter()
-        self._known: set[tuple[str, int, str]] = set()
-        for aside in _lines(path):
-            self._known.add((aside.topic, aside.offset, aside.code))
-            self.counts[aside.code] = max(aside.counted, self.counts.get(aside.code, 0))
+        self._known = {
+            (Position(aside.topic, aside.generation, aside.offset), aside.code) for aside in found
+        }
 
     @property
     def count(self) -> int:
@@ -145,8 +147,7 @@ class Quarantine:
 
     def add(
         self,
-        topic: str,
-        offset: int,
+        at: Position,
         reason: str,
         data: bytes | None = None,
         *,
@@ -155,9 +156,10 @@ class Quarantine:
         worker: str = "",
         update: Update | None = None,
     ) -> None:
-        """One more; `topic` is its short name, `data` the record, where it is at hand."""
-        topic, reason = topic[:SHORT], reason[:REASON]
-        if (topic, offset, code) in self._known:
+        """One more; `data` is the record, where it is at hand."""
+        at, reason = msgspec.structs.replace(at, topic=at.topic[:SHORT]), reason[:REASON]
+        topic, offset = at.topic, at.offset
+        if (at, code) in self._known:
             return
         counted = self.counts.get(code, 0) + 1
         self.counts = {**self.counts, code: counted}
@@ -179,15 +181,16 @@ class Quarantine:
                     facts or {},
                     worker,
                     evidence,
+                    at.generation,
                 )
             )
+            self._known.add((at, code))
         found = self._by_topic[topic]
         if found in (1, 10, 100) or found % 1000 == 0:
             more = f" ({found} in this topic so far)" if found > 1 else ""
             self._say(f"quarantined: {topic}, offset {offset}: {reason}{more}")
 
     def _write(self, aside: Aside) -> None:
-        self._known.add((aside.topic, aside.offset, aside.code))
         with contextlib.suppress(OSError), self.path.open("ab") as file:
             file.write(msgspec.json.encode(aside) + b"\n")
 
@@ -229,11 +232,16 @@ def read_quarantine(path: Path, last: int = 5) -> Quarantined:
     """The quarantine of a run; lines that are not ours are skipped. Of a flood of one reason its
     last power of two is known."""
     found = list(_lines(path))
+    total = max((aside.number for aside in found), default=0)
+    return Quarantined(total, tuple(found[-last:]), _counts(found), path.absolute())
+
+
+def _counts(found: Iterable[Aside]) -> dict[str, int]:
+    """How many of each code there were with the last that the file tells of."""
     counts: dict[str, int] = {}
     for aside in found:
         counts[aside.code] = max(aside.counted, counts.get(aside.code, 0))
-    total = max((aside.number for aside in found), default=0)
-    return Quarantined(total, tuple(found[-last:]), counts, path.absolute())
+    return counts
 
 
 def _lines(path: Path) -> Iterator[Aside]:

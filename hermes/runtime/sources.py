@@ -19,8 +19,9 @@ from hermes.perform.upload import Signer
 from hermes.runtime.archive import HEAD, read_archive
 from hermes.runtime.export import kept_in
 from hermes.runtime.folder import RunFolder
+from hermes.runtime.join import ledger_of
+from hermes.runtime.observe import refuse_unrecorded
 from hermes.runtime.trying import rebuilt
-from hermes.transport import names
 from hermes.transport.filed import FiledLog
 from hermes.transport.log import Log, Record
 from hermes.verify.findings import NOWHERE, Finding
@@ -30,41 +31,27 @@ from hermes.verify.scores import Judge
 
 def at_broker(log: Log, run: str) -> Source:
     """The run as its topics have it. Raises `RunError` where the broker has no such run."""
-    _must_have(log, run)
+    ledger_of(log, run)
     return Source(run, log.place, "live", ledger_in(log, run), log)
 
 
 def in_files(log: FiledLog) -> Source:
     """An exported log. Raises `RunError` where it has no ledger."""
     run = log.index.run
-    _must_have(log, run)
+    ledger_of(log, run)
     return Source(run, log.place, "exported", ledger_in(log, run), log)
-
-
-def _must_have(log: Log, run: str) -> None:
-    if not log.topics(names.physical(run, names.LEDGER)):
-        raise RunError(
-            f"there is no run {run!r}",
-            where=log.place,
-            remedy="See what is there: hermes runs",
-        )
 
 
 def in_folder(folder: RunFolder, log: Log | None, why: str) -> Source:
     """The ledger as the run's folder has it, the tensors as its broker does (`log`; None: `why`
     says why it cannot be asked). Raises `RunError` where its records are gone."""
-    if not folder.ledger.exists():
-        raise RunError(
-            f"the run {folder.run!r} has no records here",
-            where=str(folder.log),
-            remedy="It ended before it was opened; central.log may say why.",
-        )
+    refuse_unrecorded(folder)
     return Source(folder.run, str(folder.path), "saved", _archived(folder), log, why)
 
 
 def _archived(folder: RunFolder) -> Callable[[int], Iterator[Record]]:
     def read(first: int) -> Iterator[Record]:
-        return (raw for raw in read_archive(folder.ledger, "ledger") if raw.offset >= first)
+        return (raw for raw in read_archive(folder.ledger) if raw.offset >= first)
 
     return read
 
@@ -148,7 +135,7 @@ def _models(folder: RunFolder, report: Report) -> tuple[list[Finding], list[str]
 
 def _torn(folder: RunFolder) -> list[Finding]:
     """An archive that cannot be read to its end."""
-    frames = sum(HEAD + len(raw.value) for raw in read_archive(folder.ledger, "ledger"))
+    frames = sum(HEAD + len(raw.value) for raw in read_archive(folder.ledger))
     size = folder.ledger.stat().st_size
     if frames == size:
         return []

@@ -6,11 +6,11 @@ from __future__ import annotations
 import time
 
 from hermes.codec import decode
-from hermes.errors import BrokerError, DecodeError, RunError
+from hermes.errors import BrokerError, DecodeError
 from hermes.machine.state import MasterState
 from hermes.messages import LedgerRecord, LogLine, MasterBeat, MasterStarted, Rotated
 from hermes.perform.ledger import Void, read_record
-from hermes.runtime.join import runs_at
+from hermes.runtime.join import ledger_of
 from hermes.runtime.observe import TAIL, logs_of
 from hermes.runtime.options import Listener, Vitals
 from hermes.transport import names
@@ -50,14 +50,7 @@ class Spectator:
 
     def __init__(self, log: Log, run: str, listener: Listener) -> None:
         """Raises `RunError` where the broker has no such run, `UsageError` for a bad run id."""
-        self._run, self._ledger = run, names.physical(run, names.LEDGER)
-        if not log.topics(self._ledger):
-            known = ", ".join(runs_at(log)[:5]) or "none"
-            raise RunError(
-                f"there is no run {run!r}",
-                where=log.place,
-                remedy=f"Runs at this broker: {known}.",
-            )
+        self._run, self._ledger = run, ledger_of(log, run)
         self.state = MasterState()
         self._log, self._listener = log, listener
         self._clock, self._beat = RunClock(), MasterBeat(0, "", 0)

@@ -48,10 +48,14 @@ def fresh_trainer(job: Job, seed: int) -> Trainer:
     return make_trainer(job, generator(seed, "init"))
 
 
+def job_of(source: JobSource, device: str | None) -> Job:
+    """The job from the text that travels; `device`: None for the job's own. Raises `JobError`."""
+    return build(source.text, source.name, source.args).on(device)
+
+
 def rebuilt(source: JobSource, seed: int, device: str | None) -> tuple[Job, Trainer]:
-    """Job and trainer from the text that travels, as a worker has them; `device`: None for the
-    job's own. Raises `JobError`."""
-    job = build(source.text, source.name, source.args).on(device)
+    """That job and its trainer, as a worker has them. Raises `JobError`."""
+    job = job_of(source, device)
     return job, fresh_trainer(job, seed)
 
 

@@ -143,8 +143,6 @@ class Driver:
         """Small messages that workers sent."""
         self.pushed = 0
         """Updates that workers pushed."""
-        self.let_go = 0
-        """Trims that masters performed."""
         self.stored = 0
         """Updates that workers stored, whether or not a message came to name them."""
         self.full_until = 0

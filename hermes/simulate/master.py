@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 STORES = (UploadData, StoreFirst, Merge, SaveState)
 """Actions that leave tensors, or the data, in the log."""
 
+ENDS = (Killed, BrokerRefused)
+"""What a process does not outlive."""
+
 
 class SimulatedMaster:
     """One incarnation of the master."""
@@ -85,11 +88,8 @@ class SimulatedMaster:
         """Claim the run and go on from where the ledger stands."""
         try:
             self.ledger.start(self.nonce, self.driver.queue.now)
-        except Killed:
-            self._die()
-            return
-        except BrokerRefused:
-            self._refused()
+        except ENDS as error:
+            self._end(error)
             return
         # A race for the run may have been lost and won again meanwhile.
         self.driver.master = self
@@ -114,15 +114,8 @@ class SimulatedMaster:
             record, actions = self.decider.commit()
             if record is not None:
                 log.strike(AppendFault.KILLED_APPLIED, log.count - 1)
-        except Killed:
-            self._die()
-            return
-        except BrokerRefused:
-            self._refused()
-            return
-        except Fenced:
-            self.dead = True
-            self.driver.fired["fenced"] += 1
+        except (*ENDS, Fenced) as error:
+            self._end(error)
             return
         if record is not None and self.state != replace(decided, authority=self.state.authority):
             raise Defect("the applied state is not the one that was decided")
@@ -141,24 +134,21 @@ class SimulatedMaster:
                 if index:
                     self.driver.log.strike(AppendFault.KILLED_PERFORMING, record)
                 self._perform(action)
-        except Killed:
-            self._die()
-            return
-        except BrokerRefused:
-            self._refused()
+        except ENDS as error:
+            self._end(error)
             return
         self._set_alarm()
 
-    def _die(self) -> None:
-        """The process is gone; another one starts, unless one has taken over already."""
+    def _end(self, why: Exception) -> None:
+        """The process is gone; another one starts, unless one has taken over already. Where the
+        broker has no room it starts when there is."""
         self.dead = True
-        if self.driver.master is self:
+        if isinstance(why, Fenced):
+            self.driver.fired["fenced"] += 1
+        elif isinstance(why, BrokerRefused):
+            self.driver.begin_later(self)
+        elif self.driver.master is self:
             self.driver.restart_master()
-
-    def _refused(self) -> None:
-        """The broker has no room: this process ends, and is started again when there is."""
-        self.dead = True
-        self.driver.begin_later(self)
 
     def broker_back(self) -> None:
         """The broker was gone for a moment; what it lost is seen in what is read on."""
@@ -268,7 +258,6 @@ class SimulatedMaster:
         log.delete(self._physical(action.topic, older) for older in range(action.generation))
         self._floors[action.topic] = (action.generation, action.before)
         log.trim(self._physical(action.topic, action.generation), action.before)
-        self.driver.let_go += 1
 
     def _follow(self, short: str, after: Position | None) -> None:
         """Read on from a place: what lies there already is read at once."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hermes.errors import Defect
-from hermes.machine.duties import NOTHING_LEFT
+from hermes.machine.repair import NOTHING_LEFT
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.messages import PROTOCOL, RunOpened, RunReopened, Software
 from hermes.perform.ledger import Ledger
@@ -191,9 +191,8 @@ def draw(seed: int, strategy: str | None = None) -> Schedule:
 
 
 def _appends(chance: random.Random) -> list[Fault]:
-    kinds = EARLY
     places = sorted({chance.randint(0, 45) for _ in range(chance.randint(0, 5))})
-    return [Fault(chance.choice(kinds), place) for place in places]
+    return [Fault(chance.choice(EARLY), place) for place in places]
 
 
 def _messages(chance: random.Random) -> list[Fault]:

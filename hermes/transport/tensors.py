@@ -31,7 +31,7 @@ HEADER = "chunk"
 
 _FIELDS = struct.Struct(">16sIIQ")  # payload id, index, count, length in bytes
 _TRIES = 3
-_OUTAGE = 600.0
+OUTAGE = 600.0
 """Seconds that one acknowledgement is waited for: whoever gives a broker up abandons its log."""
 
 Progress = Callable[[int], None]
@@ -134,10 +134,10 @@ def _acknowledged(chunk: Chunk, receipt: Receipt, append: Callable[[Chunk], Rece
     """The chunk's offset; appended again while its outcome is unknown, a few times."""
     for _ in range(_TRIES - 1):
         try:
-            return receipt.offset(_OUTAGE)
+            return receipt.offset(OUTAGE)
         except OutcomeUnknown:
             receipt = append(chunk)
-    return receipt.offset(_OUTAGE)
+    return receipt.offset(OUTAGE)
 
 
 class Assembler:

@@ -42,10 +42,10 @@ class Chain:
         self.terms: list[int] = []
         self.voids: list[VoidRecord] = []
         self.found: list[Finding] = []
-        self.newer = 0
-        """Records of another protocol since the last that counts; their number, once one came."""
+        self.newer: int | None = None
+        """Offset of the first record of another protocol since the last that counts."""
         self.protocol = PROTOCOL
-        """Of those."""
+        """Of that one."""
         self._sane = True
         self._break: Finding | None = None
         self._unfit = False
@@ -64,7 +64,7 @@ class Chain:
         if starts_master(record):
             self.terms.append(record.term)
         else:
-            self._break, self.newer = None, 0
+            self._break, self.newer = None, None
         self._look_at(raw, record)
         return record
 
@@ -100,8 +100,9 @@ class Chain:
             self._break = _break(raw, record, before, void.why)
 
     def _other_protocol(self, raw: Record) -> None:
-        if raw.value[:2] == MAGIC and raw.value[2:3] != bytes([PROTOCOL]):
-            self.newer, self.protocol = self.newer + 1, raw.value[2]
+        other = raw.value[:2] == MAGIC and raw.value[2:3] != bytes([PROTOCOL])
+        if other and self.newer is None:
+            self.newer, self.protocol = raw.offset, raw.value[2]
 
 
 def _defect(error: Exception) -> tuple[str, str, str]:

@@ -125,11 +125,11 @@ class Plan:
         elif isinstance(entry, VersionPublished):
             self._published(entry, offset)
         elif isinstance(entry, StateSaved):
-            key = self._keys.get(entry.version, (entry.version, ""))
+            key = self._key(entry.version)
             self.snapshots[key] = entry.payload
             self.steps.append(Save(offset, entry, key))
         elif isinstance(entry, StateReset):
-            self.steps.append(Reset(self._keys.get(entry.version, (entry.version, ""))))
+            self.steps.append(Reset(self._key(entry.version)))
         elif isinstance(entry, Republished):
             self.lies[entry.payload.digest] = entry.payload
         elif isinstance(entry, Rewound):
@@ -178,7 +178,11 @@ class Plan:
         accuracy: float | None,
     ) -> None:
         recorded = Recorded(*what, split, loss, accuracy, has_accuracy=True)
-        self.scores.setdefault(self._keys.get(version, (version, "")), []).append(recorded)
+        self.scores.setdefault(self._key(version), []).append(recorded)
+
+    def _key(self, version: int) -> Key:
+        """Of the version that has this number now."""
+        return self._keys.get(version, (version, ""))
 
     def _taken(self, part: Contribution) -> Named:
         return self._waiting.pop((part.worker, part.birth))  # else the fold had not let it pass

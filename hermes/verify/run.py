@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-from hermes.errors import BrokerRefused, BrokerUnreachable, CheckFailed, RunError
+from hermes.errors import BrokerRefused, CheckFailed, RunError
 from hermes.machine.state import MasterState
 from hermes.messages import PROTOCOL, LedgerRecord, Trimmed, VersionPublished
 from hermes.perform.ledger import Void, read_record
 from hermes.transport import names
 from hermes.transport.log import Log, Record
+from hermes.transport.upto import records_in
 from hermes.values import Position
 from hermes.verify.accounts import Blocks, Updates
 from hermes.verify.chain import Chain, VoidRecord
@@ -21,9 +22,6 @@ from hermes.verify.payloads import DAMAGED, LOST, Absent, Payloads
 from hermes.verify.plan import Plan, Publish
 from hermes.verify.scores import Judge
 from hermes.verify.versions import Looked, Walk
-
-SILENCE = 60
-"""Seconds without a record that should be there."""
 
 
 class Told(Protocol):
@@ -152,30 +150,6 @@ def ledger_in(log: Log, run: str) -> Callable[[int], Iterator[Record]]:
     return read
 
 
-def records_in(log: Log, topic: str, first: int, end: int) -> Iterator[Record]:
-    """The records of a topic from an offset up to, without it, another one. Raises
-    `BrokerUnreachable` where they do not come: a silence is not the end."""
-    reader = log.reader()
-    try:
-        reader.follow(topic, first)
-        place, silent = first, 0
-        while place < end:
-            found = reader.poll(1.0)
-            silent = 0 if found else silent + 1
-            if silent > SILENCE:
-                raise BrokerUnreachable(
-                    f"record {place} of {end} did not come for {SILENCE} s",
-                    where=topic,
-                    remedy="Once its broker answers again, the same command begins anew.",
-                )
-            for record in found:
-                place = record.offset + 1
-                if record.offset < end:
-                    yield record
-    finally:
-        reader.close()
-
-
 def _first_to_last(source: Source) -> Iterator[Record]:
     try:
         yield from source.ledger(0)
@@ -190,11 +164,10 @@ def _first_to_last(source: Source) -> Iterator[Record]:
 def _refuse_unreadable(source: Source, chain: Chain, found: list[Finding]) -> None:
     """Raise `RunError` where there is nothing that could be verified."""
     where, voids = f"run {source.run}", chain.voids
-    if chain.newer and not found:
-        first = next(void.offset for void in voids if "another protocol" in void.why)
+    if chain.newer is not None and not found:
         raise RunError(
-            f"from offset {first} on the ledger is written in protocol {chain.protocol}; this "
-            f"program reads {PROTOCOL}",
+            f"from offset {chain.newer} on the ledger is written in protocol {chain.protocol}; "
+            f"this program reads {PROTOCOL}",
             where=where,
             remedy="Take the version of Hermes that wrote it, or a newer one.",
         )
@@ -241,8 +214,6 @@ def _undecided(updates: Updates, payloads: Payloads) -> list[Finding]:
     """What waits to be merged must be there."""
     found: list[Finding] = []
     for worker, birth, fate in updates.undecided():
-        if payloads.known(fate.payload):
-            continue
         try:
             payloads.get(fate.payload)
         except Absent as error:

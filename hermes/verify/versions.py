@@ -163,7 +163,7 @@ class Walk:
         offsets = {named.update.birth: named for named in step.updates}
         try:
             remade = self._remade(start, step, offsets)
-        except _Missing as error:
+        except Absent as error:
             return self._missing(error, step)
         except DigestMismatch as error:
             self._differs(step, f"its updates give {error.what.split('digest ')[-1][:12]}")
@@ -187,21 +187,14 @@ class Walk:
         members = {part.birth: part for part in step.version.members}
 
         def update(part: Part, like: Tensors) -> Tensors:
-            one = named[part.update.birth]
-            try:
-                local = decode_tensors(self._payloads.get(part.update.payload))
-            except Absent as error:
-                raise _Missing(error, one) from None
+            local = decode_tensors(self._payloads.get(part.update.payload))
             refusal = check_form(local, like)
             if refusal is not None:
-                raise PeerError(f"{_name(one)} does not fit: {refusal.code}")
+                raise PeerError(f"{_name(named[part.update.birth])} does not fit: {refusal.code}")
             return local
 
         def base(payload: Payload) -> Tensors:
-            try:
-                return decode_tensors(self._payloads.get(payload))
-            except Absent as error:
-                raise _Missing(error, None) from None
+            return decode_tensors(self._payloads.get(payload))
 
         def weigh(part: Part, local: Tensors, against: Tensors) -> None:
             recorded = members[part.update.birth].norm
@@ -283,28 +276,26 @@ class Walk:
 
     def _saved(self, step: Save) -> None:
         what = f"what the master held at version {step.saved.version}"
-        formed, held = "not formed", self._held
+        named, held, outcome = step.saved.payload, self._held, ""
         if held is not None and held.key == step.key and held.formed and held.moments is not None:
-            found = digest_of(packed(held.moments))
-            formed = "" if found == step.saved.payload.digest else DIFFERS
-            if formed:
-                self._unlike(step.offset, what, step.saved.payload, found)
+            found, outcome = digest_of(packed(held.moments)), "recomputed"
+            if found != named.digest:
+                says = f"the ledger names {named.digest[:12]}"
+                follows = f"its updates give {found[:12]}"
+                self.found.append(Finding("state", step.offset, what, says, follows))
+                outcome = DIFFERS
         try:
-            self._payloads.get(step.saved.payload)
+            self._payloads.get(named)
         except Absent as error:
             self._absent(error, step.offset, what, kind="state")
-            self.states.append({"": "recomputed", DIFFERS: DIFFERS}.get(formed, error.code))
-            return
-        self.states.append({"": "recomputed", DIFFERS: DIFFERS}.get(formed, "checked"))
-
-    def _unlike(self, offset: int, what: str, payload: Payload, found: str) -> None:
-        says = f"the ledger names {payload.digest[:12]}"
-        self.found.append(Finding("state", offset, what, says, f"its updates give {found[:12]}"))
+            outcome = outcome or error.code
+        self.states.append(outcome or "checked")
 
     # --- what is wrong --------------------------------------------------------------------------
 
-    def _missing(self, error: _Missing, step: Publish) -> tuple[str, str]:
-        absent, named = error.absent, error.named
+    def _missing(self, absent: Absent, step: Publish) -> tuple[str, str]:
+        """An update, or a base, cannot be had."""
+        named = next((n for n in step.updates if n.update.payload == absent.payload), None)
         what = _name(named) if named is not None else "a base"
         offset = named.offset if named is not None else step.offset
         told = absent.code == LOST and absent.payload.topic in self._plan.tails
@@ -325,14 +316,6 @@ class Walk:
         says = f"the ledger names the digest {step.version.payload.digest[:12]}"
         what = f"version {step.version.version}"
         self.found.append(Finding("version", step.offset, what, says, follows))
-
-
-class _Missing(Exception):
-    """An update, or a base, that cannot be had."""
-
-    def __init__(self, absent: Absent, named: Named | None) -> None:
-        super().__init__(absent)
-        self.absent, self.named = absent, named
 
 
 def _name(named: Named) -> str:

@@ -41,7 +41,7 @@ def compare(workers: Path, run: str, ledger: Path) -> Books:
 
     Raises `Defect` where the ledger cannot be true by itself.
     """
-    records = [decode(raw.value) for raw in read_archive(ledger, "ledger")]
+    records = [decode(raw.value) for raw in read_archive(ledger)]
     told = [record for record in records if isinstance(record, LedgerRecord)]
     audit = Audit().read(told)
     if not audit.stopped:

@@ -7,17 +7,12 @@ here (protocol 12).
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections import defaultdict
-from pathlib import Path
 
-import numpy as np
 import pytest
+from blurred import finished
 
-import hermes
 from benchmarks import kills as long_runs
-from hermes import nn
-from hermes.chance import generator
 from hermes.machine.audit import Audit
 from hermes.messages import (
     BlocksGranted,
@@ -32,11 +27,9 @@ from hermes.messages import (
     Trimmed,
     UpdateRejected,
 )
-from hermes.policy.presets import resolve
 from hermes.simulate import kills
 from hermes.simulate.driver import MILLI, Driver
 from hermes.simulate.faults import KILLS, AppendFault, BrokerFault, Faults, MasterFault, records_of
-from hermes.simulate.local import LocalRun
 
 SPEEDS = {"worker-1": 1.0, "worker-2": 1.0, "worker-3": 0.5}
 
@@ -53,23 +46,6 @@ SETTINGS = {
 }
 
 
-def points() -> tuple[np.ndarray, np.ndarray]:
-    """Three blurred classes in eight dimensions."""
-    chance = generator(3, "points")
-    y = np.arange(600) % 3
-    x = chance.normal(size=(600, 8)) + 1.5 * np.eye(8)[y]
-    return x.astype(np.float32), y.astype(np.int64)
-
-
-JOB = hermes.Job(
-    model=lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)),
-    data=points,
-    batch=16,
-    optimizer=lambda params: nn.SGD(params, lr=0.1, momentum=0.5),
-    loss=nn.CrossEntropy(),
-)
-
-
 def run(
     strategy: str,
     faults: Faults | None = None,
@@ -77,11 +53,7 @@ def run(
     **settings: object,
 ) -> Driver:
     """A finished run, whose ledger the audit has read."""
-    layers = [JOB.settings(), SETTINGS[strategy], settings]
-    with tempfile.TemporaryDirectory() as folder:
-        made = LocalRun(JOB, resolve(strategy, layers), 1, Path(folder))
-        driver = Driver(made.setup(speeds or SPEEDS), faults=faults)
-        assert driver.run().finished
+    driver = finished(strategy, {**SETTINGS[strategy], **settings}, speeds or SPEEDS, faults)
     Audit().read(driver.valid_records())
     return driver
 

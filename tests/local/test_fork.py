@@ -254,7 +254,7 @@ def test_a_fork_that_has_no_version_yet_goes_on(
     child = cut_off(Branch(crew, "v3", stop__versions=6), monkeypatch)
     lost = cut_off(Branch(crew, "v3", stop__versions=6), monkeypatch)
     again = go_on(child)
-    child._options = child._options._replace(begin=lambda _options: again)
+    child._options = child._options._replace(begin=lambda _options: again, again=True)
     child.error = None
     finished(child)
     assert digests(child)[3] == digests(crew)[3]

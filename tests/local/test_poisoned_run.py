@@ -19,7 +19,7 @@ from hermes.messages import Heartbeat, Resent, Update
 from hermes.policy import norm
 from hermes.runtime.archive import fold_archive
 from hermes.runtime.quarantine import read_quarantine
-from hermes.values import Base, Birth, Reason
+from hermes.values import Base, Birth, Position, Reason
 
 JOB = """\
 import hermes
@@ -209,8 +209,12 @@ def test_all_of_it_is_counted_and_named(
     assert result["quarantined_by_reason"] == kept.counts == counts
     assert counts["repeated-birth"] == 2
     again = Quarantine(path, lambda _: None)
-    again.add(kept.last[0].topic, kept.last[0].offset, "once more", code=kept.last[0].code)
+    first = kept.last[0]
+    again.add(Position(first.topic, 0, first.offset), "once more", code=first.code)
     assert (again.count, again.counts) == (kept.total, kept.counts)
+    again.add(Position(first.topic, 1, first.offset), "of the next generation", code=first.code)
+    assert again.count == kept.total + 1
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     out = str(after.crew.folder.path.parent.parent)
     capsys.readouterr()
     assert hermes(["status", "r", "--out", out, "--json"]) == 0

@@ -84,7 +84,7 @@ class Reading(HTMLParser):
 
 
 def records(folder: RunFolder) -> list[LedgerRecord]:
-    found = [decode(raw.value) for raw in read_archive(folder.ledger, "ledger")]
+    found = [decode(raw.value) for raw in read_archive(folder.ledger)]
     return [record for record in found if isinstance(record, LedgerRecord)]
 
 
@@ -230,7 +230,7 @@ def is_state(attrs: dict[str, str | None]) -> bool:
 def test_every_beginning_of_a_run_is_a_page(short_run: RunFolder, tmp_path: Path) -> None:
     data = short_run.ledger.read_bytes()
     places, place = [0], 0
-    for raw in read_archive(short_run.ledger, "ledger"):
+    for raw in read_archive(short_run.ledger):
         place += 12 + len(raw.value)
         places.append(place)
     cut = RunFolder(tmp_path, "cut")

@@ -216,7 +216,7 @@ def test_a_state_that_is_not_the_fold_is_seen() -> None:
     for wrong in (
         replace(state, cursor=state.cursor + 1),
         replace(state, members={**state.members, "worker-1": replace(first, clock=99)}),
-        replace(state, pending=()[:0], asked={"worker-1": 1}),
+        replace(state, generations={"logs": 1}),
         replace(state, versions={}),
     ):
         with pytest.raises(Defect, match="not the fold"):

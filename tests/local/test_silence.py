@@ -10,7 +10,8 @@ import pytest
 from hermes.errors import BrokerUnreachable, NoSuchTopic
 from hermes.runtime import exported, hearing, lineage
 from hermes.runtime.hearing import MasterEar
-from hermes.transport import names
+from hermes.runtime.observe import last_beat
+from hermes.transport import names, upto
 from hermes.transport.log import Record
 from hermes.transport.memory import MemoryLog, MemoryReader
 from hermes.verify import run as verifying
@@ -50,17 +51,14 @@ def look_for_forks(log: Away, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "read"),
-    [(verifying, verify), (exported, export), (lineage, look_for_forks)],
-    ids=["verify", "export", "clean"],
+    "read", [verify, export, look_for_forks], ids=["verify", "export", "clean"]
 )
 def test_a_silence_is_not_the_end(
-    module: object,
     read: Callable[[Away, Path], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "SILENCE", 3)
+    monkeypatch.setattr(upto, "SILENCE", 3)
     log = Away()
     log.create([LEDGER])
     for _ in range(3):
@@ -69,6 +67,13 @@ def test_a_silence_is_not_the_end(
         read(log, tmp_path)
     assert told.value.where == LEDGER
     assert not (tmp_path / "log").exists(), "nor half an export"
+
+
+def test_a_run_that_is_being_made_has_no_beat_yet() -> None:
+    """Whoever looks between its ledger and its `logs` is told so, not that a topic is gone."""
+    log = MemoryLog()
+    log.create([LEDGER])
+    assert last_beat(log, RUN) is None
 
 
 def test_an_ear_outlives_the_topic_that_it_listens_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,21 +10,18 @@ import dataclasses
 import functools
 import hashlib
 import json
-import tempfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from blurred import JOB, finished
 from commands import Shown
 from crew import KEY, Crew
 from msgspec.structs import replace
 
-import hermes
 from hermes import nn
-from hermes.chance import generator
 from hermes.cli.entry import run as command
 from hermes.codec import MAGIC, decode, encode
 from hermes.errors import BrokerRefused, NoSuchTopic, RunError
@@ -89,34 +86,13 @@ RUNS: dict[str, tuple[str, dict[str, Any], Faults | None]] = {
 LEDGER = names.physical(RUN, names.LEDGER)
 
 
-def points() -> tuple[np.ndarray, np.ndarray]:
-    """Three blurred classes in eight dimensions."""
-    chance = generator(3, "points")
-    y = np.arange(600) % 3
-    x = chance.normal(size=(600, 8)) + 1.5 * np.eye(8)[y]
-    return x.astype(np.float32), y.astype(np.int64)
-
-
-JOB = hermes.Job(
-    model=lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)),
-    data=points,
-    batch=16,
-    optimizer=lambda params: nn.SGD(params, lr=0.1, momentum=0.5),
-    loss=nn.CrossEntropy(),
-)
-
-
 class Made:
     """A run that is over; `log` is a copy of its topics that a test may change."""
 
     def __init__(self, strategy: str, settings: dict[str, Any], faults: Faults | None) -> None:
         common = {"size.first": 80, "workers.lost": 1.5, "workers.heartbeat": 0.7}
-        layers = [JOB.settings(), common, settings]
-        with tempfile.TemporaryDirectory() as folder:
-            local = LocalRun(JOB, resolve(strategy, layers), 1, Path(folder))
-            driver = Driver(local.setup(SPEEDS), faults=faults)
-            assert driver.run().finished
-        self.driver, self.kept = driver, driver.log
+        self.driver = finished(strategy, {**common, **settings}, SPEEDS, faults)
+        self.kept = self.driver.log
 
     @property
     def log(self) -> MemoryLog:
@@ -281,22 +257,20 @@ def test_what_is_let_go_of_meanwhile_is_no_loss(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_is_not_learned_is_merged_by_value() -> None:
     """The names of a model's buffers stand in the ledger: the job is not run to know them."""
-    torch = pytest.importorskip("torch")
+    import torch
 
     def model() -> Any:
         norm = torch.nn.BatchNorm1d(8)
         return torch.nn.Sequential(torch.nn.Linear(8, 8), norm, torch.nn.Linear(8, 3))
 
-    job = replace_job(
+    job = dataclasses.replace(
+        JOB,
         model=model,
         optimizer=lambda params: torch.optim.SGD(params, lr=0.05),
         loss=torch.nn.CrossEntropyLoss(),
     )
     settings = {"stop.versions": 6, "round.steps": 2, "size.first": 80, **MOMENTUM, **ALL}
-    with tempfile.TemporaryDirectory() as folder:
-        local = LocalRun(job, resolve("fedavg", [job.settings(), settings]), 1, Path(folder))
-        driver = Driver(local.setup({"worker-1": 1.0, "worker-2": 0.8}))
-        assert driver.run().finished
+    driver = finished("fedavg", settings, {"worker-1": 1.0, "worker-2": 0.8}, job=job)
     report = looked_at(copied(driver.log))
     assert report.findings == []
     assert [one.outcome for one in report.versions] == ["checked"] + ["recomputed"] * 6
@@ -305,11 +279,6 @@ def test_what_is_not_learned_is_merged_by_value() -> None:
     assert data < report.versions[1].offset
     found = looked_at(other).findings
     assert "version 1" in {f.entry for f in found if "its updates give" in f.follows}
-
-
-def replace_job(**changes: Any) -> hermes.Job:
-    """The job, but for some of it."""
-    return dataclasses.replace(JOB, **changes)
 
 
 # --- tampering ----------------------------------------------------------------------------------
@@ -745,9 +714,12 @@ def test_what_is_no_ledger_is_said(
 def test_a_newer_program_went_on_with_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = made("bsp").log
-    end = len(ledger_of(log))
-    log.append(LEDGER, MAGIC + bytes([PROTOCOL + 1]) + b"news")
+    log, news = made("bsp").log, MAGIC + bytes([PROTOCOL + 1]) + b"news"
+    values = [raw.value for raw in ledger_of(log)]
+    values.insert(9, news)  # after which the run went on: no harm
+    ledger_of(log)[:] = [Record(LEDGER, n, value) for n, value in enumerate(values)]
+    end = len(values)
+    log.append(LEDGER, news)
     export_log(log, RUN, tmp_path / "x", "0")
     text = told(2, "verify", str(tmp_path / "x"), capsys=capsys)
     assert f"from offset {end} on the ledger is written in protocol {PROTOCOL + 1}" in text
@@ -850,14 +822,12 @@ def test_a_run_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 # --- memory -------------------------------------------------------------------------------------
 
-WIDE = hermes.Job(
+WIDE = dataclasses.replace(
+    JOB,
     model=lambda: nn.Sequential(
         nn.Linear(8, 512), *(nn.Linear(512, 512) for _ in range(4)), nn.Linear(512, 3)
     ),
-    data=points,
-    batch=16,
     optimizer=lambda params: nn.SGD(params, lr=0.01),
-    loss=nn.CrossEntropy(),
 )
 
 
@@ -875,16 +845,13 @@ def test_a_few_models_are_held_however_long_the_run_is(tmp_path: Path) -> None:
     """A model of 4 MB (float32), with momentum (float64): as many for 3 versions as for 6."""
     peaks = []
     for versions in (3, 6):
-        layers = [WIDE.settings(), {"stop.versions": versions, "round.steps": 1, **MOMENTUM, **ALL}]
-        settings = resolve("fedavg", [*layers, {"retention.snapshots": 2}])
-        with tempfile.TemporaryDirectory() as folder:
-            local = LocalRun(WIDE, settings, 1, Path(folder))
-            driver = Driver(local.setup({"worker-1": 1.0, "worker-2": 1.0}))
-            assert driver.run().finished
+        settings = {"stop.versions": versions, "round.steps": 1, **MOMENTUM, **ALL}
+        settings["retention.snapshots"] = 2
+        driver = finished("fedavg", settings, {"worker-1": 1.0, "worker-2": 1.0}, job=WIDE)
         folder_of_log = tmp_path / str(versions)
         export_log(driver.log, RUN, folder_of_log, "0")
         size = driver.watch.state.newest.payload.length
-        del driver, local
+        del driver
         peaks.append(peak_of(FiledLog(folder_of_log)) / size)
     assert peaks[1] < peaks[0] + 0.5
     assert peaks[1] < 9, "the model, its update, sums and momentum in float64 (two each), its bytes"

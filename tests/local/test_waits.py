@@ -43,15 +43,9 @@ KNOWN = {
     "hermes.runtime.storage Asker._serve: while ... self._over.wait()": "until `stop`",
     "hermes.runtime.watch BrokerWatch._watch: while ... self._over.wait()": "until `stop`",
     # Loops that count.
-    "hermes.perform.ledger Ledger._fold_to: while ... reader.poll()": "SILENCE polls of 1 s "
-    "without a record are an error",
     "hermes.perform.store Store._stretch: while ... reader.poll()": "TRIES polls of PATIENCE "
     "without a record are an error",
-    "hermes.runtime.exported _Copy._rest: while ... self._reader.poll()": "SILENCE polls of 1 s "
-    "without a record are an error",
-    "hermes.runtime.lineage _first_of: while ... reader.poll()": "SILENCE polls of 1 s "
-    "without a record are an error",
-    "hermes.verify.run records_in: while ... reader.poll()": "SILENCE polls of 1 s "
+    "hermes.transport.upto records_in: while ... reader.poll()": "SILENCE polls of 1 s "
     "without a record are an error",
     "hermes.runtime.observe last_beat: while ... reader.poll()": "up to an end that is known, or "
     "the first silence",

@@ -8,19 +8,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from blurred import finished
 from msgspec.structs import replace
 
-import hermes
-from hermes import nn
-from hermes.chance import generator
 from hermes.cli.entry import run as command
 from hermes.codec import encode
 from hermes.machine.ledger import link
@@ -38,7 +34,6 @@ from hermes.messages import (
     WorkerLost,
     WorkerRefused,
 )
-from hermes.policy.presets import resolve
 from hermes.report.why.decisions import TELL, Retelling
 from hermes.report.why.of_log import SAY as OF_LOG
 from hermes.report.why.of_run import SAY, told
@@ -47,9 +42,7 @@ from hermes.report.why.recompute import AGREES, DIFFERS, OPEN
 from hermes.report.why.view import tales
 from hermes.runtime.archive import Archive
 from hermes.runtime.folder import RunFolder
-from hermes.simulate.driver import Driver
 from hermes.simulate.faults import Faults, MasterFault, WorkerFault
-from hermes.simulate.local import LocalRun
 from hermes.simulate.schedules import draw
 from hermes.simulate.schedules import run as run_schedule
 from hermes.transport.log import Record
@@ -80,32 +73,12 @@ FAULTS = Faults(
 another process, an update claims what cannot be, and the master is replaced."""
 
 
-def points() -> tuple[np.ndarray, np.ndarray]:
-    """Three blurred classes in eight dimensions."""
-    chance = generator(3, "points")
-    y = np.arange(600) % 3
-    x = chance.normal(size=(600, 8)) + 1.5 * np.eye(8)[y]
-    return x.astype(np.float32), y.astype(np.int64)
-
-
-JOB = hermes.Job(
-    model=lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)),
-    data=points,
-    batch=16,
-    optimizer=lambda params: nn.SGD(params, lr=0.1, momentum=0.5),
-    loss=nn.CrossEntropy(),
-)
-
-
 @functools.cache
 def demo(strategy: str) -> list[LedgerRecord]:
     """The ledger of a run in which all sorts of things happen."""
     common = {"size.first": 80, "workers.lost": 1.5, "workers.heartbeat": 0.7}
-    layers = [JOB.settings(), common, SETTINGS[strategy]]
-    with tempfile.TemporaryDirectory() as folder:
-        made = LocalRun(JOB, resolve(strategy.partition(",")[0], layers), 1, Path(folder))
-        driver = Driver(made.setup(SPEEDS), faults=FAULTS)
-        assert driver.run().finished
+    settings = {**common, **SETTINGS[strategy]}
+    driver = finished(strategy.partition(",")[0], settings, SPEEDS, FAULTS)
     return list(driver.valid_records())
 
 

@@ -5,26 +5,22 @@ from __future__ import annotations
 from stage import MasterStage, of
 
 from hermes.machine.events import (
-    EnvelopeReceived,
     EvaluationFinished,
     ReadToEnd,
     Ticked,
     TopicRead,
 )
 from hermes.machine.master import Decision
-from hermes.messages import Envelope, Heartbeat, WorkerLost
-from hermes.values import SECOND, Position
+from hermes.messages import Heartbeat, WorkerLost
+from hermes.values import SECOND
 
 LOST, LONGEST = 10, 600
 
 
 def beat(stage: MasterStage, worker: str, steps: int = 0) -> Decision:
     """A heartbeat that tells of so many steps."""
-    incarnation = stage.state.members[worker].incarnation
-    stage.offset[worker] = stage.offset.get(worker, -1) + 1
-    body = Heartbeat(steps, stage.numbers.get(incarnation, 0))
-    place = Position(f"from.{worker}", 0, stage.offset[worker])
-    return stage.put(EnvelopeReceived(worker, place, Envelope(incarnation, 0, -1, b"", body)))
+    last = stage.numbers.get(stage.state.members[worker].incarnation, 0)
+    return stage.say(worker, Heartbeat(steps, last))
 
 
 def wakes(stage: MasterStage, until: int, found: list[Decision]) -> None:

@@ -45,6 +45,7 @@ from hermes.messages import (
     MasterStarted,
     Round,
     RunOpened,
+    RunReopened,
     Software,
     TrainingStarted,
     Update,
@@ -131,6 +132,12 @@ class MasterStage:
         term = self.state.authority.term + 1
         self._record((MasterStarted(term, f"m{term}"),), (), term, f"m{term}", 0, b"")
         self.soft = Soft()
+
+    def restart(self, change: RunReopened | None = None) -> master.Decision:
+        """A new master, and what it asks for first."""
+        self.claim()
+        assert self.state.opened is not None
+        return self.put(Opened(self.state.opened, change))
 
     def put(self, event: Event, later: float = 0.0) -> master.Decision:
         """One event, `later` seconds after the last one."""

@@ -380,7 +380,6 @@ def test_staleness_is_bounded_only_on_request(
 def test_the_weight_in_a_mean() -> None:
     assert mean_weight(MergeSettings(rule="mean"), 640) == 1
     assert mean_weight(MergeSettings(rule="mean-by-samples"), 640) == 640
-    assert mean_weight(MergeSettings(rule="mean"), 0) == Reason("no-samples", {"samples": 0})
 
 
 @pytest.mark.parametrize(("key", "value"), [("rule", "median"), ("max_staleness", -1)])

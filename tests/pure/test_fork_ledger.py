@@ -8,7 +8,7 @@ from stage import MasterStage, of, one
 
 from hermes.errors import Defect
 from hermes.machine.audit import Audit
-from hermes.machine.events import Opened, RestoreState, VersionsSecured
+from hermes.machine.events import RestoreState, VersionsSecured
 from hermes.messages import (
     BlocksGranted,
     DataPublished,
@@ -47,9 +47,7 @@ def test_what_the_parents_master_held_counts_with_the_first_version() -> None:
     (record,) = [record for record in stage.records if of(VersionPublished, record.entries)]
     assert one(StateSaved, record.entries) == StateSaved(7, HELD)
     Audit().read(stage.records)
-    assert stage.state.opened is not None
-    stage.claim()
-    stage.put(Opened(stage.state.opened))
+    stage.restart()
     asked = one(RestoreState, stage.put(VersionsSecured((), 7, asked=7)))
     assert (asked.version.version, asked.snapshots) == (7, (StateSaved(7, HELD),))
 

@@ -8,7 +8,6 @@ from passing import beat, live, losses, trained
 from stage import MasterStage
 
 from hermes.machine.apply import apply_entries
-from hermes.machine.events import Opened
 from hermes.machine.state import MasterState
 from hermes.messages import Bye, WorkerLost
 from hermes.report.live.health import health, last_decision, shown
@@ -94,9 +93,7 @@ def test_a_new_incarnation_says_that_the_last_one_had_died() -> None:
 def test_a_restarted_master_says_of_nobody_that_it_had_died() -> None:
     stage = trained()
     live(stage, 14, {"w2": 1.0})
-    stage.claim()
-    assert stage.state.opened is not None
-    stage.put(Opened(stage.state.opened))
+    stage.restart()
     assert told(stage, "w1") == "dead or cut off"
     assert not recent_of(stage).returned
     beat(stage, "w1")

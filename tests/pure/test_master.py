@@ -23,7 +23,6 @@ from hermes.machine.events import (
     FollowWorker,
     Merge,
     MergeFailed,
-    Opened,
     ReadToEnd,
     Score,
     ScoreLast,
@@ -374,9 +373,7 @@ def test_a_restarted_master_starts_every_deadline_anew() -> None:
     """[6] Whoever was nearly late has the whole time again."""
     stage = MasterStage(workers=2)
     quiet_for(stage, LIMIT - 1)
-    stage.claim()
-    assert stage.state.opened is not None
-    stage.put(Opened(stage.state.opened))
+    stage.restart()
     assert not of(ReadToEnd, stage.put(Ticked(), 2.0))
 
 
@@ -385,9 +382,7 @@ def test_a_new_master_admits_everyone_anew() -> None:
     stage = MasterStage(workers=3)
     stage.say("w1", stage.round("w1"))
     stage.say("w2", Bye("done"))
-    stage.claim()
-    assert stage.state.opened is not None
-    decision = stage.put(Opened(stage.state.opened))
+    decision = stage.restart()
     admitted = {entry.worker: entry for entry in of(WorkerAdmitted, decision)}
     assert set(admitted) == {"w1", "w3"}
     assert admitted["w1"].taken == {"w1-1": 1}
@@ -534,9 +529,7 @@ def test_a_restart_asks_for_the_merge_again() -> None:
     """[4] Nothing under way is remembered: a new master looks, and sees."""
     stage = MasterStage("bsp")
     merge = one(Merge, stage.push("w1"))
-    stage.claim()
-    assert stage.state.opened is not None
-    asked = stage.put(Opened(stage.state.opened))
+    asked = stage.restart()
     assert not of(Merge, asked), "first it is seen whether the version's bytes are there"
     newest = one(SecureVersions, asked).versions[0].version
     assert one(Merge, stage.put(VersionsSecured((), newest, "", newest))) == merge

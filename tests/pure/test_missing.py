@@ -5,7 +5,7 @@ from __future__ import annotations
 from passing import LONGEST, LOST, beat, calm, live, losses, trained
 from stage import of, one
 
-from hermes.machine.events import ChunkSeen, Merge, Opened, ReadToEnd, Ticked, TopicRead
+from hermes.machine.events import ChunkSeen, Merge, ReadToEnd, Ticked, TopicRead
 from hermes.messages import BlocksGranted, BlocksReturned, Bye, WorkerBack, WorkerLeft, WorkerLost
 from hermes.policy.pace import limit
 from hermes.values import SECOND
@@ -84,7 +84,7 @@ def test_a_master_that_slept_declares_nobody_lost() -> None:
     stage.now += 3600 * SECOND
     assert "stood still" in stage.put(Ticked()).note
     assert not losses(live(stage, 9, {"w1": 1.0, "w2": 1.0}))
-    assert stage.soft.gaps["w1"].values == (1.0,) * 32 or max(stage.soft.gaps["w1"].values) < 5
+    assert max(stage.soft.gaps["w1"].values) < 5
 
 
 # --- stuck --------------------------------------------------------------------------------------
@@ -203,9 +203,7 @@ def test_a_restarted_master_begins_anew() -> None:
     """It knows nobody's rounds: nobody is stuck before the ceiling."""
     stage = trained()
     live(stage, 9, {"w1": 1.0, "w2": 1.0}, steps=9)
-    stage.claim()
-    assert stage.state.opened is not None
-    stage.put(Opened(stage.state.opened))
+    stage.restart()
     assert not losses(live(stage, 60, {"w1": 1.0, "w2": 1.0}, steps=9))
 
 
@@ -213,8 +211,6 @@ def test_who_is_stuck_is_no_less_so_for_a_restarted_master() -> None:
     """The ledger has the steps at which it stood still: a heartbeat of as many is no progress."""
     stage = trained()
     live(stage, 30, {"w1": 1.0, "w2": 1.0}, steps=9)
-    stage.claim()
-    assert stage.state.opened is not None
-    stage.put(Opened(stage.state.opened))
+    stage.restart()
     assert not of(WorkerBack, beat(stage, "w1", steps=9))
     assert of(WorkerBack, beat(stage, "w1", steps=10))

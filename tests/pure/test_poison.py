@@ -12,9 +12,11 @@ from stage import MasterStage, of, one, reference
 
 from hermes.errors import SettingError
 from hermes.machine import duties
+from hermes.machine.apply import apply_entries
 from hermes.machine.events import Merge, MergeFailed, Score, SetAside, VersionStored
 from hermes.machine.master import Decision
 from hermes.messages import (
+    Bye,
     Heartbeat,
     Resent,
     RunStopped,
@@ -28,7 +30,7 @@ from hermes.policy.aggregate import MergeSettings, check_merge
 from hermes.policy.norm import Limit
 from hermes.report.why import recompute
 from hermes.report.why.recompute import AGREES, DIFFERS
-from hermes.values import Base, Birth, Reason
+from hermes.values import Base, Birth, Position, Reason
 
 # --- the norm, and what it may be ---------------------------------------------------------------
 
@@ -134,15 +136,13 @@ def test_the_papers_scoring_has_the_limit_too() -> None:
 def test_an_absurd_norm_is_rejected_with_its_evidence_and_told_again() -> None:
     stage = MasterStage("bsp", merge__max_norm=10.0)
     update = stage.update("w1")
-    before = stage.push("w1").state
-    merge = Merge(1, before.newest, "mean", 0.0, (), None, Limit(10.0))  # type: ignore[arg-type]
-    reason = norm.judge(11.0, merge.limit)  # type: ignore[arg-type]
-    assert reason is not None
-    decision = stage.put(MergeFailed(1, update.birth, reason))
+    pushed = stage.push("w1")
+    before = pushed.state
+    decision = failed(stage, pushed, "w1", 11.0)
     entry = one(UpdateRejected, decision)
     assert entry.reason.facts == {"norm": 11.0, "limit": 10.0, "known": 0}
     kept = one(SetAside, decision)
-    assert (kept.worker, kept.update, kept.topic) == ("w1", update, "from.w1")
+    assert (kept.worker, kept.update, kept.at.topic) == ("w1", update, "from.w1")
     assert recompute.rejected(before, entry).outcome == AGREES
     for facts in ({"norm": 9.0}, {"limit": 12.0}):
         other = replace(entry, reason=Reason("absurd-norm", {**entry.reason.facts, **facts}))
@@ -182,7 +182,18 @@ def test_norms_are_learned_anew_only_where_everybody_insists() -> None:
     failed(stage, stage.push("w2"), "w1", 1e4)
     failed(stage, stage.push("w1"), "w1", 1e4)
     assert stage.state.norms == ()
-    assert stage.state.absurd == {}
+    assert not any(member.absurd for member in stage.state.members.values())
+
+
+def test_one_who_left_with_an_absurd_update_teaches_nothing() -> None:
+    """Nobody is alive then: that is not everybody."""
+    stage = MasterStage("bsp")
+    for _ in range(8):
+        merged(stage, "w1", 1.0)
+    pushed = stage.push("w1")
+    stage.say("w1", Bye("moves"))
+    failed(stage, pushed, "w1", 1e4)
+    assert len(stage.state.norms) == 8
 
 
 def test_what_comes_from_the_future_is_told_again() -> None:
@@ -193,17 +204,10 @@ def test_what_comes_from_the_future_is_told_again() -> None:
     entry = one(UpdateRejected, decision)
     assert entry.reason == Reason("from-the-future", {"base": 9, "newest": 0})
     assert one(SetAside, decision).update == update
-    taken = master_state_with(before, update)
+    taken = apply_entries(before, (UpdateTaken("w1", update),))
     assert recompute.rejected(taken, entry).outcome == AGREES
     nearer = replace(entry, reason=Reason("from-the-future", {"base": 9, "newest": 8}))
     assert recompute.rejected(taken, nearer).outcome == DIFFERS
-
-
-def master_state_with(state: Any, update: Any) -> Any:
-    """The state once this update is taken."""
-    from hermes.machine.apply import apply_entries
-
-    return apply_entries(state, (UpdateTaken("w1", update),))
 
 
 def test_honest_lateness_is_no_poison() -> None:
@@ -258,7 +262,7 @@ def test_a_fenced_incarnation_is_told_apart_from_what_it_said_before() -> None:
     assert stage.soft.repeats == 2
     fresh = stage.say("w1", stage.round("w1"), number=2, sender="w1-1")
     kept = one(SetAside, fresh)
-    assert (kept.topic, kept.offset) == ("from.w1", stage.offset["from.w1"])
+    assert kept.at == Position("from.w1", 0, stage.offset["from.w1"])
     assert kept.reason.facts == {"sender": "w1-1", "number": 2, "in_force": "w1-2"}
     unknown = stage.say("w1", Heartbeat(5, 1), sender="never-admitted")
     assert one(SetAside, unknown).reason.code == "unknown-sender"

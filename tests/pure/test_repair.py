@@ -17,7 +17,6 @@ from hermes.machine.events import (
     LedgerTorn,
     LoadVersion,
     Merge,
-    Opened,
     RestoreState,
     SaveState,
     ScoreLast,
@@ -82,13 +81,6 @@ def secured(stage: MasterStage, last: int, why: str = "") -> VersionsSecured:
     return VersionsSecured((), last, why, stage.state.newest.version)
 
 
-def restarted(stage: MasterStage) -> Decision:
-    """A new master, and what it asks for first."""
-    stage.claim()
-    assert stage.state.opened is not None
-    return stage.put(Opened(stage.state.opened))
-
-
 # --- versions -----------------------------------------------------------------------------------
 
 
@@ -96,7 +88,7 @@ def test_nothing_is_made_of_a_version_before_its_bytes_were_seen() -> None:
     """[7] Neither merged, evaluated nor scored: what a broker acknowledged may be gone."""
     stage = grown(3)
     stage.push("w1")
-    first = restarted(stage)
+    first = stage.restart()
     assert not of(Merge, first) + of(Evaluate, first)
     asked = one(SecureVersions, first)
     assert [one_.version for one_ in asked.versions] == [3, 2, 1, 0]
@@ -108,7 +100,7 @@ def test_nothing_is_made_of_a_version_before_its_bytes_were_seen() -> None:
 def test_a_stopped_run_is_scored_only_once_its_version_was_seen() -> None:
     stage = grown(2, stop__versions=2)
     assert stage.state.stopped is not None
-    first = restarted(stage)
+    first = stage.restart()
     assert not of(ScoreLast, first)
     assert of(ScoreLast, stage.put(secured(stage, 2)))
 
@@ -122,7 +114,7 @@ def test_after_an_outage_it_is_looked_at_again() -> None:
 def test_a_version_that_was_made_again_lies_elsewhere() -> None:
     """[7] `Republished`: the same digest, another place; for the version in force and its base."""
     stage = grown(2)
-    restarted(stage)
+    stage.restart()
     assert stage.state.newest is not None
     place = replace(stage.state.newest.payload, first=70, last=70)
     assert one(Republished, stage.put(VersionsSecured(((2, place),), 2, "", 2))).version == 2
@@ -135,7 +127,7 @@ def test_what_cannot_be_made_again_is_named() -> None:
     and no sample counts that is not in its model."""
     stage = grown(4)
     before = stage.state.members["w1"]
-    restarted(stage)
+    stage.restart()
     decision = stage.put(secured(stage, 2, "model: chunks are missing"))
     entry = one(Rewound, decision)
     assert (entry.version.version, entry.dropped, len(entry.lost)) == (2, (3, 4), 2)
@@ -151,7 +143,7 @@ def test_what_cannot_be_made_again_is_named() -> None:
 def test_an_update_on_a_version_that_is_lost_is_rejected_by_name() -> None:
     stage = grown(3)
     stage.push("w1")
-    restarted(stage)
+    stage.restart()
     rejected = one(UpdateRejected, stage.put(secured(stage, 1, "gone")))
     assert rejected.reason == Reason("base-lost", {"base": 3})
     assert not stage.state.pending
@@ -159,14 +151,14 @@ def test_an_update_on_a_version_that_is_lost_is_rejected_by_name() -> None:
 
 def test_where_no_version_is_left_the_run_ends() -> None:
     stage = grown(2)
-    restarted(stage)
+    stage.restart()
     stopped = one(RunStopped, stage.put(secured(stage, -1, "gone")))
     assert (stopped.status, stopped.reason.code) == ("failed", "no-version-readable")
 
 
 def test_the_audit_sees_a_rewinding_that_forgets_an_update() -> None:
     stage = grown(3)
-    restarted(stage)
+    stage.restart()
     stage.put(secured(stage, 1, "gone"))
     last = stage.records[-1]
     (entry,) = of(Rewound, list(last.entries))
@@ -191,7 +183,7 @@ def test_the_momentum_is_saved_every_few_versions_and_two_snapshots_are_known() 
 def test_a_new_master_merges_only_with_its_momentum() -> None:
     stage = grown(5, "fedavgm", retention__snapshots=2)
     stage.push("w1")
-    restarted(stage)
+    stage.restart()
     decision = stage.put(secured(stage, 5))
     assert not of(Merge, decision)
     asked = one(RestoreState, decision)
@@ -200,9 +192,19 @@ def test_a_new_master_merges_only_with_its_momentum() -> None:
     assert of(Merge, stage.put(StateRestored(5, 4)))
 
 
+def test_however_rare_snapshots_are_there_is_something_to_begin_from() -> None:
+    """[7] Before the first one that is version 0: it is known, and all that came after it."""
+    stage = grown(24, "fedavgm", retention__snapshots=25, retention__keep="all")
+    stage.restart()
+    asked = one(RestoreState, stage.put(secured(stage, 24)))
+    assert asked.snapshots == ()
+    assert asked.versions[0].version == 0
+    assert [recipe.version.version for recipe in asked.recipes] == list(range(1, 25))
+
+
 def test_momentum_that_is_lost_begins_anew_and_is_said() -> None:
     stage = grown(5, "fedavgm", retention__snapshots=2)
-    restarted(stage)
+    stage.restart()
     stage.put(secured(stage, 5))
     decision = stage.put(StateRestored(5, 5, "state: gone"))
     assert one(StateReset, decision).reason.facts == {"why": "state: gone"}
@@ -253,9 +255,10 @@ def test_a_worker_goes_back_with_the_run() -> None:
     worker.push()
     birth = worker.state.waiting_for[0]
     worker.see(version(1), UpdateRejected("w1", birth, Reason("base-lost")))
-    step = worker.see(Rewound(version(0), (1,), (), Reason("lost")))
-    assert worker.state.newest == version(0)
-    assert not of(Leave, step)
+    assert worker.state.phase == "loading"
+    worker.see(Rewound(version(0), (1,), (), Reason("lost")))
+    gone = worker.put(VersionMissing(1, version(1).payload.id))
+    assert one(LoadVersion, gone).version == version(0)
 
 
 def test_an_update_whose_tensors_are_gone_is_sent_once_more() -> None:
@@ -283,9 +286,7 @@ def test_a_run_that_had_stopped_goes_on_by_a_record() -> None:
     stage = grown(2, stop__versions=2)
     assert stage.state.stopped is not None
     settings = to_tree(resettled(stage.state.settings, {"stop.versions": 3}, "--set"))
-    stage.claim()
-    assert stage.state.opened is not None
-    decision = stage.put(Opened(stage.state.opened, RunReopened(settings, Reason("asked"))))
+    decision = stage.restart(RunReopened(settings, Reason("asked")))
     assert of(WorkerAdmitted, decision)
     assert stage.state.stopped is None
     assert stage.state.settings.stop.versions == 3
