@@ -7,12 +7,13 @@ when the search is, however it ends.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
 from typing import NamedTuple
@@ -116,8 +117,20 @@ def _in_order(
     if processes <= 1 or len(chunks) <= 1:
         yield from map(work, chunks)
         return
-    with multiprocessing.Pool(processes, _deaf_to_interrupts) as pool:  # leaves by terminate()
+    with _held_back(signal.SIGINT):  # or one of them is interrupted before it is deaf
+        pool = multiprocessing.Pool(processes, _deaf_to_interrupts)
+    with pool:  # leaves by terminate()
         yield from pool.imap(work, chunks)
+
+
+@contextlib.contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """A signal waits, for this thread and for the processes that it starts meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _deaf_to_interrupts() -> None:
