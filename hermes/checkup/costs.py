@@ -83,8 +83,8 @@ def topics_of(
     """What a run of so many workers, each as fast as this machine alone, keeps at its broker;
     `encoded`: bytes of a version."""
     payload, data = in_chunks(encoded), upload.records
-    rules = settings.gate.rule, settings.close.rule
-    pace = storage.pace(payload.bytes, [time.round] * workers, *rules)
+    rounds = [time.round] * workers
+    pace = storage.pace(payload.bytes, rounds, settings.gate.rule, settings.close)
     pushed = pace.pushes / pace.rounds
     hour = pace.bytes
     limit = storage.limit_of(settings.storage.max, None)

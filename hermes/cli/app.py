@@ -15,6 +15,7 @@ from hermes.cli import (
     look,
     report,
     resume,
+    simulate,
     status,
     train,
     verify,
@@ -60,6 +61,7 @@ app.command()(check.check)
 app.command()(train.demo)
 app.command()(train.run)
 app.command()(train.master)
+app.command()(simulate.simulate)
 app.command()(resume.resume)
 app.command()(fork.fork)
 app.command()(work.worker)

@@ -117,7 +117,7 @@ def _clean_run(run: str, out: Path, broker: str | None, asking: Asking) -> None:
     from hermes.transport.names import checked_run
 
     remembered = RunFolder(out, checked_run(run)).read_note()
-    address = broker or (remembered.broker if remembered else None)
+    address = broker or (remembered.broker if remembered else None) or None
     with _log(address, named=broker is not None) as log:
         left = cleaning.leftovers(out, run, state_folder(), cache_folder() / "blocks", log)
         if left.nothing:

@@ -252,6 +252,14 @@ def _which(run: str | None, out: Path, broker: str | None) -> tuple[str, str]:
             where=place,
             remedy="Name its broker: --broker HOST:PORT",
         )
+    if remembered.simulated:
+        raise RunError(
+            "it is simulated: it has no broker, and nobody else can be told",
+            where=f"run {run}",
+            remedy=f"Ctrl-C where it goes on, or: kill -INT {remembered.pid}"
+            if is_running(remembered)
+            else "It is over: hermes status",
+        )
     return run, remembered.broker
 
 

@@ -18,6 +18,7 @@ from hermes.errors import RunError, SettingError, UsageError
 if TYPE_CHECKING:
     from hermes.job import Job
     from hermes.policy.presets import Layer, Settings
+    from hermes.runtime.folder import RunFolder
     from hermes.runtime.master import MasterOptions
 
 ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -45,7 +46,7 @@ def master_options(wishes: Wishes, expect: int, *, again: bool = False) -> Maste
     from hermes.broker.places import cache_folder
     from hermes.jobfile import build, load_source
     from hermes.messages import JobSource
-    from hermes.runtime.folder import RunFolder, check_place
+    from hermes.runtime.folder import check_place
     from hermes.runtime.keys import cluster_key
     from hermes.runtime.master import MasterOptions
 
@@ -57,20 +58,11 @@ def master_options(wishes: Wishes, expect: int, *, again: bool = False) -> Maste
     job = build(source.text, source.name, wishes.args).on(wishes.device)
     settings = settings_of(wishes, job)
     check_expected(expect, settings)
-    run = check_run_id(wishes.run or new_run_id(wishes.job))
-    folder = RunFolder(wishes.out, run)
-    folder.check()
-    if folder.path.exists() and not again:
-        raise RunError(
-            f"there is a run {run!r} already",
-            where=str(folder.path),
-            remedy="Choose another id with --run, or another folder with --out; to go on with "
-            f"it: hermes resume {run}",
-        )
+    folder = new_folder(wishes.run or new_run_id(wishes.job), wishes.out, again=again)
     cache = cache_folder() / "blocks"
     check_place(cache, "the cache of blocks cannot be used", "HERMES_CACHE=DIR")
     return MasterOptions(
-        run=run,
+        run=folder.run,
         source=JobSource(source.name, source.text, wishes.args),
         job=job,
         settings=settings,
@@ -81,6 +73,23 @@ def master_options(wishes: Wishes, expect: int, *, again: bool = False) -> Maste
         cache=cache,
         ask=confirm if wishes.ask else None,
     )
+
+
+def new_folder(run: str, out: Path, *, again: bool = False) -> RunFolder:
+    """The folder of a run that is to begin; `again`: it may be there. Makes nothing. Raises
+    `UsageError`, `RunError`."""
+    from hermes.runtime.folder import RunFolder
+
+    folder = RunFolder(out, check_run_id(run))
+    folder.check()
+    if folder.path.exists() and not again:
+        raise RunError(
+            f"there is a run {run!r} already",
+            where=str(folder.path),
+            remedy="Choose another id with --run, or another folder with --out; to go on with "
+            f"it: hermes resume {run}",
+        )
+    return folder
 
 
 def check_run_id(run: str) -> str:

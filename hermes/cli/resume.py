@@ -145,6 +145,12 @@ def broker_of(run: str, out: Path, broker: str | None) -> str:
     from hermes.transport.names import checked_run
 
     note = RunFolder(out, checked_run(run)).read_note()
+    if broker is None and note is not None and note.simulated:
+        raise RunError(
+            "it was simulated: its records lay in memory, and are gone",
+            where=f"run {run}",
+            remedy="Simulate it again: the same job, devices, settings and seed give the same run.",
+        )
     if broker is None and note is not None and note.own_broker and not _answers(note.broker):
         raise RunError(
             "its broker was an embedded one of its own and ended with it: its records are gone",

@@ -65,7 +65,7 @@ def _on_this_machine(run: str | None, out: Path, take: Take) -> Seen:
     aside = read_quarantine(folder.quarantine)
     remembered = folder.read_note()
     lives = is_running(remembered)
-    broker = remembered.broker if remembered else None
+    broker = (remembered.broker or None) if remembered else None
     if broker is not None and lives:
         with live_log(broker) as log:
             if log is not None and _has(log, folder.run):

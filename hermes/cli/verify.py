@@ -128,9 +128,10 @@ def _with_files(opened: Opened, report: Report) -> tuple[Report, list[str]]:
     if opened.folder is not None and opened.source.kind == "saved":
         found, notes = of_folder(opened.folder, report)
     if opened.files is not None:
-        found = of_files(opened.files)
-        if not found:
-            notes = ["the files are those that were exported, by their digests"]
+        damaged = of_files(opened.files)
+        found = [*found, *damaged]
+        if not damaged:
+            notes = [*notes, "the files are those that were exported, by their digests"]
     return report._replace(findings=in_order([*report.findings, *found])), notes
 
 
@@ -172,6 +173,18 @@ def _exported(path: Path, told: Told) -> Opened:
     return Opened(in_files(log), files=log)
 
 
+def _simulated(folder: RunFolder) -> Opened:
+    """A run that had no broker: its tensors are in its folder, if they were kept."""
+    from hermes.runtime.sources import in_folder
+    from hermes.transport.filed import FiledLog, is_exported
+
+    if not is_exported(folder.topics):
+        why = "it was simulated, and its topics were not kept (--keep-log)"
+        return Opened(in_folder(folder, None, why), folder)
+    log = FiledLog(folder.topics)
+    return Opened(in_folder(folder, log, "")._replace(run=log.index.run), folder, log)
+
+
 @contextlib.contextmanager
 def _on_this_machine(run: str | None, out: Path) -> Iterator[Opened]:
     """A run that goes on is read at its broker; else its folder's ledger, with the broker's
@@ -185,6 +198,9 @@ def _on_this_machine(run: str | None, out: Path) -> Iterator[Opened]:
     note = folder.read_note()
     if note is None:
         yield Opened(in_folder(folder, None, "nothing says where its broker was"), folder)
+        return
+    if note.simulated:
+        yield _simulated(folder)
         return
     with live_log(note.broker) as log:
         if log is None:

@@ -28,10 +28,11 @@ _PLAIN = (
 _OUTBOX = rf"{_NAME}/(lock|outbox\.msgpack|outbox\.new|journal\.jsonl(\.1)?)"
 FILES = re.compile(
     rf"{_PLAIN}|\.({_PLAIN})-[0-9]+|log/(ledger\.records(\.new-[0-9]+)?|blocks|quarantine\.jsonl(\.1)?|"
-    rf"{_NAME}\.out(\.1)?)|work/outbox/(workers/{_NAME}/{_OUTBOX}|names/{_NAME}-[0-9a-f]{{16}}\.lock)"
+    rf"{_NAME}\.out(\.1)?)|work/outbox/(workers/{_NAME}/{_OUTBOX}|names/{_NAME}-[0-9a-f]{{16}}\.lock)|"
+    rf"topics/(log\.json|(from\.)?{_NAME}(\.g[0-9]+)?\.records)"
 )
 """What a run writes in its folder, and half of it where a process died."""
-FOLDERS = re.compile(rf"log|work(/outbox(/names|/workers(/{_NAME}(/{_NAME})?)?)?)?")
+FOLDERS = re.compile(rf"log|topics|work(/outbox(/names|/workers(/{_NAME}(/{_NAME})?)?)?)?")
 OUTBOXES = re.compile(_OUTBOX)
 """What workers that were started elsewhere write in `workers/RUN` of their state folder."""
 

@@ -42,6 +42,8 @@ class RunNote(msgspec.Struct, frozen=True):
     """With which the master claims the run: what tells it from one that came later."""
     own_broker: bool = False
     """Whether the broker is a child of the master's process, and ends with it."""
+    simulated: bool = False
+    """Whether it went under virtual time, without a broker (`broker` is then empty)."""
     before: tuple[str, ...] = ()
     """Nonces of masters that had ended when this one began: the last of them that came to claim the
     run is in force until this one does."""
@@ -91,6 +93,8 @@ class RunFolder:
         self.blocks = self.log / "blocks"
         self.note = self.path / "run.json"
         self.work = self.path / "work"
+        self.topics = self.path / "topics"
+        """All that lay in the topics of a simulated run, where that was kept."""
 
     def check(self) -> None:
         """Raise `UsageError` where the folder cannot be made; makes nothing."""

@@ -293,5 +293,5 @@ def watch_over(
 ) -> StorageWatch:
     """Whoever holds a run to its limit: `model` bytes a version, `rounds` seconds of a round by
     worker, `first` bytes that are sent at once. Raises `BrokerError`."""
-    pace = storage.pace(model, rounds, settings.gate.rule, settings.close.rule)
+    pace = storage.pace(model, rounds, settings.gate.rule, settings.close)
     return StorageWatch(meter, settings.storage.max, pace, first)

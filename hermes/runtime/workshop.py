@@ -23,7 +23,7 @@ from hermes.machine.events import (
     VersionMissing,
 )
 from hermes.messages import WorkerAdmitted
-from hermes.perform.bench import WorkerBench, push
+from hermes.perform.bench import WorkerBench
 from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer
@@ -108,7 +108,7 @@ class Workshop:
         bench = WorkerBench(options.name, seed, job, trainer, blocks)
         self._pacer.emulate(self._step_seconds(job, blocks), options.speed)
         bench.after_step = self._pacer.after_step
-        bench.resets = settings.optimizer.on_rebase == "reset"
+        bench.obey(settings)
         self._bench = bench
         self._ready.set()
         self._announce(f"admitted to {self._run}")
@@ -156,7 +156,7 @@ class Workshop:
             except (PeerError, BrokerRefused, NoSuchTopic) as error:
                 self._announce(f"version {action.version.version} cannot be read: {error.what}")
                 return VersionMissing(action.version.version, payload.id)
-            return VersionLoaded(self._ready_bench().load(action.version, data))
+            return VersionLoaded(self._ready_bench().load(action, data))
 
         self._trains.do(job)
 
@@ -174,7 +174,14 @@ class Workshop:
             busy = time.monotonic_ns() - started
             made_by = f"{trainer.framework} on {trainer.device}"
             return RoundFinished(
-                action.round, done.steps, done.samples, busy, done.loss, done.probe, made_by
+                action.round,
+                done.steps,
+                done.samples,
+                busy,
+                done.loss,
+                done.probe,
+                made_by,
+                done.drift,
             )
 
         self._trains.do(job)
@@ -187,7 +194,6 @@ class Workshop:
         """Store what was learned, for the update that names it."""
 
         def job() -> Event:
-            data = self._ready_bench().encoded()
-            return UpdateStored(push(self._store, self._options.name, data))
+            return UpdateStored(self._ready_bench().push(self._store))
 
         self._trains.do(job)

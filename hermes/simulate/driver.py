@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from hermes.codec import decode, encode
 from hermes.errors import Defect
-from hermes.machine.events import Action, Event, LedgerSeen, Train
+from hermes.machine.events import Action, Event, LedgerSeen, LoadVersion, Train
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.messages import (
     BlocksGranted,
@@ -24,9 +24,9 @@ from hermes.messages import (
     RunReopened,
     RunStopped,
     StopRequested,
-    VersionPublished,
 )
 from hermes.perform.bench import Trained
+from hermes.simulate.charges import Charges, Flat
 from hermes.simulate.faults import (
     BrokerFault,
     Disturbance,
@@ -81,7 +81,7 @@ class Bench(Protocol):
         """Bring the blocks; returns their bytes."""
         ...
 
-    def load(self, version: VersionPublished) -> Base | None:
+    def load(self, action: LoadVersion) -> Base | None:
         """Make this version the local model; None: its bytes are not there."""
         ...
 
@@ -93,6 +93,10 @@ class Bench(Protocol):
 
     def move(self, generation: int) -> None:
         """What is stored from now on lies in this generation of the worker's topic."""
+        ...
+
+    def drop(self, number: int) -> None:
+        """Nothing of this grant is needed any more."""
         ...
 
 
@@ -121,10 +125,17 @@ class Driver:
         faults: Faults | None = None,
         rules: Rules = PROTOCOL_RULES,
         genuine: Genuine | None = None,
+        charges: Callable[[Driver], Charges] | None = None,
     ) -> None:
+        """`charges`: what things cost, where it is not `costs` alone that says so."""
         self.setup, self.rules = setup, rules
         self.costs, self.faults = costs or Costs(), faults or Faults()
         self.queue = Queue()
+        self.heard: list[Callable[[bytes, LedgerRecord], None]] = []
+        """Told of each ledger record that counts, raw and read, once `watch` has read it."""
+        self.noted: Callable[[str], None] = ignored
+        """Told of each line for the central log."""
+        self.charges = charges(self) if charges else Flat(self.costs, setup.speeds)
         self.fired: Counter[str] = Counter()
         self.topic = names.physical(setup.run.run, names.LEDGER)
         self.lobby = names.physical(setup.run.run, names.LOBBY)
@@ -153,6 +164,8 @@ class Driver:
         self.clones: list[SimulatedWorker] = []
         """Processes that took a name that was in use."""
         self._sights: list[LedgerSeen] = []
+        self._sizes: list[int] = []
+        """Of the records that were seen, in bytes."""
         self._told = 0
         self.master = self._new_master()
         self._plan()
@@ -303,6 +316,7 @@ class Driver:
         back = self.queue.now + fault.lasts
         if fault.kind == "cut":
             worker.cut_until = back
+            self.charges.cut(fault.worker, fault.lasts)
             return
         if fault.kind == "slow-worker":
             worker.disk_until = back
@@ -328,19 +342,25 @@ class Driver:
         for record in records_of(self.log, self.topic, len(self._sights)):
             seen = sight(record)
             self._sights.append(seen)
+            self._sizes.append(len(record.value))
+            counted = len(self.watch.records)
             self.watch.read(seen)
+            if len(self.watch.records) > counted:
+                for hear in self.heard:
+                    hear(record.value, seen.record)
         self.log.generations.update(self.watch.state.generations)
 
     def tell_workers(self) -> None:
         """Ledger records that are new go out to every worker."""
         self.read_ledger()
-        fresh = self._sights[self._told :]
+        fresh = range(self._told, len(self._sights))
         self._told = len(self._sights)
-        for seen in fresh:
+        for index in fresh:
+            seen, size = self._sights[index], self._sizes[index]
             for name in sorted(self.workers):
-                self.workers[name].will_see(seen)
+                self.workers[name].will_see(seen, size)
             for clone in self.clones:
-                clone.will_see(seen)
+                clone.will_see(seen, size)
 
     def look(self, short: str) -> None:
         """Every master alive sees that something is new in this topic."""
@@ -355,6 +375,10 @@ class Driver:
         """All ledger records that count, in order."""
         self.read_ledger()
         return self.watch.records
+
+
+def ignored(_note: str) -> None:
+    """Nobody keeps it."""
 
 
 def forged(data: bytes) -> LedgerRecord:

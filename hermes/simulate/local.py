@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,14 +11,16 @@ from msgspec.structs import replace
 from hermes.chance import generator
 from hermes.codec import decode_tensors
 from hermes.data.cache import BlockCache
-from hermes.data.prepare import prepare
+from hermes.data.prepare import Prepared, prepare
 from hermes.errors import Defect
 from hermes.job import Job
 from hermes.machine.events import (
     Action,
     DataStored,
     Evaluate,
+    EvaluationFinished,
     Event,
+    LoadVersion,
     StoreFirst,
     Train,
     UploadData,
@@ -31,7 +34,7 @@ from hermes.messages import (
     Software,
     VersionPublished,
 )
-from hermes.perform.bench import Trained, WorkerBench, push
+from hermes.perform.bench import Trained, WorkerBench
 from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.desk import Desk, Judge, evaluation
 from hermes.perform.remake import GONE
@@ -40,11 +43,11 @@ from hermes.perform.upload import Signer, upload
 from hermes.policy.allocate import first_size
 from hermes.policy.presets import Settings, to_tree
 from hermes.simulate.driver import Costs, Setup
-from hermes.train import make_trainer, starting_weights
+from hermes.train import Trainer, make_trainer, starting_weights
 from hermes.train.protocol import Batch
 from hermes.transport import names
 from hermes.transport.log import Log
-from hermes.values import Base, Payload
+from hermes.values import Base, Payload, Tensors
 
 RUN = "simulated"
 
@@ -58,6 +61,14 @@ class LocalRun:
         self.expect = 1
         self.manifest: Manifest | None = None
         self.costs = Costs()
+        self.source = JobSource("job", "", ())
+        """What is sent as the job's text."""
+        self.prepared: Prepared | None = None
+        """The data, where somebody has prepared it already; let go of once it is sent."""
+        self.threads: int | None = None
+        """Of the framework; None: as it likes."""
+        self.names = map("{:032x}".format, itertools.count(1))
+        """Of payloads: the same run names them alike."""
         self._decoded: dict[tuple[str, int], Batch] = {}
 
     def setup(self, speeds: Mapping[str, float], joins: Mapping[str, int] | None = None) -> Setup:
@@ -87,6 +98,13 @@ class LocalRun:
         cache = BlockCache(self.folder / "blocks", 1 << 30)
         return Remembered(store, self.manifest, cache, self._decoded)
 
+    def trainer(self) -> Trainer:
+        """The job's model and optimizer, as a run begins with them."""
+        trainer = make_trainer(self.job, generator(self.seed, "init"))
+        if self.threads is not None:
+            trainer.use_threads(self.threads)
+        return trainer
+
 
 class Remembered(Blocks):
     """Blocks that stay decoded in memory, as their bytes do: a run reads them many times."""
@@ -109,7 +127,15 @@ class Remembered(Blocks):
 
 
 class AtHand(Store):
-    """A store in memory: what is not there now never comes."""
+    """A store in memory: what is not there now never comes, and chance names nothing."""
+
+    def __init__(self, run: LocalRun, log: Log, generations: dict[str, int] | None = None) -> None:
+        super().__init__(log, RUN, generations=generations)
+        self._names = run.names
+
+    def name(self) -> str | None:
+        """Of the payload that is put next."""
+        return next(self._names)
 
     def get(self, payload: Payload) -> bytes | bytearray:
         """As `Store.get`; nothing is waited for."""
@@ -122,8 +148,8 @@ class LocalHands:
 
     def __init__(self, run: LocalRun, log: Log) -> None:
         self._run = run
-        self._store = AtHand(log, RUN, generations=getattr(log, "generations", None))
-        self._trainer = make_trainer(run.job, generator(run.seed, "init"))
+        self._store = AtHand(run, log, getattr(log, "generations", None))
+        self._trainer = run.trainer()
         starting_weights(run.job, self._trainer)
         self._desk: Desk | None = None
         self._judge: Judge | None = None
@@ -139,14 +165,26 @@ class LocalHands:
         if isinstance(action, StoreFirst):
             return self._desk.store_first(self._trainer.weights())
         if isinstance(action, Evaluate):
-            model = decode_tensors(self._judge.bytes_of(action.version))
-            scores = self._judge.scores(model, "validation")
-            return evaluation(action.version, scores, now, self._run.costs.evaluate)
+            return self.evaluated(action.version, now)
         return self._desk.perform(action)
+
+    def evaluated(self, version: VersionPublished, now: int) -> EvaluationFinished:
+        """Score a version on the validation set."""
+        assert self._judge is not None
+        scores = self._judge.scores(self.model_of(version), "validation")
+        return evaluation(version, scores, now, self._run.costs.evaluate)
+
+    def model_of(self, version: VersionPublished) -> Tensors:
+        """Its tensors; not to be changed."""
+        assert self._judge is not None
+        assert self._desk is not None
+        held = self._desk.model(version.payload.digest)
+        return held if held is not None else decode_tensors(self._judge.bytes_of(version))
 
     def _upload(self) -> DataStored:
         run = self._run
-        prepared = prepare(
+        prepared, run.prepared = run.prepared, None
+        prepared = prepared or prepare(
             run.job.data,
             run.job.split,
             run.seed,
@@ -154,7 +192,7 @@ class LocalHands:
             run.folder,
         )
         signer = Signer(RUN, b"simulated")
-        data = upload(self._store, signer, JobSource("job", "", ()), prepared, run.job.batch)
+        data = upload(self._store, signer, run.source, prepared, run.job.batch)
         _, run.manifest = read_upload(self._store, data)
         return DataStored(replace(data, buffers=tuple(sorted(self._trainer.buffers()))))
 
@@ -164,17 +202,17 @@ class LocalBench:
 
     def __init__(self, run: LocalRun, log: Log, name: str) -> None:
         self._run, self._name = run, name
-        self._store = AtHand(log, RUN)
+        self._store = AtHand(run, log)
         self._made: WorkerBench | None = None
 
     @property
     def bench(self) -> WorkerBench:
         """Made at first use: the data must lie in the log before."""
         if self._made is None:
-            trainer = make_trainer(self._run.job, generator(self._run.seed, "init"))
+            trainer = self._run.trainer()
             blocks = self._run.blocks(self._store)
             self._made = WorkerBench(self._name, self._run.seed, self._run.job, trainer, blocks)
-            self._made.resets = self._run.settings.optimizer.on_rebase == "reset"
+            self._made.obey(self._run.settings)
         return self._made
 
     def fetch(self, grant: BlocksGranted) -> int:
@@ -182,17 +220,21 @@ class LocalBench:
         self.bench.accept(grant)
         return self.bench.size_of(grant)
 
-    def load(self, version: VersionPublished) -> Base | None:
+    def load(self, action: LoadVersion) -> Base | None:
         """Make this version the local model."""
         try:
-            data = self._store.get(version.payload)
+            data = self._store.get(action.version.payload)
         except GONE:
             return None
-        return self.bench.load(version, data)
+        return self.bench.load(action, data)
 
     def train(self, action: Train) -> Trained:
         """Train one round."""
         return self.bench.train(action)
+
+    def drop(self, number: int) -> None:
+        """Nothing of this grant is needed any more."""
+        self.bench.drop(number)
 
     def move(self, generation: int) -> None:
         """What is stored from now on lies in this generation of the worker's topic."""
@@ -200,4 +242,4 @@ class LocalBench:
 
     def store(self) -> Payload:
         """Send the local model."""
-        return push(self._store, self._name, self.bench.encoded())
+        return self.bench.push(self._store)

@@ -112,6 +112,9 @@ class SimulatedMaster:
             self.decider.handle(self.driver.queue.now, event)
             decided = self.decider.view
             record, actions = self.decider.commit()
+            for note in self.decider.notes:
+                self.driver.noted(note)
+            self.decider.notes.clear()
             if record is not None:
                 log.strike(AppendFault.KILLED_APPLIED, log.count - 1)
         except (*ENDS, Fenced) as error:
@@ -221,20 +224,24 @@ class SimulatedMaster:
         """What comes of an action comes after its cost, whoever is master then: one who asks again
         does the work again, and is told when the first one would have been."""
         driver, now = self.driver, self.driver.queue.now
+        if isinstance(action, Evaluate) and driver.charges.grid:
+            driver.queue.at(-(-now // driver.charges.grid) * driver.charges.grid, self._on_grid)
+            return
         key = (type(action).__name__, msgspec.msgpack.encode(action))
         if key not in driver.memory:
-            driver.memory[key] = (now, now + self._cost(action) + self._disk(action))
+            driver.memory[key] = (now, now + driver.charges.action(action) + self._disk(action))
         asked, due = driver.memory[key]
         outcome = self.hands.perform(action, asked)
         if isinstance(action, STORES):
             driver.log.strike(AppendFault.KILLED_STORED, driver.log.count)
         driver.queue.at(due, lambda: self.deliver(outcome))
 
-    def _cost(self, action: Action) -> int:
-        costs = self.driver.costs
-        if isinstance(action, Evaluate):
-            return costs.evaluate
-        return costs.merge if isinstance(action, Merge) else costs.evaluate // 2
+    def _on_grid(self) -> None:
+        """At a point of the evaluation grid the version that is then the newest is scored, in no
+        virtual time."""
+        newest = self.state.newest
+        if not self.dead and newest is not None:
+            self.deliver(self.hands.perform(Evaluate(newest), self.driver.queue.now))
 
     def _disk(self, action: Action) -> int:
         """How much longer a slow disk takes. Meanwhile the master does nothing else; or it goes

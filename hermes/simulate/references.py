@@ -19,6 +19,7 @@ from hermes.machine.events import (
     EvaluationFinished,
     Event,
     FinalScored,
+    LoadVersion,
     Merge,
     MergeFailed,
     Recipe,
@@ -214,8 +215,9 @@ class ReferenceBench:
         """Bytes of the blocks."""
         return grant.size * 100
 
-    def load(self, version: VersionPublished) -> Base | None:
+    def load(self, action: LoadVersion) -> Base | None:
         """The base that the local model now has; None where the version's bytes are gone."""
+        version = action.version
         if not self._shelf.holds(version.payload):
             return None
         return Base(version.version, version.payload.digest)
@@ -225,7 +227,11 @@ class ReferenceBench:
         samples = sum(part.stop - part.start for part in action.segments)
         steps = max(1, samples // action.batch)
         loss = self._random.uniform(0.1, 1.0)
-        return Trained(steps, samples, loss, loss if action.probe else None)
+        drift = loss if action.drift else 0.0
+        return Trained(steps, samples, loss, loss if action.probe else None, drift)
+
+    def drop(self, number: int) -> None:
+        """Nothing is held."""
 
     def move(self, generation: int) -> None:
         """What is stored from now on lies in this generation of the worker's topic."""

@@ -54,7 +54,7 @@ from hermes.messages import (
     WorkerBody,
 )
 from hermes.transport import names
-from hermes.values import Base
+from hermes.values import Base, Payload
 
 if TYPE_CHECKING:
     from hermes.simulate.driver import Driver
@@ -89,6 +89,8 @@ class SimulatedWorker:
         self._seen = driver.ledger_end()
         self._beats = 0
         self._steps = 0
+        self._round = (0, 1, 0)
+        """When the last round began, how long it takes, and its steps that are not in `_steps`."""
         self._arrives = 0
         self._sees = 0
 
@@ -125,25 +127,32 @@ class SimulatedWorker:
         self._beats += 1
         if self.state.phase == "knocking" and self._beats % KNOCK_AGAIN == 0:
             self.deliver(KnockDue(self._nonce()))
-        self.deliver(BeatDue(self._steps))
+        self.deliver(BeatDue(self._steps + self._steps_under_way()))
         self._at(self.driver.costs.beat, self._beat)
 
     def _at(self, delay: int, what: Callable[[], None], number: int = 0) -> None:
         self.driver.queue.at(self.driver.queue.now + delay, what, self.name, number)
 
-    def _on_disk(self, delay: int, what: Callable[[], None]) -> None:
+    def on_disk(self, delay: int, what: Callable[[], None]) -> None:
         """As `_at`, and no sooner than the disk gives anything."""
         self._at(delay + max(0, self.disk_until - self.driver.queue.now), what)
 
+    def _steps_under_way(self) -> int:
+        """Of the round that is being trained, where that is told."""
+        began, busy, steps = self._round
+        if not self.driver.charges.counts_steps:
+            return 0
+        return steps * min(self.driver.queue.now - began, busy) // busy
+
     # --- the ledger -----------------------------------------------------------------------------
 
-    def will_see(self, seen: LedgerSeen) -> None:
-        """A ledger record is on its way; order is kept."""
+    def will_see(self, seen: LedgerSeen, size: int) -> None:
+        """A ledger record of so many bytes is on its way; order is kept."""
         if not self.alive or seen.offset < self._seen:
             return
         self._seen = seen.offset + 1
         ready = max(self.driver.queue.now, self.cut_until, self.driver.slow_until)
-        due = ready + self.driver.costs.latency
+        due = ready + self.driver.charges.sight(self.name, size)
         self._sees = max(due, self._sees)
         self.driver.queue.at(self._sees, lambda: self.deliver(seen), self.name)
 
@@ -222,8 +231,7 @@ class SimulatedWorker:
         """Over the link to the broker, then to the master after the topic's reading lag; `steps`
         are those that a heartbeat tells of."""
         driver = self.driver
-        costs = driver.costs
-        due = max(driver.queue.now, self.cut_until) + costs.latency + len(data) * costs.byte
+        due = max(driver.queue.now, self.cut_until) + driver.charges.message(self.name, len(data))
         self._arrives = max(due, self._arrives)
 
         def arrive() -> None:
@@ -250,34 +258,43 @@ class SimulatedWorker:
         self.updates.pop(action.birth, None)
 
     def _fetch(self, action: FetchBlocks) -> None:
-        delay = self.bench.fetch(action.grant) * self.driver.costs.byte
-        self._on_disk(delay, lambda: self.deliver(BlocksFetched(action.grant.number)))
+        size = self.bench.fetch(action.grant)
+        fetched = BlocksFetched(action.grant.number)
+        self.driver.charges.blocks(self, size, lambda: self.deliver(fetched))
 
     def _drop(self, action: DropGrant) -> None:
-        del action
+        self.bench.drop(action.grant)
 
     def _load(self, action: LoadVersion) -> None:
         version = action.version
-        base = self.bench.load(version)
-        delay = version.payload.length * self.driver.costs.byte
+        base = self.bench.load(action)
         loaded: Event = VersionMissing(version.version, version.payload.id)
         if base is not None:
             loaded = VersionLoaded(base)
-        self._on_disk(delay, lambda: self.deliver(loaded))
+        self.driver.charges.version(self, version.payload, lambda: self.deliver(loaded))
 
     def _train(self, action: Train) -> None:
         done = self.bench.train(action)
-        speed = self.driver.setup.speeds[self.name]
-        busy = int(done.steps * self.driver.costs.step / speed)
         driver = self.driver
+        busy = driver.charges.busy(self.name, driver.queue.now, action, done)
+        self._round = (driver.queue.now, max(1, busy), done.steps)
 
         def finish() -> None:
             if self.hangs_until > driver.queue.now:
                 self._at(self.hangs_until - driver.queue.now, finish, action.round)
                 return
             self._steps += done.steps
+            self._round = (0, 1, 0)
             self.deliver(
-                RoundFinished(action.round, done.steps, done.samples, busy, done.loss, done.probe)
+                RoundFinished(
+                    action.round,
+                    done.steps,
+                    done.samples,
+                    busy,
+                    done.loss,
+                    done.probe,
+                    drift=done.drift,
+                )
             )
 
         self._at(busy, finish, action.round)
@@ -287,14 +304,18 @@ class SimulatedWorker:
         driver = self.driver
         which, faults = driver.stored, driver.faults
         driver.stored += 1
-        payload = self.bench.store()
-        driver.watch.arrived(self.name, self.incarnation, driver.queue.now)  # its chunks have
-        delay = payload.length * driver.costs.byte + faults.delayed.get(which, 0)
         driver.fired.update(["delayed"] * (which in faults.delayed))
-        if which in faults.truncated:
-            driver.fired["truncated"] += 1
-            driver.log.garble(self._topic(payload.generation), payload.last)
-        self._on_disk(delay, lambda: self.deliver(UpdateStored(payload)))
+
+        def put() -> Payload:
+            payload = self.bench.store()
+            driver.watch.arrived(self.name, self.incarnation, driver.queue.now)  # its chunks have
+            if which in faults.truncated:
+                driver.fired["truncated"] += 1
+                driver.log.garble(self._topic(payload.generation), payload.last)
+            return payload
+
+        late = faults.delayed.get(which, 0)
+        driver.charges.update(self, put, late, lambda stored: self.deliver(UpdateStored(stored)))
 
     def _move(self, action: MoveTopic) -> None:
         """The marker, then on to the next generation."""

@@ -30,6 +30,7 @@ from hermes.messages import (
     RunStopped,
     ShardResized,
     TrainingStarted,
+    Trimmed,
     UpdateRejected,
     UpdateTaken,
     VersionEvaluated,
@@ -296,7 +297,9 @@ class Retelling:
         if entry.outer is not None:
             common["outer"] = msgspec.structs.asdict(entry.outer)
         if self._wanted(MASTER):
-            weights = {part.worker: part.weight for part in entry.members}
+            weights: dict[str, float] = {}
+            for part in entry.members:  # one worker may have several in it
+                weights[part.worker] = weights.get(part.worker, 0.0) + part.weight
             self._note(MASTER, "version", entry.reason, check, weights=weights, **common)
         for part in entry.members:
             if self._wanted(part.worker):
@@ -392,7 +395,11 @@ def _of_log(note: of_log.Note) -> Callable[..., None]:
     """For an entry about the run's own log."""
 
     def tell(retelling: Retelling, _worker: str, entry: Any) -> None:
-        details, check = note.details(retelling.state, entry), note.check(retelling.state, entry)
+        state = retelling.state
+        if isinstance(entry, Trimmed):  # what the same record has read is not needed any more
+            assert retelling._record is not None
+            state = apply_entries(state, (), retelling._record.consumed)
+        details, check = note.details(state, entry), note.check(state, entry)
         retelling._note(MASTER, note.kind, of_log.reason_of(entry, note.kind), check, **details)
 
     return tell

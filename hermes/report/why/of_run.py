@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from hermes.policy.aggregate import SUMS
 from hermes.report.why.decided import Decision
 from hermes.report.why.of_log import SAY as OF_LOG
 from hermes.report.why.phrases import Say, Setting, Told, clock, fact, listed, loss, when
 from hermes.report.why.tell import SAY as OF_WORKERS
+from hermes.report.why.tell import closed
 from hermes.report.words import count, duration
-from hermes.values import SECOND
+from hermes.values import SECOND, Reason
 
 
 def told(decision: Decision, setting: Setting) -> Told:
@@ -25,7 +27,7 @@ def _version(decision: Decision, setting: Setting) -> Told:
         first = forked if decision.reason.code == "forked" else "The job's first weights."
         return Told("version", title, first)
     body = (
-        f"Made of {_updates(details['members'])}: {CLOSED.get(decision.reason.code, '')} "
+        f"Made of {_updates(details['members'])}: {_closed(decision.reason)} "
         f"{_weights(decision)} It added {count(details['samples'])} samples, "
         f"{count(details['all_samples'])} in all."
     )
@@ -42,6 +44,10 @@ CLOSED = {
 }
 
 
+def _closed(reason: Reason) -> str:
+    return CLOSED[reason.code] if reason.code in CLOSED else closed(reason)
+
+
 def _weights(decision: Decision) -> str:
     details, facts = decision.details, decision.reason.facts
     weights: dict[str, float] = details["weights"]
@@ -54,6 +60,9 @@ def _weights(decision: Decision) -> str:
             f"Weights by 1 / loss on validation: {shares} (loss {mine}); the version before "
             f"{kept:.3f} (loss {theirs})."
         )
+    if details["rule"] in SUMS:
+        added = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+        return f"Of what they changed is added: {added}."
     how = "all alike" if details["rule"] == "mean" else "by samples"
     return f"Weights {how}: {shares}.{_step(details.get('outer'))}"
 

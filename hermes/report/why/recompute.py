@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from hermes.machine import duties, rules, stopping
+from hermes.machine import closing, duties, rules, stopping
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
 from hermes.machine.master import refused
@@ -41,10 +41,9 @@ from hermes.messages import (
     WorkerLost,
     WorkerRefused,
 )
-from hermes.policy import aggregate, allocate, gate, norm, pace
+from hermes.policy import aggregate, allocate, gate, norm, pace, sync
 from hermes.policy.gate import GateState, Verdict
-from hermes.policy.outer import outer_of
-from hermes.policy.sync import CLOSE, Close, Waiting
+from hermes.policy.sync import Close
 from hermes.values import SECOND, Birth, Outer, Position, Reason
 
 AGREES, DIFFERS, OPEN = "agrees", "differs", "not recomputable"
@@ -116,7 +115,10 @@ def as_float(value: object) -> float:
 def verdict_of(state: MasterState, known: GateState, entry: RoundNoted) -> Verdict:
     """What the gate says to this round's loss."""
     # An open gate notes no loss where it is not finite, and looks at none.
-    return gate.decide(state.settings.gate, known, as_float(entry.reason.facts.get("loss")))
+    facts = entry.reason.facts
+    samples = facts.get("samples")
+    learned = gate.Learned(as_float(facts.get("drift")), samples if isinstance(samples, int) else 0)
+    return gate.decide(state.settings.gate, known, as_float(facts.get("loss")), learned)
 
 
 def round_noted(entry: RoundNoted, verdict: Verdict) -> Check:
@@ -197,52 +199,80 @@ def _weighed(reason: Reason) -> Reason | None:
 
 
 class Closing(NamedTuple):
-    """An answer of the close rule at some moment: these updates, in this order."""
+    """An answer of the close rule at some moment: these updates, in this order, each with a weight
+    (none, where those are made of losses)."""
 
     births: tuple[Birth, ...]
     reason: Reason
+    weights: tuple[float, ...]
+    outer: Outer | None
 
 
 def closing_of(state: MasterState) -> Closing | None:
-    """The updates that the close rule would make a version of now; None while it waits."""
+    """The updates that the close rule would make a version of now; None while it waits. Of a quorum
+    the ledger does not say how long it is there: enough is taken for granted."""
     if state.newest is None or state.started is None or not state.pending:
         return None
-    waiting = [Waiting(p.worker, p.update.base.version) for p in state.pending]
-    alive = duties.awaited(state)
-    answer = CLOSE[state.settings.close.rule](waiting, alive, state.newest.version)
+    answer = closing.answer(state, None)
     if not isinstance(answer, Close):
         return None
-    births = tuple(state.pending[index].update.birth for index in answer.members)
-    return Closing(births, answer.reason)
+    members = [state.pending[index] for index in answer.members]
+    births = tuple(pending.update.birth for pending in members)
+    if state.settings.merge.rule == "interpolate":
+        return Closing(births, answer.reason, (), None)
+    weights = tuple(closing.weights(state, members))
+    return Closing(births, answer.reason, weights, closing.outer(state, members))
 
 
 def published(state: MasterState, entry: VersionPublished, closings: Sequence[Closing]) -> Check:
     """A version's members, weights and counts. `closings`: the answers of the close rule since the
-    version before; it was made at one of those moments."""
+    version before; it was made at one of those moments, of which several may have had the same
+    updates, and more workers alive, or fewer."""
     if state.newest is None and state.forked is not None:
         return _inherited(state.forked, entry)
     if not entry.members or state.newest is None:
         number = 0 if state.newest is None else state.newest.version + 1
         return compare({"version": entry.version}, {"version": number})
     births = tuple(part.birth for part in entry.members)
-    closing = next((c for c in closings if c.births == births), None)
-    updates = [pending_of(state, birth) for birth in births]
-    if closing is None or None in updates:
+    fitting = [moment for moment in closings if moment.births == births]
+    updates = [pending for birth in births if (pending := pending_of(state, birth)) is not None]
+    if not fitting or len(updates) < len(births):
         return compare({"closed": True}, {"closed": False})
+    checks = [_made(state, entry, updates, moment) for moment in fitting]
+    return next((check for check in checks if check.outcome == AGREES), checks[0])
+
+
+def _made(
+    state: MasterState, entry: VersionPublished, members: list[Pending], moment: Closing
+) -> Check:
+    """A version, if it was made at that moment."""
+    assert state.newest is not None
     losses = {k: v for k, v in entry.reason.facts.items() if k in ("loss_global", "loss_worker")}
-    members = [pending for pending in updates if pending is not None]
-    keep, weights = _weights(state, members, losses)
+    keep, weights = _weights(moment, losses)
     rule = state.settings.merge.rule
     samples = state.newest.samples + sum(pending.update.samples for pending in members)
     recomputed = _version_facts(state.newest.version + 1, rule, keep, weights, samples)
-    recomputed = {**recomputed, **_step_facts(outer_of(state.settings.merge))}
+    recomputed = {**recomputed, **_step_facts(moment.outer)}
     recorded = _version_facts(
         entry.version, entry.rule, entry.keep, [m.weight for m in entry.members], entry.samples
     )
     recorded = {**recorded, **_step_facts(entry.outer)}
     beyond = sum(_beyond(state, part.norm) is not None for part in entry.members)
     recorded, recomputed = {**recorded, "absurd norms": 0}, {**recomputed, "absurd norms": beyond}
-    return compare({**recorded, **of(entry.reason)}, {**recomputed, **of(closing.reason), **losses})
+    why = _since_when(moment.reason, entry.reason)
+    return compare({**recorded, **of(entry.reason)}, {**recomputed, **of(why), **losses})
+
+
+def _since_when(again: Reason, recorded: Reason) -> Reason:
+    """How long a quorum was there only the master knew: it is taken, if it was long enough."""
+    if "waited" not in again.facts:
+        return again
+    waited = Reason(again.code, {**again.facts, "waited": recorded.facts.get("waited")})
+    return waited if sync.may_close(waited) else _at_least(again)
+
+
+def _at_least(reason: Reason) -> Reason:
+    return Reason(reason.code, {**reason.facts, "waited": reason.facts.get("grace")})
 
 
 def _inherited(forked: Forked, entry: VersionPublished) -> Check:
@@ -264,11 +294,9 @@ def _step_facts(outer: Outer | None) -> Numbers:
     return {} if outer is None else msgspec.structs.asdict(outer)
 
 
-def _weights(
-    state: MasterState, members: list[Pending], losses: Numbers
-) -> tuple[float, Sequence[float]]:
-    if state.settings.merge.rule != "interpolate":
-        return 0.0, duties.mean_weights(state, members)
+def _weights(moment: Closing, losses: Numbers) -> tuple[float, Sequence[float]]:
+    if moment.weights:
+        return 0.0, moment.weights
     found = aggregate.loss_weights(
         as_float(losses.get("loss_global")), as_float(losses.get("loss_worker"))
     )

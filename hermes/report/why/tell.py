@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes.policy.aggregate import SUMS
 from hermes.policy.norm import ABSURD, TIMES
 from hermes.policy.pace import SPREADS
 from hermes.report.why.decided import Decision
@@ -19,7 +20,7 @@ from hermes.report.why.phrases import (
     when,
 )
 from hermes.report.words import count, duration, size
-from hermes.values import SECOND, Facts
+from hermes.values import SECOND, Facts, Reason
 
 # --- rounds -------------------------------------------------------------------------------------
 
@@ -131,12 +132,18 @@ def _weight(decision: Decision) -> str:
             f"with weight {share:.3f} = (1/{mine}) / (1/{mine} + 1/{theirs}): its loss on "
             f"validation is {mine}, the global model's {theirs}."
         )
+    if details["rule"] in SUMS:
+        return f"with weight {weight:.3g}: so much of what it changed was added."
     how = "all weigh alike" if details["rule"] == "mean" else "its samples"
+    if weight < details["own_samples"] and details["rule"] == "momentum":
+        how = "its samples / sqrt(1 + staleness)"
     return f"with weight {share:.3f} = {weight:g} / {total:g} ({how})."
 
 
 def _quorum(decision: Decision) -> str:
     arrivals: dict[str, int] = decision.details["arrivals"]
+    if decision.reason.code in MANY:
+        return f" The version closed: {closed(decision.reason)}"
     if decision.reason.code != "all-pushed" or len(arrivals) < 2:
         return ""
     first, last = min(arrivals, key=arrivals.__getitem__), max(arrivals, key=arrivals.__getitem__)
@@ -145,6 +152,23 @@ def _quorum(decision: Decision) -> str:
         f" The version closed when all {len(arrivals)} alive had pushed: {last} was the last, "
         f"{apart} after {first}."
     )
+
+
+MANY = {
+    "count-pushed": "{pushed} updates waited; it takes {count}, and no more than are alive "
+    "({alive}) are waited for.",
+    "quorum": "{pushed} of {alive} alive had pushed and {quiet} were quiet, where {quorum} make a "
+    "quorum; that was there for {waited} s (the grace: {grace} s).",
+}
+"""Code -> why a version closed over some of the updates; `{...}` stand for facts."""
+
+
+def closed(reason: Reason) -> str:
+    """Why a version of several updates closed."""
+    try:
+        return MANY[reason.code].format_map({k: fact(v) for k, v in reason.facts.items()})
+    except KeyError:
+        return reason.code
 
 
 def _rejected(decision: Decision, setting: Setting) -> Told:

@@ -1,0 +1,221 @@
+"""`hermes simulate`: a run under virtual time, with real training, on the devices of a file."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hermes.cli import options
+from hermes.cli.trouble import note, warn
+
+if TYPE_CHECKING:
+    from hermes.cli.prepare import Wishes
+    from hermes.cli.simulated import SimulatedFolder
+    from hermes.data.prepare import Prepared
+    from hermes.job import Job
+    from hermes.policy.presets import Settings
+    from hermes.runtime.folder import RunFolder
+    from hermes.simulate.devices import Loaded
+    from hermes.simulate.driver import Driver
+    from hermes.simulate.modelled import ModelledRun
+
+Devices = Annotated[
+    Path,
+    typer.Option(
+        "--devices",
+        envvar="HERMES_DEVICES",
+        metavar="FILE",
+        show_default=False,
+        help="Devices and links, as in conf/devices/edge12.json.",
+    ),
+]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        "--only",
+        envvar="HERMES_SIMULATE_ONLY",
+        metavar="fastest|NAME",
+        show_default="all of them",
+        help="One device alone, as a floor to compare with.",
+    ),
+]
+KeepLog = Annotated[
+    bool,
+    typer.Option(
+        "--keep-log",
+        envvar="HERMES_SIMULATE_KEEP_LOG",
+        help="Keep all topics, tensors too, in runs/<run>/topics: for hermes verify.",
+    ),
+]
+
+PROGRESS = 3.0
+"""Real seconds between two lines of progress."""
+
+FAREWELL = 3.0
+"""Virtual seconds that workers are given to say bye after the end."""
+
+
+def simulate(
+    job: options.Job,
+    devices: Devices,
+    args: options.Args = None,
+    only: Only = None,
+    strategy: options.Strategy = None,
+    set_: options.Set = None,
+    seed: options.Seed = 0,
+    out: options.Out = Path(),
+    run: options.RunId = None,
+    threads: options.Threads = None,
+    device: options.Device = None,
+    keep_log: KeepLog = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a job under virtual time: the same decisions, real training, modelled devices.
+
+    Needs no broker. The same job, file, settings and seed give the same ledger and model, bit for
+    bit. The first Ctrl-C stops the run and writes its results, the second leaves at once.
+    """
+    options.checked_device(device)
+    options.limit_threads(threads)
+    from hermes.cli.prepare import Wishes
+    from hermes.cli.train import conclude, job_talks_aside
+    from hermes.simulate.devices import load
+    from hermes.simulate.devices import only as alone
+
+    loaded = load(devices)
+    if only is not None:
+        loaded = alone(loaded, only)
+    wishes = Wishes(
+        job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, None, False, device
+    )
+    with job_talks_aside(), tempfile.TemporaryDirectory(prefix="hermes-simulate-") as work:
+        folder, modelled = _prepared(wishes, loaded, threads or 1, Path(work))
+        result = _see_through(folder, modelled, keep_log=keep_log, quiet=quiet)
+    conclude(folder, result, json_=json_, quiet=quiet)
+
+
+# --- before anything is run -----------------------------------------------------------------------
+
+
+def _prepared(
+    wishes: Wishes, loaded: Loaded, threads: int, work: Path
+) -> tuple[RunFolder, ModelledRun]:
+    """All that a run needs, tried. Raises `JobError`, `SettingError`, `UsageError`, `RunError`."""
+    from hermes.cli.prepare import check_expected, new_folder, new_run_id, settings_of
+    from hermes.jobfile import build, load_source
+    from hermes.messages import JobSource
+    from hermes.simulate.modelled import ModelledRun
+
+    source = load_source(wishes.job)
+    job = build(source.text, source.name, wishes.args).on(wishes.device)
+    settings = settings_of(wishes, job)
+    check_expected(len(loaded.world.devices), settings)
+    folder = new_folder(wishes.run or new_run_id(wishes.job), wishes.out)
+    made = ModelledRun(job, settings, wishes.seed, work, loaded)
+    made.source = JobSource(source.name, source.text, wishes.args)
+    made.threads = threads
+    made.prepared = _tried(job, settings, wishes.seed, loaded, work)
+    return folder, made
+
+
+def _tried(job: Job, settings: Settings, seed: int, loaded: Loaded, work: Path) -> Prepared:
+    """The job's data, once model and data were seen to fit each other, and the devices."""
+    from hermes.runtime.trying import fit_trials, fresh_trainer, model_trials, prepared_data
+    from hermes.simulate.devices import check_memory
+
+    prepared = prepared_data(job, settings, seed, len(loaded.world.devices), work)
+    trainer = fresh_trainer(job, seed)
+    for trial in model_trials(job, seed, trainer):
+        trial.run()
+    model = sum(tensor.nbytes for tensor in trainer.weights().values())
+    check_memory(loaded, model, prepared.first_size * prepared.bytes_each)
+    for trial in fit_trials(job, prepared, trainer):
+        trial.run()
+    for oddity in prepared.oddities():
+        warn(oddity)
+    return prepared
+
+
+# --- the run --------------------------------------------------------------------------------------
+
+
+def _see_through(
+    folder: RunFolder, modelled: ModelledRun, *, keep_log: bool, quiet: bool
+) -> dict[str, Any]:
+    """Drive it to its end; its result."""
+    from hermes.cli.simulated import SimulatedFolder
+    from hermes.runtime.interrupt import on_interrupt
+
+    driver = modelled.driver()
+    with contextlib.closing(SimulatedFolder(folder, modelled, driver, warn)) as written:
+        wanted: list[bool] = []
+        with on_interrupt(lambda: wanted.append(True)):
+            stopped_at = _drive(driver, wanted, _teller(written, quiet=quiet))
+            result = written.conclude(stopped_at)
+            if keep_log:
+                _keep(driver, folder, result)
+    return result
+
+
+def _drive(driver: Driver, wanted: list[bool], tell: Callable[[], None]) -> int:
+    """To the end, or to the stop that somebody `wanted`; the virtual time of the stop."""
+    from hermes.errors import Defect
+    from hermes.machine.events import StopAsked
+    from hermes.values import SECOND, Reason
+
+    driver.run(steps=0)
+    while not driver.finished:
+        if wanted and driver.watch.state.stopped is None:
+            driver.master.deliver(StopAsked("stopped", Reason("interrupted")))
+        if not driver.queue.step():
+            raise Defect("nothing happens any more, and the run has not ended", where="simulate")
+        tell()
+    end = driver.queue.now + round(FAREWELL * SECOND)
+    while driver.watch.state.alive() and driver.queue.now < end and driver.queue.step():
+        pass
+    return _time_of_stop(driver)
+
+
+def _time_of_stop(driver: Driver) -> int:
+    """Of the record that stopped the run."""
+    from hermes.messages import RunStopped
+
+    records = reversed(driver.watch.records)
+    return next(r.time for r in records if any(isinstance(e, RunStopped) for e in r.entries))
+
+
+def _teller(written: SimulatedFolder, *, quiet: bool) -> Callable[[], None]:
+    """Prints a line of progress now and then."""
+    from hermes.cli.lines import progress_line
+
+    due = time.monotonic() + PROGRESS
+
+    def tell() -> None:
+        nonlocal due
+        if quiet or time.monotonic() < due:
+            return
+        due = time.monotonic() + PROGRESS
+        state = written.state
+        note(f"{progress_line(state, state.time)}  ({written.real_seconds:.0f} s here)")
+
+    return tell
+
+
+def _keep(driver: Driver, folder: RunFolder, result: dict[str, Any]) -> None:
+    """All topics, as files."""
+    from importlib.metadata import version
+
+    from hermes.runtime.exported import export_log
+    from hermes.runtime.results import rewrite
+    from hermes.simulate.local import RUN
+
+    done = export_log(driver.log, RUN, folder.topics, version("hermes-edge"))
+    result["paths"]["topics"] = str(done.folder)
+    rewrite(folder, result)

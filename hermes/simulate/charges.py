@@ -1,0 +1,283 @@
+"""What does each thing cost in virtual time? Flat rates, for tests, or a file of devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from hermes.machine.events import Action, Evaluate, Merge, Score, Train
+from hermes.machine.rounds import HELD_OUT
+from hermes.messages import DataPublished, LedgerRecord, StateSaved, VersionPublished
+from hermes.perform.bench import Trained
+from hermes.simulate.devices import MASTER, World
+from hermes.simulate.network import Pipe
+from hermes.simulate.pace import Pace
+from hermes.transport import tensors
+from hermes.transport.counting import KINDS, size_of
+from hermes.values import SECOND, Payload
+
+if TYPE_CHECKING:
+    from hermes.simulate.driver import Costs, Driver
+    from hermes.simulate.worker import SimulatedWorker
+
+Then = Callable[[], None]
+Put = Callable[[], Payload]
+Stored = Callable[[Payload], None]
+
+SENT, RECEIVED = 0, 1
+DATA, MODEL, UPDATE, CONTROL = (2 * KINDS.index(k) for k in ("data", "model", "update", "control"))
+"""Where bytes are counted: kind + way."""
+
+
+class Charges(Protocol):
+    """Times are in nanoseconds, sizes in bytes."""
+
+    grid: int
+    """Between two points of the evaluation grid, which is off the clock; 0: an evaluation costs
+    what it costs, as the machine asks for it."""
+    counts_steps: bool
+    """Whether heartbeats tell of the steps of a round under way."""
+
+    def message(self, worker: str, size: int) -> int:
+        """From a worker's hand until the broker has a small message."""
+        ...
+
+    def sight(self, worker: str, size: int) -> int:
+        """From the broker until a worker sees a ledger record."""
+        ...
+
+    def blocks(self, worker: SimulatedWorker, size: int, then: Then) -> None:
+        """Blocks come to a worker; `then` is called once they are there."""
+        ...
+
+    def version(self, worker: SimulatedWorker, payload: Payload, then: Then) -> None:
+        """A version comes to a worker."""
+        ...
+
+    def update(self, worker: SimulatedWorker, put: Put, late: int, then: Stored) -> None:
+        """An update goes to the broker, so much later than it would; `put` is called once it is
+        there, `then` once that is acknowledged."""
+        ...
+
+    def cut(self, worker: str, lasts: int) -> None:
+        """A worker's link gives nothing for so long."""
+        ...
+
+    def busy(self, worker: str, now: int, action: Train, done: Trained) -> int:
+        """A round."""
+        ...
+
+    def action(self, action: Action) -> int:
+        """What the master does."""
+        ...
+
+
+class Flat:
+    """The same for all, as `Costs` says; links are never shared."""
+
+    grid = 0
+    counts_steps = False
+
+    def __init__(self, costs: Costs, speeds: Mapping[str, float]) -> None:
+        self._costs, self._speeds = costs, speeds
+
+    def message(self, worker: str, size: int) -> int:
+        """Latency and bytes."""
+        del worker
+        return self._costs.latency + size * self._costs.byte
+
+    def sight(self, worker: str, size: int) -> int:
+        """Latency alone."""
+        del worker, size
+        return self._costs.latency
+
+    def blocks(self, worker: SimulatedWorker, size: int, then: Then) -> None:
+        """Bytes."""
+        worker.on_disk(size * self._costs.byte, then)
+
+    def version(self, worker: SimulatedWorker, payload: Payload, then: Then) -> None:
+        """Bytes."""
+        worker.on_disk(payload.length * self._costs.byte, then)
+
+    def update(self, worker: SimulatedWorker, put: Put, late: int, then: Stored) -> None:
+        """Bytes; the broker has them at once, and the worker learns of it later."""
+        payload = put()
+        worker.on_disk(payload.length * self._costs.byte + late, lambda: then(payload))
+
+    def cut(self, worker: str, lasts: int) -> None:
+        """Small messages alone wait, and the worker sees to that."""
+
+    def busy(self, worker: str, now: int, action: Train, done: Trained) -> int:
+        """Steps."""
+        del now, action
+        return int(done.steps * self._costs.step / self._speeds[worker])
+
+    def action(self, action: Action) -> int:
+        """One of three prices."""
+        if isinstance(action, Evaluate):
+            return self._costs.evaluate
+        return self._costs.merge if isinstance(action, Merge) else self._costs.evaluate // 2
+
+
+class Modelled:
+    """As a file of devices says. Counts the bytes that each process moves, too."""
+
+    counts_steps = True
+
+    def __init__(self, driver: Driver, world: World, seed: int) -> None:
+        self._driver, self._world = driver, world
+        self.grid = round(world.evaluate_seconds * SECOND)
+        names = [device.name for device in world.devices]
+        self._moved = {process: [0] * (2 * len(KINDS)) for process in (MASTER, *names)}
+        """Bytes by process: (sent, received) by kind."""
+        self._paces = {device.name: Pace(device, seed) for device in world.devices}
+        self._links = {device.name: world.links[device.link] for device in world.devices}
+        up = {name: _bits(link.up_mbit) for name, link in self._links.items()}
+        down = {name: _bits(link.down_mbit) for name, link in self._links.items()}
+        self._up = Pipe(driver.queue, _bits(world.shared.down_mbit), up)
+        self._down = Pipe(driver.queue, _bits(world.shared.up_mbit), down)
+        self._latency = {
+            name: round(link.latency_ms * SECOND / 1000) for name, link in self._links.items()
+        }
+        self._rate_up, self._rate_down = up, down
+        self._scored = -1
+        driver.heard.append(self._recorded)
+
+    # --- small messages -------------------------------------------------------------------------
+
+    def message(self, worker: str, size: int) -> int:
+        """Latency, and its bytes on the device's own link: it overtakes what is large."""
+        self._moved[worker][CONTROL + SENT] += size
+        self._moved[MASTER][CONTROL + RECEIVED] += size
+        return self._latency[worker] + size * 8 * SECOND // self._rate_up[worker]
+
+    def sight(self, worker: str, size: int) -> int:
+        """As a message, the other way."""
+        self._moved[worker][CONTROL + RECEIVED] += size
+        return self._latency[worker] + size * 8 * SECOND // self._rate_down[worker]
+
+    # --- large transfers ------------------------------------------------------------------------
+
+    def blocks(self, worker: SimulatedWorker, size: int, then: Then) -> None:
+        """What the worker has not got already."""
+        if not size:
+            self._later(worker, 0, then)
+            return
+        self._count(worker.name, DATA + RECEIVED, size)
+        self._bring(worker, size, then)
+
+    def version(self, worker: SimulatedWorker, payload: Payload, then: Then) -> None:
+        """All of it, each time."""
+        size = framed(payload)
+        self._count(worker.name, MODEL + RECEIVED, size)
+        self._bring(worker, size, then)
+
+    def update(self, worker: SimulatedWorker, put: Put, late: int, then: Stored) -> None:
+        """As many bytes as a version has, and a way there and back for the acknowledgement."""
+        name, newest = worker.name, self._driver.watch.state.newest
+        assert newest is not None
+        latency = self._latency[name]
+
+        def arrive() -> None:
+            if not worker.alive:
+                return
+            payload = put()
+            size = framed(payload)
+            self._count(name, UPDATE + SENT, size)
+            self._count(MASTER, UPDATE + RECEIVED, size)
+            self._later(worker, latency, lambda: then(payload))
+
+        over = partial(self._later, worker, latency + late, arrive)
+        self._up.begin(name, framed(newest.payload), over)
+
+    def _bring(self, worker: SimulatedWorker, size: int, then: Then) -> None:
+        """Asked for, and sent."""
+        name = worker.name
+        latency = self._latency[name]
+
+        def begin() -> None:
+            self._down.begin(name, size, lambda: self._later(worker, latency, then))
+
+        self._later(worker, latency, begin)
+
+    def _later(self, worker: SimulatedWorker, delay: int, then: Then) -> None:
+        queue = self._driver.queue
+        queue.at(queue.now + delay, then, worker.name)
+
+    def cut(self, worker: str, lasts: int) -> None:
+        """Both ways."""
+        self._up.cut(worker, lasts)
+        self._down.cut(worker, lasts)
+
+    # --- work -----------------------------------------------------------------------------------
+
+    def busy(self, worker: str, now: int, action: Train, done: Trained) -> int:
+        """Steps, and a look at the probe, at this device's pace."""
+        world = self._world
+        if world.step_seconds is not None:
+            seconds = done.steps * world.step_seconds
+            each = world.step_seconds / action.batch
+        else:
+            assert world.samples_per_second is not None
+            each = 1 / world.samples_per_second
+            seconds = done.samples * each
+        seconds += self._probed(action) * each / world.scoring
+        return self._paces[worker].busy(now, seconds)
+
+    def _probed(self, action: Train) -> int:
+        """Samples that the gate's probe holds."""
+        if not action.probe:
+            return 0
+        if action.probe == "fixed":
+            return self._samples("probe")
+        return round(action.segments[0].size * HELD_OUT / (1 - HELD_OUT))
+
+    def action(self, action: Action) -> int:
+        """Merges, and the losses that a strategy needs; all else is off the clock."""
+        master = self._world.master
+        if isinstance(action, Merge):
+            return round(master.merge_ms * SECOND / 1000)
+        if not isinstance(action, Score):
+            return 0
+        # Of a version its own loss is taken once, with the first update that is held against it.
+        models = 1 if action.version.version == self._scored else 2
+        self._scored = action.version.version
+        samples = master.samples or self._samples("validation")
+        return round(models * samples * SECOND / master.samples_per_second)
+
+    def _samples(self, split: str) -> int:
+        data = self._driver.watch.state.data
+        return data.samples[split] if data is not None else 0
+
+    # --- bytes ----------------------------------------------------------------------------------
+
+    def _count(self, process: str, place: int, size: int) -> None:
+        self._moved[process][place] += size
+
+    def _recorded(self, data: bytes, record: LedgerRecord) -> None:
+        """What the master sent, as the ledger names it."""
+        self._count(MASTER, CONTROL + SENT, len(data))
+        for entry in record.entries:
+            if isinstance(entry, VersionPublished | StateSaved):
+                self._count(MASTER, MODEL + SENT, framed(entry.payload))
+            elif isinstance(entry, DataPublished):
+                self._count(MASTER, DATA + SENT, framed(entry.source) + framed(entry.manifest))
+
+    def sent_data(self, blocks: Iterable[int]) -> None:
+        """The master has sent the blocks of the data, of these sizes."""
+        self._count(MASTER, DATA + SENT, sum(blocks))
+
+    def flat(self) -> dict[str, tuple[int, ...]]:
+        """Bytes by process, as heartbeats carry them: (sent, received) by kind."""
+        return {process: tuple(moved) for process, moved in sorted(self._moved.items())}
+
+
+def framed(payload: Payload) -> int:
+    """Bytes of a payload's records: the chunks and their headers."""
+    header = tensors.Chunk("0" * 32, 0, 1, 1).headers()
+    return payload.length + payload.chunks * size_of(b"", header)
+
+
+def _bits(megabits: float) -> int:
+    return max(1, round(megabits * 1e6))

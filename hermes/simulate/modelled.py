@@ -1,0 +1,124 @@
+"""How does a user's job train on the devices of a file? As in deterministic mode, with its charges.
+
+Blocks that a device has got before lie on its disk (least recently used ones go), and cost nothing.
+What the evaluation grid finds best is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+from hermes.job import Job
+from hermes.machine.events import Action, DataStored, Evaluate, Event
+from hermes.messages import BlocksGranted
+from hermes.policy.presets import Settings
+from hermes.simulate.charges import Modelled
+from hermes.simulate.devices import Loaded
+from hermes.simulate.driver import Costs, Driver
+from hermes.simulate.faults import Faults, FaultyLog, WorkerFault
+from hermes.simulate.local import LocalBench, LocalHands, LocalRun
+from hermes.values import SECOND, Tensors
+
+
+class Best(NamedTuple):
+    """The best version that the evaluation grid has seen."""
+
+    version: int = -1
+    loss: float = math.inf
+    accuracy: float | None = None
+    model: Tensors | None = None
+
+
+class ModelledRun(LocalRun):
+    """A job on the devices of a file."""
+
+    def __init__(
+        self, job: Job, settings: Settings, seed: int, folder: Path, loaded: Loaded
+    ) -> None:
+        """`folder`: a place to work in, which may go afterwards."""
+        super().__init__(job, settings, seed, folder)
+        self.loaded = loaded
+        self.costs = Costs(evaluate=0, beat=round(settings.workers.heartbeat * SECOND))
+        self.best = Best()
+        self.charges: Modelled | None = None
+
+    def driver(self) -> Driver:
+        """The run, to be driven; its `charges` are `Modelled`."""
+        speeds = {device.name: device.speed for device in self.loaded.world.devices}
+        setup = self.setup(speeds)._replace(
+            hands=lambda log: ModelledHands(self, log),
+            bench=lambda log, name: ModelledBench(self, log, name),
+        )
+        return Driver(
+            setup,
+            costs=self.costs,
+            faults=Faults(workers=self._outages()),
+            charges=self._charge,
+        )
+
+    def _charge(self, driver: Driver) -> Modelled:
+        self.charges = Modelled(driver, self.loaded.world, self.seed)
+        return self.charges
+
+    def _outages(self) -> tuple[WorkerFault, ...]:
+        return tuple(
+            WorkerFault(round(begin * SECOND), device.name, "cut", round((end - begin) * SECOND))
+            for device in self.loaded.world.devices
+            for begin, end in device.outages
+        )
+
+
+class ModelledHands(LocalHands):
+    """The master's performer; it remembers the best version."""
+
+    def __init__(self, run: ModelledRun, log: FaultyLog) -> None:
+        super().__init__(run, log)
+        self._modelled = run
+
+    def perform(self, action: Action, now: int) -> Event:
+        """The outcome of an action, at once."""
+        if not isinstance(action, Evaluate):
+            return super().perform(action, now)
+        outcome = self.evaluated(action.version, now)
+        run = self._modelled
+        if outcome.loss is not None and outcome.loss < run.best.loss:
+            model = self.model_of(action.version)
+            run.best = Best(outcome.version, outcome.loss, outcome.accuracy, model)
+        return outcome
+
+    def _upload(self) -> DataStored:
+        outcome = super()._upload()
+        run = self._modelled
+        assert run.manifest is not None
+        assert run.charges is not None
+        run.charges.sent_data(b.length for blocks in run.manifest.blocks.values() for b in blocks)
+        return outcome
+
+
+class ModelledBench(LocalBench):
+    """A worker's performer, with a disk for blocks."""
+
+    def __init__(self, run: ModelledRun, log: FaultyLog, name: str) -> None:
+        super().__init__(run, log, name)
+        self._modelled = run
+        self._disk: OrderedDict[int, int] = OrderedDict()
+        """Bytes of the blocks that are there, by index, the least recently used first."""
+
+    def fetch(self, grant: BlocksGranted) -> int:
+        """Bring the blocks; the bytes that had to come."""
+        super().fetch(grant)
+        assert self._modelled.manifest is not None
+        blocks = self._modelled.manifest.blocks["train"]
+        moved = 0
+        for index in self.bench.indices(grant):
+            if index not in self._disk:
+                moved += blocks[index].length
+                self._disk[index] = blocks[index].length
+            self._disk.move_to_end(index)
+        room = self._modelled.settings.cache.max << 20
+        while len(self._disk) > 1 and sum(self._disk.values()) > room:
+            self._disk.popitem(last=False)
+        return moved
