@@ -221,6 +221,9 @@ class WorkerAdmitted(Message, frozen=True):
     """Of its own topic."""
     logs: int = 0
     """Generation of the topic `logs`."""
+    clocks: dict[str, int] = {}
+    """Rounds of each worker alive, this one among them, whose outcome the ledger has; only where a
+    rule asks for it."""
 
 
 class WorkerRefused(Message, frozen=True):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from hermes.machine.apply import closed_at
 from hermes.machine.state import MasterState
 from hermes.messages import Software, WorkerAdmitted
+from hermes.policy.sync import counts_rounds
 
 
 def admission(
@@ -27,4 +29,13 @@ def admission(
         software,
         state.generations.get(f"from.{worker}", 0),
         state.generations.get("logs", 0),
+        _clocks(state, worker),
     )
+
+
+def _clocks(state: MasterState, worker: str) -> dict[str, int]:
+    """How far everybody alive is, and this worker, where that is to be known."""
+    if not counts_rounds(state.settings.continue_):
+        return {}
+    known = {name: state.members[name].closed for name in state.alive()}
+    return known | {worker: closed_at(state, worker)}

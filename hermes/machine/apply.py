@@ -48,6 +48,7 @@ from hermes.messages import (
 )
 from hermes.policy import norm, retention
 from hermes.policy.presets import from_tree
+from hermes.policy.sync import CONTINUE
 from hermes.values import Birth, BlockRange, Position, Reason
 
 K = TypeVar("K")
@@ -125,6 +126,7 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
             size=state.data.first_size,
             batch=state.data.batch,
             clock=slowest(state),
+            closed=slowest_closed(state),
             base=entry.version.version,
         )
     elif old.incarnation == entry.incarnation:
@@ -137,6 +139,7 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
             unable=False,
             term=term,
             clock=max(old.clock, slowest(state)),
+            closed=closed_at(state, entry.worker),
             base=entry.version.version,
             timings=(),
             last=Reason("admitted-again"),
@@ -149,6 +152,18 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
 def slowest(state: MasterState) -> int:
     """The smallest clock of those alive: where one admitted or back starts."""
     return min((m.clock for m in state.members.values() if m.status == "alive"), default=0)
+
+
+def slowest_closed(state: MasterState) -> int:
+    """As `slowest`, of rounds whose outcome is known."""
+    return min((m.closed for m in state.members.values() if m.status == "alive"), default=0)
+
+
+def closed_at(state: MasterState, worker: str) -> int:
+    """Where this worker stands once it is admitted."""
+    member = state.members.get(worker)
+    alive = member is not None and member.status == "alive"
+    return member.closed if member is not None and alive else slowest_closed(state)
 
 
 def _training(state: MasterState, _entry: TrainingStarted) -> MasterState:
@@ -218,9 +233,11 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
         replace(state, unusable=_unusable(state, entry)),
         entry.worker,
         clock=member.clock + 1,
+        closed=member.closed + (not pushed),
         base=entry.base,
         rounds=member.rounds + 1,
         quiet=member.quiet + (entry.verdict == "quiet"),
+        quiet_at=None if pushed else _quiet_at(state, member),
         vetoed=member.vetoed + (entry.verdict == "veto"),
         trained=member.trained + entry.samples,
         busy=member.busy + entry.busy,
@@ -232,6 +249,12 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
     )
 
 
+def _quiet_at(state: MasterState, member: Member) -> tuple[int, int]:
+    version = state.newest.version if state.newest is not None else -1
+    known = member.quiet_at
+    return known if known is not None and known[0] == version else (version, state.time)
+
+
 def _taken(state: MasterState, entry: UpdateTaken) -> MasterState:
     member = state.members[entry.worker]
     birth = entry.update.birth
@@ -239,7 +262,8 @@ def _taken(state: MasterState, entry: UpdateTaken) -> MasterState:
     taken = dict(member.taken)
     taken[birth.incarnation] = max(taken.get(birth.incarnation, 0), birth.number)
     state = _member(state, entry.worker, pushes=member.pushes + 1, taken=taken)
-    return replace(state, pending=(*state.pending, Pending(entry.worker, entry.update)))
+    pending = Pending(entry.worker, entry.update, state.time)
+    return replace(state, pending=(*state.pending, pending))
 
 
 def _rejected(state: MasterState, entry: UpdateRejected) -> MasterState:
@@ -251,7 +275,8 @@ def _rejected(state: MasterState, entry: UpdateRejected) -> MasterState:
         replace(state, unusable=state.unusable + unusable),
         entry.worker,
         rejected=member.rejected + 1,
-        base=newest,
+        closed=member.closed + 1,
+        base=_on(state, member, newest),
         last=entry.reason,
         refusals=(newest, times + 1 if at == newest else 1),
         unusable=unusable,
@@ -259,6 +284,11 @@ def _rejected(state: MasterState, entry: UpdateRejected) -> MasterState:
     if entry.reason.code == norm.ABSURD:
         state = _absurd(state, entry.worker)
     return _decided(state, [(entry.worker, entry.birth)])
+
+
+def _on(state: MasterState, member: Member, version: int) -> int:
+    """The version that a worker is on at least, once one of its updates is decided."""
+    return version if CONTINUE[state.settings.continue_.rule].waits else member.base
 
 
 def _absurd(state: MasterState, worker: str) -> MasterState:
@@ -285,7 +315,8 @@ def _published(state: MasterState, entry: VersionPublished) -> MasterState:
             part.worker,
             applied=member.applied + 1,
             samples=member.samples + part.samples,
-            base=entry.version,
+            closed=member.closed + 1,
+            base=_on(state, member, entry.version),
             unusable=False,
             absurd=0,
         )
@@ -309,6 +340,8 @@ def _keep(state: MasterState) -> MasterState:
     oldest = state.newest.version - retention.versions(state.settings.retention)
     if state.snapshots:
         oldest = min(oldest, state.snapshots[-1].version - 1)
+    if CONTINUE[state.settings.continue_.rule].rebases:  # onto which one, its next report tells
+        oldest = min([oldest, *(version - 1 for version in in_use)])
     kept = {v: info for v, info in state.versions.items() if v > oldest or v in in_use}
     if len(kept) == len(state.versions):
         return state
@@ -355,8 +388,9 @@ def _lost(state: MasterState, entry: WorkerLost) -> MasterState:
 
 
 def _back(state: MasterState, entry: WorkerBack) -> MasterState:
-    clock = max(state.members[entry.worker].clock, slowest(state))
-    return _member(state, entry.worker, status="alive", clock=clock, last=Reason("back"))
+    clock, closed = max(state.members[entry.worker].clock, slowest(state)), slowest_closed(state)
+    back = Reason("back")
+    return _member(state, entry.worker, status="alive", clock=clock, closed=closed, last=back)
 
 
 def _left(state: MasterState, entry: WorkerLeft) -> MasterState:

@@ -6,7 +6,7 @@ memory of what it was about to do: it looks, and sees.
 
 from __future__ import annotations
 
-from hermes.machine import keeping, missing, repair, suspect
+from hermes.machine import closing, keeping, missing, repair, suspect
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
 from hermes.machine.events import (
@@ -31,8 +31,7 @@ from hermes.messages import (
 )
 from hermes.policy import aggregate, allocate, norm
 from hermes.policy.norm import Limit
-from hermes.policy.outer import outer_of
-from hermes.policy.sync import CLOSE, Close, Waiting
+from hermes.policy.sync import Close
 from hermes.values import SECOND, Reason
 
 GRID = SECOND // 2
@@ -71,6 +70,8 @@ def wake(draft: Draft) -> int | None:
     newest = None if soft.evaluating else state.newest
     if newest is not None and newest.version > state.evaluations.last_version:
         times.append(next_evaluation(state))
+    if state.started is not None and _free(draft):
+        times += closing.grace_over(state)
     if state.started is not None and state.settings.stop.seconds is not None:
         times.append(state.started + int(state.settings.stop.seconds * SECOND))
     return max(min(times), draft.now + 1) if times else None
@@ -149,47 +150,27 @@ def _close(draft: Draft) -> None:
     state = draft.state
     if state.newest is None or state.stopped is not None or state.started is None:
         return
-    if not draft.rules.may_merge(draft.soft.merge is not None or draft.soft.scoring):
+    if not _free(draft):
         return
-    if not repair.sound(draft):
-        return
-    waiting = [Waiting(p.worker, p.update.base.version) for p in state.pending]
-    answer = CLOSE[state.settings.close.rule](waiting, awaited(state), state.newest.version)
+    answer = closing.answer(state, draft.now)
     if isinstance(answer, Close):
         members = [state.pending[i] for i in answer.members]
         if state.settings.merge.rule == "interpolate":
             _interpolate(draft, members[0], answer.reason)
         else:
-            _merge(draft, members, mean_weights(state, members), 0.0, answer.reason)
+            _merge(draft, members, closing.weights(state, members), 0.0, answer.reason)
 
 
-CHANCES = 2
-"""Updates of a worker that may be rejected in a version before the others go on without it."""
-
-
-def awaited(state: MasterState) -> list[str]:
-    """The workers that a version may wait for: those alive, but for whoever had only updates to
-    offer that were rejected. One is forgiven: who was behind trains again, from this version."""
-    assert state.newest is not None
-    version, members = state.newest.version, state.members
-
-    def spent(name: str) -> bool:
-        at, times = members[name].refusals
-        return at == version and times >= CHANCES
-
-    return [name for name in state.alive() if not spent(name)]
+def _free(draft: Draft) -> bool:
+    """Whether a version may be made now, if there is something to make it of."""
+    under_way = draft.soft.merge is not None or draft.soft.scoring
+    return draft.rules.may_merge(under_way) and repair.sound(draft)
 
 
 def limit_in_force(state: MasterState) -> Limit | None:
     """What the norm of an update may be now; None where norms are not looked at."""
     assert state.newest is not None
     return norm.limit(state.settings.merge.max_norm, state.norms, state.newest.payload.length)
-
-
-def mean_weights(state: MasterState, members: list[Pending]) -> list[float]:
-    """The weights of these updates in a mean."""
-    merge = state.settings.merge
-    return [aggregate.mean_weight(merge, pending.update.samples) for pending in members]
 
 
 def _interpolate(draft: Draft, pending: Pending, reason: Reason) -> None:
@@ -233,7 +214,7 @@ def _merge(
         for p, weight in zip(members, weights, strict=True)
     )
     rule = state.settings.merge.rule
-    outer = outer_of(state.settings.merge)
+    outer = closing.outer(state, members)
     allowed, number = limit_in_force(state), state.newest.version + 1
     merge = Merge(number, state.newest, rule, keep, parts, outer, allowed)
     draft.remember(merge=merge, merge_reason=reason)

@@ -404,6 +404,8 @@ class RoundFinished(Event, frozen=True):
     probe: float | None
     trainer: str = ""
     """Framework and device."""
+    drift: float = 0.0
+    """L2 norm of what was learned and not sent, where the gate wants it."""
 
 
 class UpdateStored(Event, frozen=True):
@@ -466,6 +468,8 @@ class Train(Action, frozen=True):
     """Of the run, 0 .. 1: what the job's schedule is a function of."""
     probe: str
     """"" (none), "fixed" (the probe blocks) or "fresh15" (what the grant holds out)."""
+    drift: bool = False
+    """Whether the gate wants to know how far the unsent steps led."""
 
 
 class FetchBlocks(Action, frozen=True):
@@ -481,13 +485,22 @@ class DropGrant(Action, frozen=True):
 
 
 class LoadVersion(Action, frozen=True):
-    """Make this version the local model; outcome `VersionLoaded`."""
+    """Make this version the local model; outcome `VersionLoaded`.
+
+    Less what the worker pushed and no version up to this one holds, and less what it has not sent
+    (protocol 7), where there is any.
+    """
 
     version: VersionPublished
+    pending: tuple[str, ...] = ()
+    """Payload ids of the updates that are pushed and neither merged nor rejected."""
+    keeps: bool = False
+    """Whether what was learned since the last push stays in the local model."""
 
 
 class StoreUpdate(Action, frozen=True):
-    """Send the local model in chunks and keep it in the outbox; outcome `UpdateStored`."""
+    """Send the local model (and back into it what is pushed and pending) in chunks, and keep it in
+    the outbox; outcome `UpdateStored`."""
 
 
 class Send(Action, frozen=True):

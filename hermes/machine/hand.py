@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from hermes.messages import (
 )
 from hermes.policy.gate import GateState
 from hermes.policy.presets import Settings
-from hermes.values import Base, Birth
+from hermes.values import Base
 
 
 class WorkerState(msgspec.Struct, frozen=True):
@@ -69,8 +70,14 @@ class WorkerState(msgspec.Struct, frozen=True):
     """Number of the last message that the ledger has taken."""
     unsent_samples: int = 0
     unsent_rounds: int = 0
-    waiting_for: tuple[Birth, ...] = ()
+    waiting_for: tuple[Update, ...] = ()
     """Pushed, and neither merged nor rejected."""
+    oldest: int | None = None
+    """The version at which the oldest step was computed that was not sent yet."""
+    clocks: Mapping[str, int] = {}
+    """Rounds of each worker alive whose outcome the ledger has; kept where a rule asks for it."""
+    unnoted: int = 0
+    """Rounds that were not worth a push and are not in the ledger yet."""
     pushed: Update | None = None
     """The last update of this incarnation, whose model is still the local one while it waits."""
     again: bool = False

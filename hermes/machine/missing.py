@@ -17,6 +17,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from hermes.machine.apply import slowest_closed
 from hermes.machine.draft import Draft
 from hermes.machine.events import ReadToEnd
 from hermes.machine.rules import Rules, silent, stuck_at
@@ -25,6 +26,7 @@ from hermes.machine.state import MasterState, Member
 from hermes.messages import Heartbeat, Moved, WorkerBack, WorkerBody, WorkerLost
 from hermes.policy.pace import Pace, limit
 from hermes.policy.presets import WorkersSettings
+from hermes.policy.sync import CONTINUE, too_far_ahead
 from hermes.values import SECOND, Facts, Reason
 
 UNSEEN = Pace()
@@ -111,11 +113,10 @@ def anew(soft: Soft, workers: Iterable[str], now: int) -> Soft:
 def rest(draft: Draft) -> None:
     """Whoever has nothing to do, or waits for a version, is not late with its next step."""
     state = draft.state
-    waiting = {pending.worker for pending in state.pending}
     idle = [
         name
         for name, member in state.members.items()
-        if member.status == "alive" and not draft.rules.owes_progress(member, name in waiting)
+        if member.status == "alive" and not draft.rules.owes_progress(member, waits(state, name))
     ]
     if idle:
         draft.remember(progress={**draft.soft.progress, **dict.fromkeys(idle, draft.now)})
@@ -149,7 +150,17 @@ def standing_still(rules: Rules, state: MasterState, soft: Soft, worker: str) ->
     allowed = standstill_limit(state.settings.workers, soft.rounds.get(worker, UNSEEN))
     if not rules.stuck(soft.progress.get(worker, last), last, allowed):
         return False
-    return rules.owes_progress(member, any(p.worker == worker for p in state.pending))
+    return rules.owes_progress(member, waits(state, worker))
+
+
+def waits(state: MasterState, worker: str) -> bool:
+    """Whether it waits for a version, or for the slowest of all."""
+    pending = sum(p.worker == worker for p in state.pending)
+    rule = state.settings.continue_
+    if CONTINUE[rule.rule].waits:
+        return pending > 0
+    finished = state.members[worker].closed + pending
+    return too_far_ahead(rule, finished, slowest_closed(state))
 
 
 def next_look(draft: Draft) -> list[int]:

@@ -30,17 +30,21 @@ from hermes.messages import (
     ResendAsked,
     Rewound,
     Rotated,
+    RoundNoted,
     RunReopened,
     RunStopped,
     TrainingStarted,
     UpdateRejected,
     VersionPublished,
     WorkerAdmitted,
+    WorkerBack,
     WorkerLeft,
+    WorkerLost,
     WorkerRefused,
 )
 from hermes.policy import gate
 from hermes.policy.presets import from_tree
+from hermes.policy.sync import CONTINUE
 from hermes.values import Birth
 
 UNREADABLE = "unreadable"
@@ -134,6 +138,8 @@ def _entry_master(hand: Hand, _entry: MasterStarted) -> None:
 def _entry_admitted(hand: Hand, entry: WorkerAdmitted) -> None:
     state = hand.state
     if entry.worker != state.name:
+        if state.clocks and entry.clocks:
+            hand.become(clocks={**state.clocks, entry.worker: entry.clocks[entry.worker]})
         return
     if entry.incarnation != state.incarnation:
         gone(hand, "fenced", "a newer incarnation took this worker's place")
@@ -146,6 +152,7 @@ def _entry_admitted(hand: Hand, entry: WorkerAdmitted) -> None:
         newest=entry.version,
         gate=state.gate or gate.start(hand.state.settings.gate),
         moves_to=max(state.moves_to, entry.generation),
+        clocks=entry.clocks,
     )
     _move_logs(hand, entry.logs)
     taken = entry.taken.get(state.incarnation, 0)
@@ -172,8 +179,9 @@ def _send_left_over(hand: Hand, entry: WorkerAdmitted) -> None:
             hand.actions.append(ForgetUpdate(update.birth))
             continue
         number = hand.state.number + 1
-        waiting = (*hand.state.waiting_for, update.birth)
-        hand.become(number=number, waiting_for=waiting, phase="waiting")
+        hand.become(number=number, waiting_for=(*hand.state.waiting_for, update))
+        if CONTINUE[hand.state.settings.continue_.rule].waits:
+            hand.become(phase="waiting")
         hand.actions.append(SendResent(number, update))
     hand.become(left_over=())
 
@@ -202,6 +210,8 @@ def _entry_rewound(hand: Hand, entry: Rewound) -> None:
     begins on the one that is left."""
     hand.become(newest=entry.version)
     base = hand.state.base
+    if CONTINUE[hand.state.settings.continue_.rule].rebases:
+        return  # it takes the newest before each round anyway
     if hand.state.phase == "idle" and base is not None and base.version > entry.version.version:
         hand.become(base=None)
 
@@ -228,11 +238,13 @@ def _entry_returned(hand: Hand, entry: BlocksReturned) -> None:
 def _entry_version(hand: Hand, entry: VersionPublished) -> None:
     hand.become(newest=entry)
     for part in entry.members:
+        _tick(hand, part.worker)
         if part.worker == hand.state.name:
             _decided(hand, part.birth)
 
 
 def _entry_rejected(hand: Hand, entry: UpdateRejected) -> None:
+    _tick(hand, entry.worker)
     if entry.worker != hand.state.name:
         return
     if _can_send_again(hand, entry):
@@ -246,16 +258,16 @@ def _can_send_again(hand: Hand, entry: UpdateRejected) -> bool:
     """The broker lost the update's tensors, and we have them still: not twice, or it is not the
     broker."""
     state = hand.state
-    waits = state.phase == "waiting" and state.waiting_for == (entry.birth,)
+    waits = state.phase == "waiting" and [one.birth for one in state.waiting_for] == [entry.birth]
     mine = state.pushed is not None and state.pushed.birth == entry.birth
     return entry.reason.code == UNREADABLE and waits and mine and not state.again
 
 
 def _decided(hand: Hand, birth: Birth) -> None:
     """A version contains the update, or it is rejected: on to the newest version."""
-    if birth not in hand.state.waiting_for:
+    left = tuple(other for other in hand.state.waiting_for if other.birth != birth)
+    if len(left) == len(hand.state.waiting_for):
         return
-    left = tuple(other for other in hand.state.waiting_for if other != birth)
     hand.become(waiting_for=left)
     hand.actions.append(ForgetUpdate(birth))
     if not left and hand.state.phase == "waiting":
@@ -269,6 +281,7 @@ def _entry_resend(hand: Hand, entry: ResendAsked) -> None:
 
 
 def _entry_left(hand: Hand, entry: WorkerLeft) -> None:
+    _entry_lost(hand, entry)
     if entry.worker == hand.state.name:
         gone(hand, "fenced", entry.reason)
 
@@ -276,6 +289,36 @@ def _entry_left(hand: Hand, entry: WorkerLeft) -> None:
 def _entry_stopped(hand: Hand, entry: RunStopped) -> None:
     hand.become(stopped=True)
     leave(hand, "done", f"the run has {entry.status}: {entry.reason.code}")
+
+
+# --- how far the others are -----------------------------------------------------------------------
+
+
+def _tick(hand: Hand, worker: str) -> None:
+    """The outcome of one more round of this worker is known."""
+    clocks = hand.state.clocks
+    if worker in clocks:
+        hand.become(clocks={**clocks, worker: clocks[worker] + 1})
+
+
+def _entry_round(hand: Hand, entry: RoundNoted) -> None:
+    if entry.verdict == "push":
+        return  # until a version holds it
+    _tick(hand, entry.worker)
+    if entry.worker == hand.state.name:
+        hand.become(unnoted=max(0, hand.state.unnoted - 1))
+
+
+def _entry_lost(hand: Hand, entry: WorkerLost | WorkerLeft) -> None:
+    """Nobody waits for whoever is gone."""
+    left = {name: clock for name, clock in hand.state.clocks.items() if name != entry.worker}
+    hand.become(clocks=left)
+
+
+def _entry_back(hand: Hand, entry: WorkerBack) -> None:
+    clocks = hand.state.clocks
+    if clocks:
+        hand.become(clocks={**clocks, entry.worker: min(clocks.values())})
 
 
 ENTRIES: dict[type, Callable[[Hand, Any], None]] = {
@@ -286,6 +329,9 @@ ENTRIES: dict[type, Callable[[Hand, Any], None]] = {
     BlocksReturned: _entry_returned,
     VersionPublished: _entry_version,
     UpdateRejected: _entry_rejected,
+    RoundNoted: _entry_round,
+    WorkerLost: _entry_lost,
+    WorkerBack: _entry_back,
     ResendAsked: _entry_resend,
     WorkerLeft: _entry_left,
     RunStopped: _entry_stopped,

@@ -30,7 +30,7 @@ from hermes.messages import (
 )
 from hermes.policy import retention
 from hermes.policy.aggregate import MergeSettings
-from hermes.policy.outer import outer_of
+from hermes.policy.outer import keeps_momentum
 from hermes.values import Facts, Reason
 
 NOTHING_LEFT = "no-version-readable"
@@ -39,7 +39,7 @@ NOTHING_LEFT = "no-version-readable"
 
 def stateful(merge: MergeSettings) -> bool:
     """Whether the master holds tensors that the published bytes do not decode to."""
-    return outer_of(merge) is not None
+    return keeps_momentum(merge)
 
 
 def sound(draft: Draft) -> bool:

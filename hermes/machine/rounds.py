@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from hermes.machine.events import Segment
 from hermes.messages import BlocksGranted
+from hermes.policy import gate
 from hermes.policy.presets import Settings
 
 HELD_OUT = 0.15
@@ -30,7 +31,7 @@ class Plan(NamedTuple):
 
 def probe_of(settings: Settings) -> str:
     """Which probe a round ends with: "" where the gate does not look at a loss."""
-    return "" if settings.gate.rule == "open" else settings.gate.probe
+    return settings.gate.probe if gate.looks_at_loss(settings.gate) else ""
 
 
 def plan(settings: Settings, grants: Sequence[BlocksGranted], offset: int) -> Plan | None:

@@ -50,11 +50,17 @@ class Member(Struct, frozen=True):
     """Samples of the next grant."""
     batch: int = 0
     clock: int = 0
+    """Finished rounds ..."""
+    closed: int = 0
+    """... and those whose outcome is known: worth no push, in a version, or rejected."""
     base: int = 0
     """Version that its local model last started from."""
     rounds: int = 0
     pushes: int = 0
     quiet: int = 0
+    quiet_at: tuple[int, int] | None = None
+    """If its last round brought no update: the newest version then, and the run time at which it
+    was first said of that version."""
     vetoed: int = 0
     applied: int = 0
     rejected: int = 0
@@ -85,6 +91,8 @@ class Pending(Struct, frozen=True):
 
     worker: str
     update: Update
+    taken: int = 0
+    """Run time at which it was accepted."""
 
 
 class Best(Struct, frozen=True):

@@ -39,13 +39,10 @@ from hermes.machine.reading import ANSWERS, ENTRIES, on_ledger
 from hermes.machine.rounds import Plan, plan, probe_of
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.stopping import progress
-from hermes.messages import (
-    Round,
-    Update,
-)
+from hermes.messages import Round, Update, VersionPublished
 from hermes.policy import gate
-from hermes.policy.sync import CONTINUE
-from hermes.values import Birth
+from hermes.policy.sync import CONTINUE, too_far_ahead
+from hermes.values import Base, Birth
 
 __all__ = [
     "ANSWERS",
@@ -122,7 +119,12 @@ def _on_fetched(hand: Hand, event: BlocksFetched) -> None:
 
 def _on_loaded(hand: Hand, event: VersionLoaded) -> None:
     _moved(hand)
-    hand.become(phase="idle", base=event.base, unsent_samples=0, unsent_rounds=0)
+    oldest = hand.state.oldest
+    if hand.state.base is None:
+        hand.become(unsent_samples=0, unsent_rounds=0, oldest=None)
+    elif oldest is not None:  # what was not sent is carried over, even to a version before
+        hand.become(oldest=min(oldest, event.base.version))
+    hand.become(phase="idle", base=event.base)
 
 
 def _on_missing(hand: Hand, event: VersionMissing) -> None:
@@ -145,16 +147,23 @@ def _go_on(hand: Hand) -> None:
     ready = state.admitted and state.started and not state.stopped
     if state.phase != "idle" or not ready or state.newest is None:
         return
-    if state.base is None:
-        if state.newest.payload.id == state.unreadable:
-            return  # the master publishes it again, or another one
-        hand.become(phase="loading", moving=hand.now)
-        hand.actions.append(LoadVersion(state.newest))
+    if ahead(state):
         return
+    rebases = CONTINUE[state.settings.continue_.rule].rebases
+    newer = state.base is None or (rebases and state.base != base_of(state.newest))
+    if newer and state.newest.payload.id != state.unreadable:
+        pending = tuple(update.payload.id for update in state.waiting_for)
+        hand.become(phase="loading", moving=hand.now)
+        keeps = state.base is not None and state.unsent_rounds > 0
+        hand.actions.append(LoadVersion(state.newest, pending, keeps))
+        return
+    if state.base is None:
+        return  # the master publishes it again, or another one
     todo = plan(state.settings, state.grants, state.offset)
     if todo is None or not {part.grant for part in todo.segments} <= state.fetched:
         return
-    hand.become(phase="training", current=todo, round=state.round + 1)
+    oldest = state.base.version if state.oldest is None else state.oldest
+    hand.become(phase="training", current=todo, round=state.round + 1, oldest=oldest)
     hand.actions.append(
         Train(
             hand.state.round,
@@ -163,6 +172,7 @@ def _go_on(hand: Hand) -> None:
             todo.joined,
             progress(state.newest.samples, state.settings.stop.samples),
             probe_of(state.settings),
+            gate.looks_at_drift(state.settings.gate),
         )
     )
 
@@ -174,7 +184,8 @@ def _on_round(hand: Hand, event: RoundFinished) -> None:
     assert state.gate is not None
     assert state.base is not None
     loss = event.loss if event.probe is None else event.probe
-    verdict = gate.decide(state.settings.gate, state.gate, loss)
+    learned = gate.Learned(event.drift, state.unsent_samples + event.samples)
+    verdict = gate.decide(state.settings.gate, state.gate, loss, learned)
     waited = max(0, hand.now - state.ended - event.busy) if state.ended else 0
     report = Round(
         round=event.round,
@@ -204,9 +215,23 @@ def _on_round(hand: Hand, event: RoundFinished) -> None:
         hand.become(phase="pushing", done=report, moving=hand.now)
         hand.actions.append(StoreUpdate())
     else:
+        hand.become(unnoted=hand.state.unnoted + 1)
         _report(hand, report)
         # A veto throws the round's work away: begin again from the newest version.
         hand.become(phase="idle", base=None if verdict.push == "veto" else state.base)
+
+
+def ahead(state: WorkerState) -> bool:
+    """Whether it waits for the slowest worker alive before its next round."""
+    if not state.clocks:
+        return False
+    finished = state.clocks.get(state.name, 0) + len(state.waiting_for) + state.unnoted
+    return too_far_ahead(state.settings.continue_, finished, min(state.clocks.values()))
+
+
+def base_of(version: VersionPublished) -> Base:
+    """What a model of this version is told by."""
+    return Base(version.version, version.payload.digest)
 
 
 def _use_up(hand: Hand, todo: Plan) -> None:
@@ -234,7 +259,7 @@ def _on_stored_again(hand: Hand, event: UpdateStored) -> None:
     assert state.pushed is not None
     number = state.number + 1
     update = replace(state.pushed, birth=Birth(state.incarnation, number), payload=event.payload)
-    hand.become(number=number, pushed=update, waiting_for=(update.birth,), phase="waiting")
+    hand.become(number=number, pushed=update, waiting_for=(update,), phase="waiting")
     hand.actions.append(SendResent(number, update))
 
 
@@ -245,20 +270,22 @@ def _on_stored(hand: Hand, event: UpdateStored) -> None:
         _on_stored_again(hand, event)
         return
     assert state.base is not None
-    birth = Birth(state.incarnation, state.number + 1)
+    assert state.oldest is not None
     update = Update(
-        birth=birth,
+        birth=Birth(state.incarnation, state.number + 1),
         base=state.base,
         samples=state.unsent_samples,
         rounds=state.unsent_rounds,
-        oldest=state.base.version,
+        oldest=state.oldest,
         payload=event.payload,
     )
     _report(hand, replace(state.done, update=update))
-    waiting = (*state.waiting_for, birth)
+    waiting = (*state.waiting_for, update)
     hand.become(done=None, waiting_for=waiting, pushed=update, again=False)
-    goes_on = CONTINUE[state.settings.continue_.rule](True)
-    hand.become(phase="waiting" if goes_on == "wait" else "idle")
+    if CONTINUE[state.settings.continue_.rule].waits:
+        hand.become(phase="waiting")
+    else:
+        hand.become(phase="idle", unsent_samples=0, unsent_rounds=0, oldest=None)
 
 
 HANDLERS: dict[type, Callable[[Hand, Any], None]] = {

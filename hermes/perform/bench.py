@@ -16,15 +16,19 @@ from hermes.codec import decode_tensors, encode_tensors
 from hermes.data.order import Part, batches, epoch_order
 from hermes.errors import Defect
 from hermes.job import Job
-from hermes.machine.events import Segment, Train
+from hermes.machine.events import LoadVersion, Segment, Train
 from hermes.machine.rounds import HELD_OUT
-from hermes.messages import BlocksGranted, VersionPublished
+from hermes.messages import BlocksGranted
+from hermes.perform.afloat import Afloat
 from hermes.perform.blocks import Blocks
 from hermes.perform.grants import gather
 from hermes.perform.store import Store
+from hermes.policy import gate
+from hermes.policy.presets import Settings
+from hermes.policy.sync import CONTINUE
 from hermes.train.protocol import Batch, Trainer
 from hermes.transport import names
-from hermes.values import Base, Payload
+from hermes.values import Base, Payload, Tensors
 
 Hook = Callable[[], None]
 
@@ -42,6 +46,8 @@ class Trained(NamedTuple):
     """Mean of the steps' losses."""
     probe: float | None
     """Loss on the probe, where the gate wants one."""
+    drift: float = 0.0
+    """L2 norm of what was learned and not sent, where the gate wants it."""
 
 
 class WorkerBench:
@@ -50,11 +56,13 @@ class WorkerBench:
     def __init__(self, name: str, seed: int, job: Job, trainer: Trainer, blocks: Blocks) -> None:
         self.trainer = trainer
         self.after_step: Hook = no_hook
-        self.resets = False
-        """Whether the optimizer begins anew at each version."""
         self._name, self._seed, self._job, self._blocks = name, seed, job, blocks
         self._grants: dict[int, BlocksGranted] = {}
         self._samples: dict[int, Batch] = {}
+        self._resets = False
+        """Whether the optimizer begins anew at each version."""
+        self._afloat: Afloat | None = None
+        """What is pushed and undecided, and not sent, where account is kept of it."""
 
     def accept(self, grant: BlocksGranted) -> None:
         """This grant may be trained from now on: its blocks are on this disk."""
@@ -65,16 +73,33 @@ class WorkerBench:
         self._grants.pop(number, None)
         self._samples.pop(number, None)
 
-    def load(self, version: VersionPublished, data: bytes | bytearray) -> Base:
-        """Make this version, of which `data` are the bytes, the local model."""
-        self.trainer.load(decode_tensors(data))
-        if self.resets:
-            self.trainer.reset_optimizer()
-        return Base(version.version, version.payload.digest)
+    def obey(self, settings: Settings) -> None:
+        """Work as these settings say, from the next version on."""
+        self._resets = settings.optimizer.on_rebase == "reset"
+        rebases = CONTINUE[settings.continue_.rule].rebases
+        if rebases or gate.looks_at_drift(settings.gate):
+            self._afloat = Afloat(self.trainer.buffers())
 
-    def encoded(self) -> bytes:
-        """The local model as it travels."""
-        return encode_tensors(self.trainer.weights())
+    def load(self, action: LoadVersion, data: bytes | bytearray) -> Base:
+        """Make this version, of which `data` are the bytes, the local model."""
+        model: Tensors = decode_tensors(data)
+        if self._afloat is not None:
+            local = self.trainer.weights()
+            model = self._afloat.rebased(model, local, action.pending, keeps=action.keeps)
+        self.trainer.load(model)
+        if self._resets:
+            self.trainer.reset_optimizer()
+        return Base(action.version.version, action.version.payload.digest)
+
+    def push(self, store: Store) -> Payload:
+        """Send what was learned, as a model, in chunks, into the worker's own topic."""
+        local: Tensors = self.trainer.weights()
+        if self._afloat is not None:
+            local = self._afloat.outgoing(local)
+        payload = store.put(names.from_worker(self._name), encode_tensors(local))
+        if self._afloat is not None:
+            self._afloat.sent(payload.id)
+        return payload
 
     def train(self, action: Train) -> Trained:
         """Train one round, then look at the probe. `after_step` may break off by raising."""
@@ -87,7 +112,13 @@ class WorkerBench:
             samples += len(x)
             self.after_step()
         mean = float(np.mean(np.array(losses, np.float64))) if losses else float("nan")
-        return Trained(len(losses), samples, mean, self._probe(action))
+        drift = self._drift() if action.drift else 0.0
+        return Trained(len(losses), samples, mean, self._probe(action), drift)
+
+    def _drift(self) -> float:
+        if self._afloat is None:
+            raise Defect("a gate asks what is unsent, and nobody kept account", where=self._name)
+        return self._afloat.unsent(self.trainer.weights())
 
     # --- batches --------------------------------------------------------------------------------
 
@@ -135,8 +166,3 @@ class WorkerBench:
         if size == len(x):
             raise Defect(f"a grant too small to hold out {HELD_OUT:.0%}", where=self._name)
         yield x[size:], y[size:]
-
-
-def push(store: Store, worker: str, data: bytes) -> Payload:
-    """Send a local model in chunks, into the worker's own topic."""
-    return store.put(names.from_worker(worker), data)

@@ -15,7 +15,7 @@ from hermes.errors import Defect
 from hermes.machine.events import Merge, Part, Recipe
 from hermes.perform.room import make_room
 from hermes.policy import aggregate
-from hermes.policy.aggregate import Mean, MeanOfDeltas, Model
+from hermes.policy.aggregate import Mean, MeanOfDeltas, Model, SumOfDeltas
 from hermes.policy.outer import Momentum
 from hermes.values import Outer, Payload, Tensors
 
@@ -88,9 +88,10 @@ def form(
         return Formed(*momentum.finish(current, moments))
     if mixture.rule not in aggregate.RULES:
         raise Defect(f"nobody merges by the rule {mixture.rule!r}")
-    if all(part.update.base.digest == mixture.replaces for part in mixture.parts):
+    adds = mixture.rule in aggregate.SUMS
+    if not adds and all(part.update.base.digest == mixture.replaces for part in mixture.parts):
         return Formed(_mean(mixture, current, buffers, sources), {})
-    deltas = MeanOfDeltas(buffers)
+    deltas = SumOfDeltas(buffers) if adds else MeanOfDeltas(buffers)
     _add_differences(deltas, mixture, current, sources)
     return Formed(deltas.finish(current), {})
 

@@ -108,8 +108,12 @@ class Store:
         topic = names.physical(self._run, short, generation)
         make_room(len(data))
         return tensors.send_payload(
-            self._log, topic, short, generation, data, chunk_size=self._chunk
+            self._log, topic, short, generation, data, self.name(), chunk_size=self._chunk
         )
+
+    def name(self) -> str | None:
+        """Of the payload that is put next, 32 hex digits; None: drawn at random."""
+        return None
 
     def append(self, short: str, data: bytes) -> Callable[[], int]:
         """Send one record; what is returned waits for its offset. While the outcome is unknown

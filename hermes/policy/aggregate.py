@@ -1,4 +1,4 @@
-"""How do models become one? Weighted means and interpolation, the same bits everywhere. Pure.
+"""How do models become one? Means, sums and interpolation, the same bits everywhere. Pure.
 
 The arithmetic (protocol, rule 11): float64; only `+ - * /`, elementwise, one NumPy operation
 each, in the order the models are given; in tiles, which changes no bit and keeps memory small; one
@@ -22,9 +22,18 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from hermes.errors import Defect
+from hermes.errors import Defect, SettingError
 from hermes.policy import norm
-from hermes.policy.ranges import SWITCH, Allowed, check_section, number, one_of, whole
+from hermes.policy.ranges import (
+    AUTO,
+    SWITCH,
+    Allowed,
+    auto_or,
+    check_section,
+    number,
+    one_of,
+    whole,
+)
 from hermes.values import Reason, Tensors
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -37,7 +46,10 @@ TILE = 1 << 16
 LEAST_LOSS = 1e-100
 """A loss below this is taken for zero: its weight, 1/loss, would drown or overflow the rest."""
 
-RULES = ("interpolate", "mean", "mean-by-samples", "momentum")
+RULES = ("interpolate", "mean", "mean-by-samples", "momentum", "add", "buffered")
+
+SUMS = ("add", "buffered")
+"""Those that add what updates changed, each by its weight, and divide by nothing."""
 
 # --- settings -----------------------------------------------------------------------------------
 
@@ -46,17 +58,25 @@ class MergeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What `--set merge.X` sets."""
 
     rule: str = "interpolate"
-    """`interpolate` (by 1/loss, arXiv 2410.20495), `mean` (all alike), `mean-by-samples`, or
-    `momentum` (of the master, over the mean by samples: FedAvgM, arXiv 1909.06335)."""
+    """`interpolate` (by 1/loss, arXiv 2410.20495), `mean` (all alike), `mean-by-samples`,
+    `momentum` (of the master, over the mean by samples: FedAvgM, arXiv 1909.06335), `add` (what
+    each update changed, by `scale`: asynchronous SGD), or `buffered` (the mean of what they
+    changed, each by 1 / sqrt(1 + staleness): FedBuff, arXiv 2106.06639)."""
     max_staleness: int | None = None
     """Versions published since the oldest step in an update was computed; an update beyond it is
     rejected ("too-stale"). At least 0; off (None): any is taken, as in the paper."""
     momentum: float = 0.9
     """`momentum`: how much of the master's momentum stays at each version; 0: none."""
-    rate: float = 1.0
-    """`momentum`: the master's learning rate, by which its momentum becomes a step."""
+    rate: float | str = 1.0
+    """`momentum`, `buffered`: the master's learning rate. `auto` (`momentum` alone): half of the
+    largest step that is stable at this momentum and at the version's staleness, at most 1."""
     nesterov: bool = False
     """`momentum`: look one step ahead, as DiLoCo does (arXiv 2311.08105)."""
+    discount: bool = False
+    """`momentum`: weigh by samples / sqrt(1 + staleness), not by samples alone."""
+    scale: float | str = AUTO
+    """`add`: how much of what an update changed is added. `auto`: 1 / workers alive; 1 is the
+    sources' rule."""
     max_norm: float | str | None = "auto"
     """How far an update's model may lie from its base (`interpolate`: from the version in force),
     in the L2 norm of what is learned; one beyond it is rejected ("absurd-norm"). `auto`: 100 times
@@ -67,8 +87,10 @@ RANGES: dict[str, Allowed] = {
     "rule": one_of(*RULES),
     "max_staleness": whole(0, off=True),
     "momentum": number(least=0, below=1),
-    "rate": number(above=0),
+    "rate": auto_or(number(above=0)),
     "nesterov": SWITCH,
+    "discount": SWITCH,
+    "scale": auto_or(number(above=0)),
     "max_norm": norm.SETTING,
 }
 """What each of `MergeSettings` may be."""
@@ -77,6 +99,11 @@ RANGES: dict[str, Allowed] = {
 def check_merge(settings: MergeSettings) -> list[str]:
     """Warnings (none yet); raises `SettingError` for a value out of range."""
     check_section("merge", settings, RANGES)
+    if settings.rate == AUTO and settings.rule == "buffered":
+        raise SettingError(
+            "merge.rate is auto, and merge.rule=buffered has no momentum whose limit it could keep",
+            remedy="Take a number, such as merge.rate=1, or merge.rule=momentum.",
+        )
     return []
 
 
@@ -91,9 +118,32 @@ def check_staleness(settings: MergeSettings, staleness: int) -> Reason | None:
     return Reason("too-stale", {"staleness": staleness, "max_staleness": most})
 
 
-def mean_weight(settings: MergeSettings, samples: int) -> float:
-    """The weight of an update of so many samples (at least 1) in a mean."""
-    return 1.0 if settings.rule == "mean" else float(samples)
+class Given(NamedTuple):
+    """What an update's weight is made of, where no loss is."""
+
+    samples: int
+    staleness: int
+    """Versions since its oldest step was computed, at the version that is replaced."""
+
+
+def weights(settings: MergeSettings, updates: Sequence[Given], alive: int) -> list[float]:
+    """The weights of these updates, which make a version, where so many workers are alive; all
+    positive, and recorded with the version."""
+    rule, rate = settings.rule, settings.rate
+    if rule == "mean":
+        return [1.0] * len(updates)
+    if rule == "add":
+        scale = settings.scale
+        return [1 / max(1, alive) if isinstance(scale, str) else float(scale)] * len(updates)
+    if rule == "buffered":
+        assert not isinstance(rate, str)
+        return [rate * _discount(update.staleness) / len(updates) for update in updates]
+    fades = rule == "momentum" and settings.discount
+    return [u.samples * _discount(u.staleness) if fades else float(u.samples) for u in updates]
+
+
+def _discount(staleness: int) -> float:
+    return 1 / math.sqrt(1 + staleness)
 
 
 def loss_weights(loss_global: float, loss_worker: float) -> tuple[float, float] | Reason:
@@ -252,12 +302,25 @@ class MeanOfDeltas:
             raise Defect("a mean of no updates")
         _insist(current, self._form)
         values = self._values.finish() if any(map(self._by_value, self._form)) else {}
-        means = {name: total.mean(self._total) for name, total in self._sums.items()}
+        means = {name: total.mean(self._divisor()) for name, total in self._sums.items()}
         self._clear()
         return values, means
 
+    def _divisor(self) -> float:
+        return self._total
+
     def _by_value(self, name: str) -> bool:
         return name in self._buffers or self._form[name].dtype.kind != "f"
+
+
+class SumOfDeltas(MeanOfDeltas):
+    """current - sum(weight * (base - local)): as `MeanOfDeltas`, divided by nothing.
+
+    Buffers and integers are means (maxima) of the local values here, too.
+    """
+
+    def _divisor(self) -> float:
+        return 1.0
 
 
 def mean_of_models(

@@ -1,6 +1,7 @@
 """After a round: is what this worker learned worth sending? Push, stay quiet, or veto. Pure.
 
-`zscore` is the gate of arXiv 2410.20495, as read off its published code; `open` always pushes.
+`zscore` is the gate of arXiv 2410.20495, as read off its published code; `open` always pushes;
+`innovation` is in `policy/innovation.py`.
 
 The z-score rule, on one probe loss a round:
 
@@ -19,61 +20,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
-
-import msgspec
+from typing import NamedTuple, TypeAlias
 
 from hermes.errors import SettingError
+from hermes.policy import innovation
 from hermes.policy.ranges import SWITCH, Allowed, check_section, number, one_of, whole
-from hermes.values import Facts, Reason, Value
+from hermes.policy.verdict import NOTHING, GateSettings, GateState, Learned, Push, Verdict
+from hermes.values import Facts, Reason
 
-Push: TypeAlias = Literal["push", "quiet", "veto"]
+__all__ = ["GateSettings", "GateState", "Learned", "Push", "Verdict"]
 
 FARTHEST = 100_000
 """Rounds that `first_possible_push` looks ahead; no worker stays quiet for longer and is alive."""
-
-
-class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `--set gate.X` sets."""
-
-    rule: str = "zscore"
-    """`zscore` (arXiv 2410.20495) or `open` (push after every round)."""
-    alpha: float = -1.3
-    """Threshold that z must reach, in population deviations; finite, below 0. Source: the paper's
-    published settings. Beyond -sqrt(window - 1) only a decayed threshold can be reached."""
-    beta: float = 0.1
-    """Share of the threshold given up after each quiet round from the `lambda`-th on; 0 <= beta < 1
-    (0: never). Source: the paper's published settings."""
-    lambda_: int = msgspec.field(default=5, name="lambda")
-    """Quiet rounds in a row before the threshold begins to give way; at least 1. Source: the
-    paper's published settings."""
-    window: int = 10
-    """Losses remembered since the last push; at least 2. Source: the paper's published settings."""
-    reset_on_push: bool = True
-    """Set the threshold back to `alpha` on a push. The published code never does (false): then
-    alpha matters only until the threshold has decayed."""
-    probe: str = "fixed"
-    """What the loss is measured on: `fixed` (one probe set for the whole run) or `fresh15`
-    (published: the last 15 % of each new shard)."""
-
-
-class GateState(Value, frozen=True):
-    """What a worker's gate remembers between two rounds."""
-
-    window: tuple[float, ...]
-    """Probe losses since the last push, oldest first."""
-    quiet: int
-    """Quiet rounds since the last push."""
-    threshold: float
-    """z must be at or below it for the next push."""
-
-
-class Verdict(NamedTuple):
-    """What to do with the round, why, and the gate's next state."""
-
-    push: Push
-    reason: Reason
-    state: GateState
 
 
 class Spread(NamedTuple):
@@ -87,21 +45,37 @@ class Spread(NamedTuple):
 
 def start(settings: GateSettings) -> GateState:
     """The state before the first round."""
-    return GateState((), 0, settings.alpha)
+    return GateState((), 0, settings.alpha if settings.rule == "zscore" else 0.0)
 
 
-def decide(settings: GateSettings, state: GateState, loss: float) -> Verdict:
-    """The verdict on a round that ended with this probe loss."""
-    return GATES[settings.rule](settings, state, loss)
+def looks_at_loss(settings: GateSettings) -> bool:
+    """Whether a round ends with a loss on the probe."""
+    return settings.rule == "zscore"
 
 
-def open_gate(_settings: GateSettings, state: GateState, loss: float) -> Verdict:
+def looks_at_drift(settings: GateSettings) -> bool:
+    """Whether a round ends with the norm of what was learned."""
+    return settings.rule == "innovation"
+
+
+def decide(
+    settings: GateSettings, state: GateState, loss: float, learned: Learned = NOTHING
+) -> Verdict:
+    """The verdict on a round that ended with this probe loss, having learned this."""
+    return GATES[settings.rule](settings, state, loss, learned)
+
+
+def open_gate(
+    _settings: GateSettings, state: GateState, loss: float, _learned: Learned = NOTHING
+) -> Verdict:
     """Push. The loss is not looked at (bsp and fedavg have none); the master's checks remain."""
     facts: Facts = {"loss": loss} if math.isfinite(loss) else {}
     return Verdict("push", Reason("open", facts), state)
 
 
-def zscore_gate(settings: GateSettings, state: GateState, loss: float) -> Verdict:
+def zscore_gate(
+    settings: GateSettings, state: GateState, loss: float, _learned: Learned = NOTHING
+) -> Verdict:
     """Push iff the loss lies far enough below the last few, itself included."""
     if not math.isfinite(loss):
         # As text: JSON has no word for it.
@@ -121,9 +95,12 @@ def zscore_gate(settings: GateSettings, state: GateState, loss: float) -> Verdic
     return _quiet(settings, state, window, Reason("above-threshold", facts))
 
 
-GATES: dict[str, Callable[[GateSettings, GateState, float], Verdict]] = {
+Gate: TypeAlias = Callable[[GateSettings, GateState, float, Learned], Verdict]
+
+GATES: dict[str, Gate] = {
     "zscore": zscore_gate,
     "open": open_gate,
+    "innovation": innovation.gate,
 }
 
 RANGES: dict[str, Allowed] = {
@@ -134,6 +111,10 @@ RANGES: dict[str, Allowed] = {
     "window": whole(2),
     "reset_on_push": SWITCH,
     "probe": one_of("fixed", "fresh15"),
+    "rate": number(above=0, most=1),
+    "gain": number(above=0, below=1),
+    "shortest": whole(1),
+    "longest": whole(1),
 }
 """What each of `GateSettings` may be."""
 
@@ -171,8 +152,8 @@ def first_possible_push(settings: GateSettings) -> int | None:
     other losses exactly alike (for n = 2: any drop). With `reset_on_push` off later pushes can
     come sooner than this, never later. "Never" means not within FARTHEST rounds.
     """
-    if settings.rule == "open":
-        return 1
+    if settings.rule != "zscore":
+        return settings.shortest if settings.rule == "innovation" else 1
     threshold = settings.alpha
     for at in range(1, FARTHEST + 1):
         n = min(at, settings.window)
@@ -185,6 +166,8 @@ def first_possible_push(settings: GateSettings) -> int | None:
 def check_gate(settings: GateSettings) -> list[str]:
     """Warnings; raises `SettingError` for a value that is out of range or a gate that is shut."""
     check_section("gate", settings, RANGES)
+    if settings.rule == "innovation":
+        return innovation.check(settings)
     alpha = settings.alpha
     bound = math.sqrt(settings.window - 1)
     if settings.rule != "zscore" or -alpha <= bound:

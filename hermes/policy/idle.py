@@ -28,16 +28,25 @@ class Idle(NamedTuple):
     remedy: str
 
 
-_SHUT = "gate.rule=open pushes after every round and looks at no loss"
+_ZSCORE = "gate.rule is not zscore, the one rule that looks at it"
+_INNOVATION = "gate.rule is not innovation, the one rule that looks at it"
 _GATE = "Leave it out, or take gate.rule=zscore."
 _IQR = "size.rule is not iqr, the one rule that looks at it"
 _SPEED = "size.rule is not speed, the one rule that looks at it"
 _MOMENTUM = "merge.rule is not momentum, the one rule that looks at it"
+_RATE = "merge.rule is neither momentum nor buffered, the rules that look at it"
+_ADD = "merge.rule is not add, the one rule that looks at it"
+_COUNT = "close.rule is not count, the one rule that looks at it"
+_QUORUM = "close.rule is not quorum, the one rule that looks at it"
 
 NEVER: tuple[Idle, ...] = (
     *(
-        Idle(f"gate.{name}", lambda s: s.gate.rule == "open", _SHUT, _GATE)
+        Idle(f"gate.{name}", lambda s: s.gate.rule != "zscore", _ZSCORE, _GATE)
         for name in ("alpha", "beta", "lambda", "window", "reset_on_push", "probe")
+    ),
+    *(
+        Idle(f"gate.{name}", lambda s: s.gate.rule != "innovation", _INNOVATION, "Leave it out.")
+        for name in ("rate", "gain", "shortest", "longest")
     ),
     *(
         Idle(f"size.{name}", lambda s: s.size.rule != "iqr", _IQR, "Leave it out.")
@@ -45,7 +54,31 @@ NEVER: tuple[Idle, ...] = (
     ),
     *(
         Idle(f"merge.{name}", lambda s: s.merge.rule != "momentum", _MOMENTUM, "Leave it out.")
-        for name in ("momentum", "rate", "nesterov")
+        for name in ("momentum", "nesterov", "discount")
+    ),
+    Idle(
+        "merge.rate",
+        lambda s: s.merge.rule not in ("momentum", "buffered"),
+        _RATE,
+        "Leave it out.",
+    ),
+    Idle("merge.scale", lambda s: s.merge.rule != "add", _ADD, "Leave it out."),
+    Idle("close.count", lambda s: s.close.rule != "count", _COUNT, "Leave it out."),
+    *(
+        Idle(f"close.{name}", lambda s: s.close.rule != "quorum", _QUORUM, "Leave it out.")
+        for name in ("share", "grace")
+    ),
+    Idle(
+        "close.grace",
+        lambda s: s.close.share == 1,
+        "close.share=1 waits for every worker alive, and then no longer",
+        "Leave it out, or take close.share=0.8.",
+    ),
+    Idle(
+        "merge.discount",
+        lambda s: s.merge.discount and s.merge.max_staleness == 0,
+        "merge.max_staleness=0 takes no update that is stale",
+        "Leave it out, or add --set merge.max_staleness=off.",
     ),
     Idle(
         "merge.nesterov",

@@ -31,14 +31,24 @@ from hermes.policy.aggregate import (
     flattened,
     tiles,
 )
+from hermes.policy.stability import safe_rate
 from hermes.values import Outer, Tensors
 
 
-def outer_of(settings: MergeSettings) -> Outer | None:
-    """The step that these settings ask for; None where their rule keeps no momentum."""
-    if settings.rule != "momentum":
+def keeps_momentum(settings: MergeSettings) -> bool:
+    """Whether the master holds what no version does."""
+    return settings.rule == "momentum"
+
+
+def outer_of(settings: MergeSettings, staleness: int) -> Outer | None:
+    """The step of a version whose stalest update is so many versions old; None where their rule
+    keeps no momentum."""
+    if not keeps_momentum(settings):
         return None
-    return Outer(float(settings.momentum), float(settings.rate), settings.nesterov)
+    momentum, rate = float(settings.momentum), settings.rate
+    if isinstance(rate, str):
+        rate = safe_rate(momentum, settings.nesterov, staleness)
+    return Outer(momentum, float(rate), settings.nesterov)
 
 
 class Stepped(NamedTuple):

@@ -146,6 +146,35 @@ PRESETS: dict[str, dict[str, Any]] = {
         "round.epochs": 1,
         "round.steps": 16,
     },
+    "asp": {
+        "gate.rule": "open",
+        "close.rule": "each",
+        "continue.rule": "at-once",
+        "merge.rule": "add",
+        "size.rule": "fixed",
+        "round.epochs": 1,
+        "round.steps": 1,
+    },
+    "ssp": {
+        "gate.rule": "open",
+        "close.rule": "each",
+        "continue.rule": "bounded",
+        "continue.slack": 3,
+        "merge.rule": "add",
+        "size.rule": "fixed",
+        "round.epochs": 1,
+        "round.steps": 1,
+    },
+    "fedbuff": {
+        "gate.rule": "open",
+        "close.rule": "count",
+        "close.count": 10,
+        "continue.rule": "at-once",
+        "merge.rule": "buffered",
+        "size.rule": "fixed",
+        "round.epochs": 1,
+        "round.steps": 16,
+    },
 }
 """A strategy's name -> the settings that it stands for; a user's own settings win."""
 
@@ -329,7 +358,18 @@ def check(settings: Settings) -> list[str]:
             f"{settings.round.steps} fixes their length",
             remedy="Take size.rule=fixed, or round.steps=off.",
         )
+    if settings.merge.rule == "interpolate" and settings.close.rule in ("count", "quorum"):
+        raise SettingError(
+            f"close.rule={settings.close.rule} closes over several updates, and merge.rule="
+            "interpolate merges one at a time",
+            remedy="Take close.rule=each, or another merge.rule.",
+        )
     warnings = gate.check_gate(settings.gate)
+    if settings.gate.rule != "open" and settings.close.rule == "count":
+        warnings.append(
+            f"close.count={settings.close.count} waits for so many pushes, or for one of every "
+            "worker alive, and a gate lets workers be quiet: a version may take long"
+        )
     warnings += aggregate.check_merge(settings.merge)
     warnings += allocate.check_size(settings.size)
     return warnings

@@ -14,6 +14,9 @@ import msgspec
 
 from hermes.errors import SettingError
 
+AUTO = "auto"
+"""What is typed where Hermes is to find the number."""
+
 LARGEST = 2**53
 """Whole numbers at most: what every reader of JSON keeps exactly."""
 
@@ -60,6 +63,13 @@ def number(
         return math.isfinite(value) and least <= value <= most and above < value < below
 
     return _maybe(Allowed(words, fits), off)
+
+
+def auto_or(allowed: Allowed) -> Allowed:
+    """As allowed, or the word auto."""
+    return allowed._replace(
+        words=f"auto, or {allowed.words}", fits=lambda value: value == AUTO or allowed.fits(value)
+    )
 
 
 def one_of(*words: str) -> Allowed:

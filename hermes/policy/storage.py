@@ -14,6 +14,7 @@ import msgspec
 
 from hermes.errors import SettingError
 from hermes.policy.ranges import Allowed
+from hermes.policy.sync import CloseSettings, quorum
 
 AUTO = "auto"
 
@@ -33,7 +34,7 @@ UNITS = {"": 1, "b": 1}
 UNITS |= {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
 UNITS |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)}
 
-PUSHED = {"open": 1.0, "zscore": 0.1}
+PUSHED = {"open": 1.0, "zscore": 0.1, "innovation": 0.25}
 """Gate -> share of the rounds that it pushes. (On noise the paper's gate fires on one in ten;
 measured on digits: 0.097.)"""
 
@@ -132,19 +133,21 @@ class Pace(NamedTuple):
         return int(tensors + self.rounds * ROUND_BYTES + self.workers * WORKER_BYTES)
 
 
-def pace(model: int, rounds: Sequence[float], gate: str, close: str) -> Pace:
+def pace(model: int, rounds: Sequence[float], gate: str, close: CloseSettings) -> Pace:
     """The pace of a run whose model has `model` bytes, and whose workers train so many seconds a
-    round each; `gate` and `close` are the rules."""
-    share = PUSHED.get(gate, 1.0)
-    if close == "all":
-        moved = (len(rounds) + 1) * model
-        versions = 3600 / (max(rounds) + VERSION + moved / RATE)
-        pushes = all_rounds = versions * len(rounds)
-        return Pace(model, len(rounds), all_rounds, pushes, versions)
+    round each; `gate` is the rule."""
+    share, workers = PUSHED.get(gate, 1.0), len(rounds)
+    if close.rule in ("all", "quorum"):
+        need = workers if close.rule == "all" else quorum(close, workers)
+        moved = (workers + 1) * model
+        seconds = sorted(rounds)[need - 1] + VERSION + moved / RATE
+        all_rounds = sum(3600 / max(seconds, own) for own in rounds)
+        return Pace(model, workers, all_rounds, all_rounds, 3600 / seconds)
+    together = min(close.count, workers) if close.rule == "count" else 1
     all_rounds = sum(3600 / (seconds + TURN) for seconds in rounds)
-    most = 3600 / (VERSION + 2 * model / RATE)
+    most = 3600 * together / (VERSION + (together + 1) * model / RATE)
     pushes = min(share * all_rounds, most)
-    return Pace(model, len(rounds), min(all_rounds, most / share), pushes, pushes)
+    return Pace(model, workers, min(all_rounds, most / share), pushes, pushes / together)
 
 
 def far_off(expected: float, measured: float) -> bool:

@@ -112,7 +112,7 @@ SETTINGS: dict[str, Case] = {
     "a rule that there is not": (
         "--set gate.rule=zscores",
         '--set: gate.rule is "zscores"',
-        "It is one of zscore, open.",
+        "It is one of zscore, open, innovation.",
     ),
     "a size without its unit's name": (
         "--set storage.max=true",
@@ -157,7 +157,7 @@ SETTINGS: dict[str, Case] = {
     "a strategy that there is not": (
         "--strategy fedagv",
         "--strategy: unknown strategy 'fedagv'",
-        "It is one of: hermes-paper, bsp, fedavg, fedavgm. Did you mean fedavg?",
+        "It is one of: hermes-paper, bsp, fedavg, fedavgm, asp, ssp, fedbuff. Did you mean fedavg?",
     ),
     "epochs of rounds that are steps": (
         "--strategy bsp --set round.epochs=2",
@@ -167,8 +167,8 @@ SETTINGS: dict[str, Case] = {
     ),
     "a gate's number where the gate is open": (
         "--set gate.rule=open --set gate.alpha=-1",
-        "--set: gate.alpha would never take effect: gate.rule=open pushes after every round and "
-        "looks at no loss",
+        "--set: gate.alpha would never take effect: gate.rule is not zscore, the one rule that "
+        "looks at it",
         "Leave it out, or take gate.rule=zscore.",
     ),
     "a fence where sizes are fixed": (

@@ -7,7 +7,7 @@ from steps import SAMPLES, Step, whole_run
 
 from hermes.machine.state import MasterState
 from hermes.messages import VersionEvaluated
-from hermes.policy.sync import CLOSE, Close, Waiting
+from hermes.policy.sync import Close, Scene, Waiting, closes
 from hermes.report.live.recent import Recent
 from hermes.report.live.waits import BROKEN_OFF, CALM, Around, over, standing, waits
 from hermes.values import SECOND
@@ -26,10 +26,8 @@ def texts(state: MasterState, recent: Recent, now: int, around: Around = CALM) -
 
 
 def closing(state: MasterState) -> bool:
-    assert state.newest is not None
-    waiting = [Waiting(p.worker, p.update.base.version) for p in state.pending]
-    rule = CLOSE[state.settings.close.rule]
-    return isinstance(rule(waiting, state.alive(), state.newest.version), Close)
+    waiting = [Waiting(p.worker) for p in state.pending]
+    return isinstance(closes(state.settings.close, Scene(waiting, state.alive())), Close)
 
 
 def test_every_wait_is_true(records: list[Step]) -> None:

@@ -16,7 +16,7 @@ from hermes.codec import decode_tensors, digest_of, encode_tensors
 from hermes.data.blocks import decode_block
 from hermes.data.order import epoch_order
 from hermes.data.prepare import prepare
-from hermes.messages import BlocksGranted
+from hermes.messages import BlocksGranted, VersionPublished
 from hermes.perform.store import Store
 from hermes.policy.allocate import first_size
 from hermes.policy.presets import resolve
@@ -246,6 +246,70 @@ def test_fedavgm_of_one_worker_is_the_plain_outer_loop_bit_for_bit(
             model[name] = (base - step * 0.5).astype(np.float32)
         plain.trainer.load(model)
     assert found.data == plain.data
+
+
+def test_other_words_for_the_same_close_are_the_same_run_bit_for_bit(tmp_path: Path) -> None:
+    """A count of one is each push; one of all there are, and a quorum of all, is the barrier."""
+    made: dict[str, Any] = {"workers": 3, "stop__versions": 9, "merge__max_staleness": None}
+    one = Outcome(tmp_path, job(), "fedavg", **made, close__rule="each")
+    count = Outcome(tmp_path, job(), "fedavg", **made, close__rule="count", close__count=1)
+    assert one.data == count.data
+    barrier = Outcome(tmp_path, job(), "fedavg", **made)
+    for rule in ({"close__rule": "count"}, {"close__rule": "quorum", "close__share": 1.0}):
+        assert Outcome(tmp_path, job(), "fedavg", **made, **rule).data == barrier.data
+    assert one.data != barrier.data
+
+
+def test_adding_a_share_of_what_all_changed_is_the_mean(tmp_path: Path) -> None:
+    """To 1e-6, with four workers at a barrier: `add` is bsp, `buffered` fedavg."""
+    made: dict[str, Any] = {"workers": 4, "stop__versions": 12}
+    bsp = Outcome(tmp_path, job(), "bsp", **made)
+    assert near(bsp.model, Outcome(tmp_path, job(), "bsp", **made, merge__rule="add").model)
+    twice = Outcome(tmp_path, job(), "bsp", **made, merge__rule="add", merge__scale=0.5)
+    assert not near(bsp.model, twice.model)
+    fedavg = Outcome(tmp_path, job(), "fedavg", **made)
+    buffered = Outcome(tmp_path, job(), "fedavg", **made, merge__rule="buffered")
+    assert near(fedavg.model, buffered.model)
+
+
+def test_asp_of_one_worker_is_the_plain_loop(tmp_path: Path) -> None:
+    """To 1e-6: it goes on at once, on the model that it has."""
+    found = Outcome(tmp_path, job(0.9), "asp", stop__versions=40, size__first=100)
+    plain = PlainLoop(tmp_path, job(0.9), first=100)
+    for _, (x, y) in zip(range(40), plain.joined(), strict=False):
+        plain.step(x, y)
+    assert near(found.model, decode_tensors(plain.data))
+
+
+def test_ssp_without_a_bound_is_asp_bit_for_bit(tmp_path: Path) -> None:
+    """Three workers, each version made of one push."""
+    made: dict[str, Any] = {"workers": 3, "stop__versions": 40, "size__first": 100}
+    asp = Outcome(tmp_path, job(0.9), "asp", **made)
+    free = Outcome(tmp_path, job(0.9), "ssp", **made, continue__slack=None)
+    assert asp.data == free.data
+    assert len(asp.entries(VersionPublished)) == 41
+
+
+def test_ssp_of_no_slack_is_bsp(tmp_path: Path) -> None:
+    """To 1e-6, with four workers: each adds its quarter of a step to a version of its own."""
+    bsp = Outcome(tmp_path, job(), "bsp", workers=4, stop__versions=12)
+    ssp = Outcome(tmp_path, job(), "ssp", workers=4, stop__versions=48, continue__slack=0)
+    assert near(bsp.model, ssp.model)
+    loose = Outcome(tmp_path, job(), "ssp", workers=4, stop__versions=48, continue__slack=1)
+    assert not near(bsp.model, loose.model)
+
+
+def test_nothing_is_discounted_and_no_step_is_shorter_at_a_barrier(tmp_path: Path) -> None:
+    """Bit for bit: all updates are fresh, and the limit of plain momentum is beyond 1."""
+    made: dict[str, Any] = {"workers": 3, "stop__versions": 6, "round__steps": 3}
+    plain = Outcome(tmp_path, job(), "fedavgm", **made)
+    safe = Outcome(tmp_path, job(), "fedavgm", **made, merge__rate="auto", merge__discount=True)
+    assert plain.data == safe.data
+    ahead = {**made, "merge__nesterov": True}
+    shorter = Outcome(tmp_path, job(), "fedavgm", **ahead, merge__rate="auto")
+    (rate,) = {e.outer.rate for e in shorter.entries(VersionPublished) if e.outer is not None}
+    assert rate == pytest.approx(0.679, abs=1e-3)
+    assert shorter.data == Outcome(tmp_path, job(), "fedavgm", **ahead, merge__rate=rate).data
 
 
 def test_bsp_with_four_workers_is_sgd_with_a_batch_four_times_as_large(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from hermes.simulate.search import Tally
 from hermes.simulate.watch import Twin
 from hermes.simulate.without import CASES, HINTS, failure_without
 from hermes.values import SECOND, Birth, BlockRange, Position, Reason
+from hermes.verify.decisions import Decisions
 
 SEEDS = 150
 """`scripts/schedules` runs 10,000."""
@@ -146,6 +147,29 @@ def test_an_append_gone_wrong_changes_no_outcome(strategy: str, kind: str) -> No
             assert (found.rounds, found.pushes, found.applied) == (
                 member.rounds, member.pushes, member.applied,
             )  # fmt: skip
+
+
+CLOSING: dict[str, dict[str, Any]] = {
+    "quorum": {"close.rule": "quorum", "close.share": 0.6, "merge.rule": "momentum"},
+    "count": {"close.rule": "count", "close.count": 2, "merge.rule": "buffered"},
+}
+
+
+@pytest.mark.parametrize("rule", CLOSING)
+def test_versions_of_some_keep_every_invariant(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a quorum, or a count, at which it closes; and each follows from the ledger alone."""
+    common = {"round.steps": 7, "merge.max_staleness": None, "continue.rule": "at-once"}
+    monkeypatch.setitem(schedules.SHORT, "fedavg", {**common, **CLOSING[rule]})
+    monkeypatch.setattr(schedules, "settings_of", schedules.settings_of.__wrapped__)
+    sizes: Counter[int] = Counter()
+    for seed in range(25):
+        decisions, driver = Decisions(), schedules.run(draw(seed, "fedavg"))
+        for place, record in enumerate(driver.valid_records()):
+            decisions.take(record, place)
+        reference = (", data", ", trimmed")  # sizes and places that stand for real ones
+        assert not [f for f in decisions.found if not f.entry.endswith(reference)]
+        sizes.update(len(version.members) for version in of(VersionPublished, entries_of(driver)))
+    assert {1, 2} <= set(sizes)
 
 
 def test_a_worker_lost_alone_comes_back() -> None:

@@ -72,6 +72,15 @@ FAULTS = Faults(
 )
 
 MOMENTUM = {"merge.rule": "momentum", "merge.momentum": 0.9, "merge.rate": 0.7}
+QUORUM = {
+    "close.rule": "quorum",
+    "close.share": 0.6,
+    "merge.rule": "momentum",
+    "merge.rate": "auto",
+    "merge.discount": True,
+    "merge.max_staleness": None,
+}
+TWO = {"close.count": 2}
 ALL = {"retention.keep": "all"}
 FEW = {"retention.keep": "last:2", "retention.snapshots": 1}
 
@@ -80,6 +89,9 @@ RUNS: dict[str, tuple[str, dict[str, Any], Faults | None]] = {
     "fedavg": ("fedavg", {"stop.versions": 10, "round.steps": 4, **ALL}, FAULTS),
     "bsp": ("bsp", {"stop.versions": 30, **ALL}, None),
     "momentum": ("fedavg", {"stop.versions": 24, "round.steps": 2, **MOMENTUM, **ALL}, FAULTS),
+    "asp": ("asp", {"stop.versions": 60, "round.steps": 8, **ALL}, FAULTS),
+    "fedbuff": ("fedbuff", {"stop.versions": 16, "round.steps": 4, **TWO, **ALL}, FAULTS),
+    "quorum": ("fedavg", {"stop.versions": 16, "round.steps": 4, **QUORUM, **ALL}, FAULTS),
     "few": ("fedavg", {"stop.versions": 60, "round.steps": 1, **MOMENTUM, **FEW}, None),
 }
 
@@ -135,7 +147,9 @@ def entry_of(log: MemoryLog, kind: type, fits: Callable[[Any], bool]) -> tuple[i
 # --- sound runs ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["hermes-paper", "fedavg", "bsp", "momentum"])
+@pytest.mark.parametrize(
+    "name", ["hermes-paper", "fedavg", "bsp", "momentum", "asp", "fedbuff", "quorum"]
+)
 def test_a_sound_run_holds(name: str) -> None:
     """With deaths, lies and a zombie: every version but the first is formed again bit for bit."""
     run = made(name)
@@ -167,7 +181,7 @@ def test_a_sound_run_holds(name: str) -> None:
     assert int(blocks.granted.sum()) == int(
         (blocks.passes() + blocks.returned + blocks.held()).sum()
     )
-    if name == "momentum":
+    if name in ("momentum", "quorum"):
         assert report.states
         assert set(report.states) == {"recomputed"}
     if RUNS[name][2] is not None:

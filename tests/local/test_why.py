@@ -55,6 +55,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hermes-paper, by speed": {"stop.versions": 24, "gate.alpha": -0.9, "size.rule": "speed"},
     "fedavg": {"stop.versions": 14, "round.steps": 4},
     "bsp": {"stop.versions": 60},
+    "ssp": {"stop.versions": 120, "round.steps": 3},
+    "hermes-paper, by drift": {
+        "stop.versions": 24,
+        "gate.rule": "innovation",
+        "continue.rule": "at-once",
+        "merge.rule": "mean",
+    },
 }
 
 FAULTS = Faults(

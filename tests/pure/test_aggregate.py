@@ -16,9 +16,11 @@ from hypothesis.extra import numpy as hnp
 from hermes.errors import Defect, SettingError
 from hermes.policy import aggregate
 from hermes.policy.aggregate import (
+    Given,
     Mean,
     MeanOfDeltas,
     MergeSettings,
+    SumOfDeltas,
     check_merge,
     check_staleness,
     check_update,
@@ -26,7 +28,7 @@ from hermes.policy.aggregate import (
     loss_weights,
     mean_of_deltas,
     mean_of_models,
-    mean_weight,
+    weights,
 )
 from hermes.policy.ranges import shown
 from hermes.values import Facts, Reason
@@ -377,9 +379,59 @@ def test_staleness_is_bounded_only_on_request(
     assert (reason.code if reason else None) == code
 
 
-def test_the_weight_in_a_mean() -> None:
-    assert mean_weight(MergeSettings(rule="mean"), 640) == 1
-    assert mean_weight(MergeSettings(rule="mean-by-samples"), 640) == 640
+OLD_AND_NEW = [Given(640, 3), Given(320, 0)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        (MergeSettings(rule="mean"), [1, 1]),
+        (MergeSettings(rule="mean-by-samples"), [640, 320]),
+        (MergeSettings(rule="momentum"), [640, 320]),
+        (MergeSettings(rule="momentum", discount=True), [320, 320]),
+        (MergeSettings(rule="mean-by-samples", discount=True), [640, 320]),
+        (MergeSettings(rule="add"), [0.2, 0.2]),
+        (MergeSettings(rule="add", scale=1), [1, 1]),
+        (MergeSettings(rule="buffered"), [0.25, 0.5]),
+        (MergeSettings(rule="buffered", rate=0.5), [0.125, 0.25]),
+    ],
+)
+def test_what_an_update_weighs(settings: MergeSettings, found: list[float]) -> None:
+    """Two updates, three versions old and fresh; five workers alive."""
+    assert weights(settings, OLD_AND_NEW, 5) == found
+
+
+def test_adding_where_nobody_is_alive_takes_it_whole() -> None:
+    """An update may be merged after its worker is lost."""
+    assert weights(MergeSettings(rule="add"), OLD_AND_NEW[:1], 0) == [1]
+
+
+@few
+@given(vectors(3), positive, positive)
+def test_a_sum_is_the_plain_formula(found: list[Array], first: float, second: float) -> None:
+    """Divided by nothing, rounded once; buffers and counters are taken by value."""
+    current, one, other = ({"w": a, "mean": a, "seen": np.array(i)} for i, a in enumerate(found))
+    added = SumOfDeltas({"mean"})
+    added.add(current, one, first, 3)
+    added.add(other, current, second, 1)
+    model = added.finish(current)
+    wide = [array.astype(np.float64) for array in found]
+    moved = (wide[0] - wide[1]) * first + (wide[2] - wide[0]) * second
+    assert model["w"].tobytes() == (wide[0] - moved).astype(np.float32).tobytes()
+    assert np.allclose(model["mean"], (wide[1] * 3 + wide[0]) / 4, rtol=1e-6, atol=1e-6)
+    assert model["seen"] == 1
+
+
+@few
+@given(vectors(4))
+def test_adding_a_share_of_each_is_the_mean_of_models(found: list[Array]) -> None:
+    """Of n updates that start from the version replaced, 1/n each: but for rounding."""
+    current, *locals_ = ({"w": array} for array in found)
+    added = SumOfDeltas()
+    for local in locals_:
+        added.add(current, local, 1 / 3)
+    mean = mean_of_models([(local, 1.0) for local in locals_])
+    assert np.allclose(added.finish(current)["w"], mean["w"], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("key", "value"), [("rule", "median"), ("max_staleness", -1)])

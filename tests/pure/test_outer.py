@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from hermes.errors import Defect, SettingError
 from hermes.policy import aggregate
-from hermes.policy.aggregate import MergeSettings, mean_of_deltas, mean_weight
+from hermes.policy.aggregate import Given, MergeSettings, mean_of_deltas, weights
 from hermes.policy.outer import Momentum, Stepped, outer_of
 from hermes.policy.presets import Layer, resolve
 from hermes.values import Outer
@@ -152,9 +152,9 @@ def test_momentum_of_another_model_is_our_defect(moments: Model) -> None:
 def test_fedavgm_is_fedavg_with_momentum() -> None:
     """And weighs by samples, as fedavg does."""
     plain, found = resolve("fedavg", []), resolve("fedavgm", [{"merge.nesterov": True}])
-    assert outer_of(found.merge) == Outer(0.9, 1.0, True)
-    assert outer_of(plain.merge) is None
-    assert mean_weight(found.merge, 640) == 640
+    assert outer_of(found.merge, 7) == Outer(0.9, 1.0, True)
+    assert outer_of(plain.merge, 0) is None
+    assert weights(found.merge, [Given(640, 7)], 4) == [640]
     again = resolve("fedavg", [{"merge.rule": "momentum"}])
     assert (again.gate, again.close, again.round, again.size, again.merge) == (
         *(found.gate, found.close, found.round, found.size),
@@ -169,7 +169,13 @@ def test_fedavgm_is_fedavg_with_momentum() -> None:
         ("fedavgm", {"merge.momentum": -0.1}, "of at least 0 and below 1"),
         ("fedavgm", {"merge.rate": 0}, "above 0"),
         ("fedavg", {"merge.momentum": 0.5}, "merge.rule is not momentum"),
-        ("fedavg", {"merge.rate": 0.5}, "merge.rule is not momentum"),
+        ("fedavg", {"merge.rate": 0.5}, "merge.rule is neither momentum nor buffered"),
+        ("fedavgm", {"merge.rate": "fast"}, "auto, or a number above 0"),
+        ("fedbuff", {"merge.rate": "auto"}, "merge.rule=buffered has no momentum"),
+        ("fedbuff", {"merge.momentum": 0.5}, "merge.rule is not momentum"),
+        ("fedavgm", {"merge.discount": True}, "takes no update that is stale"),
+        ("bsp", {"merge.scale": 1}, "merge.rule is not add"),
+        ("asp", {"merge.scale": 0}, "auto, or a number above 0"),
         ("bsp", {"merge.nesterov": True}, "merge.rule is not momentum"),
         ("fedavgm", {"merge.nesterov": True, "merge.momentum": 0}, "nothing to look ahead by"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hermes.errors import SettingError
@@ -16,7 +18,8 @@ from hermes.policy.presets import (
     resolve,
     to_tree,
 )
-from hermes.policy.sync import CLOSE, Close, Wait, Waiting
+from hermes.policy.sync import Close, CloseSettings, Scene, Wait, Waiting, closes, since
+from hermes.values import SECOND, Reason
 
 
 @pytest.mark.parametrize("strategy", PRESETS)
@@ -70,7 +73,13 @@ def test_what_assigns_nothing_is_an_error(text: str) -> None:
         ({"gate.alhpa": 1}, "Did you mean gate.alpha"),
         ({"strategy": "bsp"}, "--strategy"),
         ({"size.first": "many"}, "size.first"),
-        ({"close.rule": "some"}, "each, all"),
+        ({"close.rule": "some"}, "each, all, count, quorum"),
+        ({"close.rule": "count"}, "interpolate merges one at a time"),
+        ({"close.rule": "quorum"}, "interpolate merges one at a time"),
+        ({"close.count": 0}, "at least 1"),
+        ({"close.share": 1.1}, "above 0 and of at most 1"),
+        ({"close.share": 0}, "above 0 and of at most 1"),
+        ({"close.grace": -1}, "of at least 0"),
         ({"continue.rule": "x"}, "on-version"),
         ({"round.steps": 0}, "at least 1"),
         ({"round.epochs": 0}, "at least 1"),
@@ -116,22 +125,105 @@ def test_every_key_can_be_set() -> None:
 # --- when a version closes ----------------------------------------------------------------------
 
 
+def closing(
+    pushed: str, alive: str, settings: CloseSettings, quiet: str = "", **more: Any
+) -> Close | Wait:
+    """What the rule says; workers are letters, in the order of their updates."""
+    waiting = [Waiting(one, at) for at, one in enumerate(pushed)]
+    return closes(settings, Scene(waiting, list(alive), dict.fromkeys(quiet, 2), **more))
+
+
+def members(answer: Close | Wait) -> int | None:
+    """How many of those that wait it takes, in order; None while it waits."""
+    if isinstance(answer, Wait):
+        return None
+    assert answer.members == tuple(range(len(answer.members)))
+    return len(answer.members)
+
+
 def test_each_push_closes_a_version() -> None:
     """The first one that waits, alone."""
-    waiting = [Waiting("b", 0), Waiting("a", 0)]
-    answer = CLOSE["each"](waiting, ["a", "b", "c"], 0)
-    assert isinstance(answer, Close)
-    assert answer.members == (0,)
-    assert isinstance(CLOSE["each"]([], ["a"], 0), Wait)
+    each = CloseSettings(rule="each")
+    assert members(closing("ba", "abc", each)) == 1
+    assert members(closing("", "a", each)) is None
 
 
 def test_all_alive_close_a_version() -> None:
     """It names who is missing; the pushes of those that are gone are in it too."""
-    waiting = [Waiting("gone", 0), Waiting("a", 0)]
-    answer = CLOSE["all"](waiting, ["a", "b"], 0)
+    settings = CloseSettings(rule="all")
+    answer = closing("xa", "ab", settings)
     assert isinstance(answer, Wait)
     assert answer.reason.facts == {"pushed": 2, "missing": 1, "first_missing": "b"}
-    answer = CLOSE["all"](waiting, ["a"], 0)
+    assert members(closing("xa", "a", settings)) == 2
+    assert members(closing("", "", settings)) is None
+
+
+@pytest.mark.parametrize(
+    ("pushed", "alive", "taken"),
+    [
+        ("ab", "abcd", None),
+        ("abc", "abcd", 3),
+        ("abcd", "abcd", 3),
+        ("aaa", "abcd", 3),
+        ("ab", "ab", 2),
+        ("abb", "ab", 3),
+        ("a", "b", 1),
+        ("x", "", 1),
+        ("", "", None),
+    ],
+)
+def test_a_count_closes_a_version(pushed: str, alive: str, taken: int | None) -> None:
+    """The first three; as many as are alive where those are fewer; one worker may have several."""
+    assert members(closing(pushed, alive, CloseSettings(rule="count", count=3))) == taken
+
+
+@pytest.mark.parametrize(
+    ("pushed", "alive", "quiet", "taken"),
+    [
+        ("abc", "abcde", "", None),
+        ("abca", "abcde", "", None),
+        ("abcx", "abcde", "", None),
+        ("abcd", "abcde", "", 4),
+        ("abcdx", "abcde", "", 5),
+        ("ab", "abcde", "cd", 2),
+        ("", "abcde", "abcde", None),
+        ("x", "", "", 1),
+        ("abcdefg", "abcdefghij", "", None),
+        ("abcdefgh", "abcdefghij", "", 8),
+    ],
+)
+def test_a_quorum_closes_a_version(pushed: str, alive: str, quiet: str, taken: int | None) -> None:
+    """Different workers alive count, once each, and those that were quiet; it takes all."""
+    settings = CloseSettings(rule="quorum", share=0.8)
+    assert members(closing(pushed, alive, settings, quiet)) == taken
+    nine = CloseSettings(rule="quorum", share=0.7)
+    assert members(closing("abcdefg", "abcdefghij", nine)) == 7, "not eight: 0.7 * 10 > 7"
+
+
+def test_a_quorum_waits_for_its_grace() -> None:
+    """A tenth of the median round; not where all are heard, nor where no round was measured."""
+    settings, rounds = CloseSettings(rule="quorum", share=0.5, grace=0.1), [1.0, 2.0, 9.0]
+    answer = closing("ab", "abc", settings, rounds=rounds, now=1 + SECOND // 5 - 1)
+    assert isinstance(answer, Wait)
+    assert answer.reason.code == "grace"
+    answer = closing("ab", "abc", settings, rounds=rounds, now=1 + SECOND // 5)
     assert isinstance(answer, Close)
-    assert answer.members == (0, 1)
-    assert isinstance(CLOSE["all"]([], [], 0), Wait)
+    facts = {"quorum": 2, "pushed": 2, "quiet": 0, "alive": 3, "grace": 0.2, "waited": 0.2}
+    assert answer.reason == Reason("quorum", facts)
+    assert members(closing("abc", "abc", settings, rounds=rounds, now=2)) == 3
+    assert members(closing("ab", "abc", settings, "c", rounds=rounds, now=2)) == 2
+    assert members(closing("ab", "abc", settings, now=1)) == 2
+
+
+def test_since_when_a_quorum_is_there() -> None:
+    """Since enough are heard, each for the first time, and there is something to merge."""
+    half, alive = CloseSettings(rule="quorum", share=0.5), list("abcd")
+
+    def began(*waiting: tuple[str, int], **quiet: int) -> int | None:
+        return since(half, Scene([Waiting(*one) for one in waiting], alive, quiet))
+
+    assert began(("a", 3), ("a", 5)) is began(a=1, b=2, c=3) is began(("x", 1), ("b", 2)) is None
+    assert began(("a", 3), ("a", 5), ("b", 7), ("c", 9)) == 7
+    assert began(("a", 3), b=4) == 4
+    assert began(("a", 9), b=4, c=5, d=6) == 9
+    assert since(half, Scene([Waiting("x", 8)], [])) == 8

@@ -253,7 +253,7 @@ def test_a_worker_goes_back_with_the_run() -> None:
     worker = WorkerStage("bsp")
     worker.ready()
     worker.push()
-    birth = worker.state.waiting_for[0]
+    birth = worker.state.waiting_for[0].birth
     worker.see(version(1), UpdateRejected("w1", birth, Reason("base-lost")))
     assert worker.state.phase == "loading"
     worker.see(Rewound(version(0), (1,), (), Reason("lost")))

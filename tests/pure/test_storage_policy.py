@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hermes.errors import SettingError
 from hermes.policy.presets import parse_assignment, resolve
 from hermes.policy.storage import DEFAULT, PUSHED, bytes_of, far_off, level, limit_of, pace
+from hermes.policy.sync import CloseSettings
 from hermes.transport.held import Held, read_log_dirs
 
 
@@ -67,26 +68,37 @@ def test_far_then_near_then_full(used: int, limit: int) -> None:
 
 def test_the_pace_of_a_barrier_is_that_of_its_slowest() -> None:
     """Four workers, a version for every four updates."""
-    found = pace(4_000_000, [0.1, 0.1, 0.1, 0.95], "open", "all")
+    found = pace(4_000_000, [0.1, 0.1, 0.1, 0.95], "open", CloseSettings(rule="all"))
     assert found.versions == pytest.approx(1800), "a second of it goes into moving 20 MB"
     assert found.pushes == pytest.approx(4 * 1800)
     assert found.bytes == pytest.approx(5 * 1800 * 4 * 10**6, rel=0.01)
 
 
+def test_the_pace_of_some_is_between_that_of_each_and_that_of_all() -> None:
+    """Three of four are no slower than the third; two updates in a version are half as many."""
+    rounds = [0.45, 0.45, 0.45, 9.5]
+    some = pace(0, rounds, "open", CloseSettings(rule="quorum", share=0.7))
+    assert some.versions == pytest.approx(7200)
+    assert some.pushes == pytest.approx(3 * 7200 + 3600 / 9.5)
+    one = pace(0, rounds, "open", CloseSettings(rule="each"))
+    two = pace(0, rounds, "open", CloseSettings(rule="count", count=2))
+    assert (two.pushes, two.versions) == pytest.approx((one.pushes, one.versions / 2))
+
+
 def test_the_pace_of_a_gate_is_its_share_of_the_rounds() -> None:
-    opened = pace(1_000_000, [9.98], "open", "each")
+    opened = pace(1_000_000, [9.98], "open", CloseSettings(rule="each"))
     assert opened.rounds == pytest.approx(360)
     assert opened.bytes == pytest.approx(2 * 360 * 10**6, rel=0.01)
-    gated = pace(1_000_000, [9.98], "zscore", "each")
+    gated = pace(1_000_000, [9.98], "zscore", CloseSettings(rule="each"))
     assert gated.pushes == pytest.approx(360 * PUSHED["zscore"])
     assert gated.rounds == pytest.approx(360)
 
 
 def test_the_pace_is_bounded_by_what_a_master_can_publish() -> None:
-    found = pace(0, [1e-6] * 64, "open", "each")
+    found = pace(0, [1e-6] * 64, "open", CloseSettings(rule="each"))
     assert found.versions == pytest.approx(72_000)
     assert found.rounds == pytest.approx(found.pushes)
-    large = pace(10**8, [1e-6] * 64, "zscore", "each")
+    large = pace(10**8, [1e-6] * 64, "zscore", CloseSettings(rule="each"))
     assert large.versions == pytest.approx(3600 / 10.05)
     assert large.bytes == pytest.approx(72e9, rel=0.01), "not more than can be moved"
 

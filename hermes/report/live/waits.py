@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from hermes.machine import closing, missing
 from hermes.machine.duties import next_evaluation
 from hermes.machine.state import MasterState, Member, Pending
+from hermes.policy import sync
 from hermes.policy.presets import PRESETS
-from hermes.policy.sync import CLOSE, Close, Waiting
+from hermes.policy.sync import Close
 from hermes.report import words
 from hermes.report.live.recent import Recent
 from hermes.values import SECOND
@@ -121,10 +123,12 @@ def standing(
     quiet = silence(state, recent, member.name, now, around)
     if quiet is not None:
         return Standing("silent", quiet)
-    mine = next((p for p in state.pending if p.worker == member.name), None)
-    if mine is None:
+    if not missing.waits(state, member.name):
         # It builds the job first, and a framework may take its time to load.
         return Standing("training" if member.rounds else "starting")
+    mine = next((p for p in state.pending if p.worker == member.name), None)
+    if mine is None:
+        return Standing("waiting")  # for the slowest of all
     since = _age(now, recent.taken.get(mine.update.birth, now))
     return Standing("merging" if mine in _closing(state) else "waiting", since)
 
@@ -171,18 +175,12 @@ def _last_scores(state: MasterState, recent: Recent, now: int) -> Iterator[Wait]
 # --- while it goes ------------------------------------------------------------------------------
 
 
-def _close(state: MasterState) -> Close | None:
+def _closing(state: MasterState) -> list[Pending]:
     """What the next version is being made of, if the close rule says so now."""
     if state.newest is None or not state.pending:
-        return None
-    waiting = [Waiting(p.worker, p.update.base.version) for p in state.pending]
-    answer = CLOSE[state.settings.close.rule](waiting, state.alive(), state.newest.version)
-    return answer if isinstance(answer, Close) else None
-
-
-def _closing(state: MasterState) -> list[Pending]:
-    close = _close(state)
-    return [state.pending[index] for index in close.members] if close else []
+        return []
+    answer = closing.answer(state, state.time)
+    return [state.pending[i] for i in answer.members] if isinstance(answer, Close) else []
 
 
 def _updates(state: MasterState, recent: Recent, now: int) -> Iterator[Wait]:
@@ -191,17 +189,32 @@ def _updates(state: MasterState, recent: Recent, now: int) -> Iterator[Wait]:
         return
     ages = [_age(now, recent.taken.get(p.update.birth, now)) for p in state.pending]
     version = state.newest.version + 1
-    if state.settings.close.rule != "all":
+    if state.settings.close.rule == "each":
         yield from _turns(state, ages)
-    elif _closing(state):
-        made = words.counted(len(state.pending), "update")
-        text = f"version {version} is being made of {made} ({{age}})"
+    elif made := _closing(state):
+        updates = words.counted(len(made), "update")
+        text = f"version {version} is being made of {updates} ({{age}})"
         yield Wait(f"merge {version}", min(ages), text)
     else:
-        have = {pending.worker for pending in state.pending}
-        missing = [name for name in state.alive() if name not in have]
-        text = f"version {version} waits for {words.listed(missing)} ({{age}}): {_barrier(state)}"
+        text = f"version {version} {_missing(state)}"
         yield Wait(f"barrier {version}", max(ages), text)
+
+
+def _missing(state: MasterState) -> str:
+    """What the next version waits for."""
+    rule, scene = state.settings.close, closing.scene(state)
+    have = {pending.worker for pending in state.pending}
+    absent = words.listed([n for n in state.alive() if n not in have and n not in scene.quiet])
+    if rule.rule == "all":
+        return f"waits for {absent} ({{age}}): {_barrier(state)}"
+    if rule.rule == "count":
+        need = min(rule.count, len(scene.alive))
+        return f"waits for more updates ({{age}}): it has {len(state.pending)} of {need}"
+    need, alive = sync.quorum(rule, len(scene.alive)), len(scene.alive)
+    if sync.since(rule, scene) is not None:
+        grace = sync.grace(rule, scene)
+        return f"has a quorum ({{age}}), {need} of {alive}, and {grace:.2g} s for {absent}"
+    return f"waits for a quorum ({{age}}), {need} of {alive}; not heard yet: {absent}"
 
 
 def _barrier(state: MasterState) -> str:
