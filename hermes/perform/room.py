@@ -20,11 +20,28 @@ def make_room(size: int) -> None:
 
     The client's timeouts leave exceptions in cycles with the frames that they came through, ours
     among them, and with the models that those held. Python counts objects, not bytes, and would
-    let a dozen of them pile up. And glibc keeps what was freed in pieces, of chunks for example.
+    let a dozen of them pile up. And glibc keeps what was freed in pieces, of chunks for example;
+    of many small payloads, too.
     """
-    if size >= LARGE:
+    if _taken.after(size) >= LARGE:
+        _taken.total = 0
         gc.collect()
         trim()(0)
+
+
+class _Taken:
+    """Bytes taken in since the last look. Any thread may count, and none need be exact."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def after(self, size: int) -> int:
+        """The total with these."""
+        self.total += size
+        return self.total
+
+
+_taken = _Taken()
 
 
 @functools.cache
