@@ -8,8 +8,8 @@ so that a chosen share of the rounds pushes, whatever their scale:
 1. Nothing learned (a norm of 0): quiet, always.
 2. `longest` rounds since the last push: push. Fewer than `shortest`: quiet.
 3. score >= threshold: push. The first score of all is its own threshold.
-4. The threshold is raised by `gain` * (1 - `rate`) of itself at a push, and lowered by `gain` *
-   `rate` of itself at a quiet round: at rest the share of pushes is `rate`, nearly.
+4. The threshold is multiplied by 1 + `gain` * (1 - `rate`) at a push, and divided by 1 + `gain` *
+   `rate` at a quiet round: at rest the share of pushes is `rate`, nearly.
 
 Family: event-triggered SGD (SPARQ-SGD, arXiv 1910.14280; EventGraD, arXiv 2103.07454); the control
 of the rate instead of a level is ours.
@@ -53,8 +53,9 @@ def _answer(settings: GateSettings, state: GateState, score: float) -> tuple[Pus
 
 
 def _followed(settings: GateSettings, threshold: float, push: Push) -> float:
-    share = (1 - settings.rate) if push == "push" else -settings.rate
-    return threshold * (1 + settings.gain * share)
+    if push == "push":
+        return threshold * (1 + settings.gain * (1 - settings.rate))
+    return threshold / (1 + settings.gain * settings.rate)
 
 
 def check(settings: GateSettings) -> list[str]:

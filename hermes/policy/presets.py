@@ -108,6 +108,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "hermes": {
+        "gate.rule": "innovation",
+        "gate.rate": 0.5,
+        "close.rule": "quorum",
+        "continue.rule": "on-version",
+        "merge.rule": "momentum",
+        "merge.momentum": 0.7,
+        "merge.rate": "auto",
+        "merge.nesterov": True,
+        "merge.discount": True,
+        "size.rule": "speed",
+        "size.first": 500,
+        "round.epochs": 5,
+    },
     "hermes-paper": {
         "gate.rule": "zscore",
         "close.rule": "each",
@@ -333,6 +347,15 @@ def check(settings: Settings) -> list[str]:
     for section, ranges in SECTIONS.items():
         check_section(section, getattr(settings, section.replace("continue", "continue_")), ranges)
     storage.check_storage(settings.storage)
+    _check_workers(settings)
+    _check_together(settings)
+    warnings = gate.check_gate(settings.gate) + _odd_together(settings)
+    warnings += aggregate.check_merge(settings.merge)
+    warnings += allocate.check_size(settings.size)
+    return warnings
+
+
+def _check_workers(settings: Settings) -> None:
     if settings.workers.lost <= 2 * settings.workers.heartbeat:
         raise SettingError(
             f"workers.lost is {settings.workers.lost:g} s, workers.heartbeat "
@@ -347,6 +370,10 @@ def check(settings: Settings) -> list[str]:
             remedy="The most that a worker's own pace may allow is no less than the least: raise "
             "workers.longest, or lower workers.lost.",
         )
+
+
+def _check_together(settings: Settings) -> None:
+    """Raise `SettingError` for answers of which one cannot work beside another."""
     if settings.gate.rule != "open" and settings.close.rule == "all":
         raise SettingError(
             "close.rule=all waits for a push of every worker, and a gate lets workers be quiet",
@@ -358,21 +385,34 @@ def check(settings: Settings) -> list[str]:
             f"{settings.round.steps} fixes their length",
             remedy="Take size.rule=fixed, or round.steps=off.",
         )
-    if settings.merge.rule == "interpolate" and settings.close.rule in ("count", "quorum"):
+    if settings.merge.rule == "interpolate" and settings.close.rule != "each":
         raise SettingError(
             f"close.rule={settings.close.rule} closes over several updates, and merge.rule="
             "interpolate merges one at a time",
             remedy="Take close.rule=each, or another merge.rule.",
         )
-    warnings = gate.check_gate(settings.gate)
-    if settings.gate.rule != "open" and settings.close.rule == "count":
-        warnings.append(
-            f"close.count={settings.close.count} waits for so many pushes, or for one of every "
-            "worker alive, and a gate lets workers be quiet: a version may take long"
+    if settings.merge.rule == "interpolate" and sync.CONTINUE[settings.continue_.rule].rebases:
+        raise SettingError(
+            f"continue.rule={settings.continue_.rule} sends what is unsent alone, and merge.rule="
+            "interpolate weighs the model that a worker has by its loss",
+            remedy="Take continue.rule=on-version, or another merge.rule.",
         )
-    warnings += aggregate.check_merge(settings.merge)
-    warnings += allocate.check_size(settings.size)
-    return warnings
+
+
+def _odd_together(settings: Settings) -> list[str]:
+    """Warnings about answers of which one works badly beside another."""
+    close, found = settings.close, list[str]()
+    if settings.gate.rule != "open" and close.rule == "count" and close.count > 1:
+        found.append(
+            f"close.count={close.count} waits for so many pushes, or for as many as workers are "
+            "alive, and a gate lets workers be quiet: a version may take long"
+        )
+    if settings.merge.max_staleness == 0 and sync.may_fall_behind(settings.continue_):
+        found.append(
+            f"continue.rule={settings.continue_.rule} trains on while versions are made, and with "
+            "merge.max_staleness=0 what was begun before the newest is thrown away"
+        )
+    return found
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -36,7 +36,7 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     (published: the last 15 % of each new shard)."""
     rate: float = 0.25
     """`innovation`: the share of rounds that push, in the long run; above 0, at most 1."""
-    gain: float = 0.2
+    gain: float = 0.5
     """`innovation`: how fast the threshold follows; above 0, below 1."""
     shortest: int = 1
     """`innovation`: rounds between two pushes, at least."""

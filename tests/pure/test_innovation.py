@@ -84,7 +84,7 @@ def test_nothing_learned_is_never_sent() -> None:
 def test_the_first_score_is_its_own_threshold() -> None:
     first = play(settings(), [7.0])[0]
     assert (first.push, first.reason.code) == ("push", "drifted")
-    assert first.state == GateState((), 0, pytest.approx(7 * 1.15))
+    assert first.state == GateState((), 0, pytest.approx(7 * 1.375))
 
 
 def test_two_pushes_are_so_many_rounds_apart() -> None:
