@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from hermes.machine.apply import closed_at
 from hermes.machine.state import MasterState
 from hermes.messages import Software, WorkerAdmitted
+from hermes.policy.presets import to_tree
 from hermes.policy.sync import counts_rounds
 
 
@@ -21,7 +24,7 @@ def admission(
         worker,
         incarnation,
         hello,
-        state.opened,
+        replace(state.opened, settings=to_tree(state.settings)),  # those in force now
         state.data,
         state.newest,
         {incarnation: 0, **taken},

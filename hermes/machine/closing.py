@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from hermes.machine.apply import slowest_closed
 from hermes.machine.state import MasterState, Member, Pending
 from hermes.policy import aggregate, sync
 from hermes.policy.aggregate import Given
@@ -48,15 +49,21 @@ def _last_round(member: Member) -> list[float]:
 
 def awaited(state: MasterState) -> list[str]:
     """The workers that a version may wait for: those alive, but for whoever had only updates to
-    offer that were rejected. One is forgiven: who was behind trains again, from this version."""
+    offer that were rejected (one is forgiven: who was behind trains again, from this version), and
+    whoever has none to offer and waits for the slowest itself: they would wait for each other."""
     assert state.newest is not None
     version, members = state.newest.version, state.members
+    pushed, slowest = {pending.worker for pending in state.pending}, slowest_closed(state)
 
     def spent(name: str) -> bool:
         at, times = members[name].refusals
         return at == version and times >= CHANCES
 
-    return [name for name in state.alive() if not spent(name)]
+    def held(name: str) -> bool:
+        far = sync.too_far_ahead(state.settings.continue_, members[name].closed, slowest)
+        return far and name not in pushed
+
+    return [name for name in state.alive() if not spent(name) and not held(name)]
 
 
 def grace_over(state: MasterState) -> list[int]:

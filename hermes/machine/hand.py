@@ -74,6 +74,8 @@ class WorkerState(msgspec.Struct, frozen=True):
     """Pushed, and neither merged nor rejected."""
     oldest: int | None = None
     """The version at which the oldest step was computed that was not sent yet."""
+    anew: bool = False
+    """Its local model holds an update that was rejected: the newest version is taken again."""
     clocks: Mapping[str, int] = {}
     """Rounds of each worker alive whose outcome the ledger has; kept where a rule asks for it."""
     unnoted: int = 0

@@ -44,7 +44,7 @@ from hermes.messages import (
 )
 from hermes.policy import gate
 from hermes.policy.presets import from_tree
-from hermes.policy.sync import CONTINUE
+from hermes.policy.sync import CONTINUE, counts_rounds
 from hermes.values import Birth
 
 UNREADABLE = "unreadable"
@@ -138,7 +138,8 @@ def _entry_master(hand: Hand, _entry: MasterStarted) -> None:
 def _entry_admitted(hand: Hand, entry: WorkerAdmitted) -> None:
     state = hand.state
     if entry.worker != state.name:
-        if state.clocks and entry.clocks:
+        # Whoever is only admitted anew, by another master, may be lost, and stands where it stood.
+        if entry.hello and entry.worker in entry.clocks:
             hand.become(clocks={**state.clocks, entry.worker: entry.clocks[entry.worker]})
         return
     if entry.incarnation != state.incarnation:
@@ -251,6 +252,8 @@ def _entry_rejected(hand: Hand, entry: UpdateRejected) -> None:
         hand.become(phase="pushing", again=True, waiting_for=(), moving=hand.now)
         hand.actions += [ForgetUpdate(entry.birth), StoreUpdate()]
         return
+    if entry.birth.incarnation == hand.state.incarnation:
+        hand.become(anew=True)
     _decided(hand, entry.birth)
 
 
@@ -316,9 +319,10 @@ def _entry_lost(hand: Hand, entry: WorkerLost | WorkerLeft) -> None:
 
 
 def _entry_back(hand: Hand, entry: WorkerBack) -> None:
-    clocks = hand.state.clocks
-    if clocks:
-        hand.become(clocks={**clocks, entry.worker: min(clocks.values())})
+    """It starts at the slowest of the others, or at none where nobody else is alive."""
+    if counts_rounds(hand.state.settings.continue_):
+        others = {n: clock for n, clock in hand.state.clocks.items() if n != entry.worker}
+        hand.become(clocks={**others, entry.worker: min(others.values(), default=0)})
 
 
 ENTRIES: dict[type, Callable[[Hand, Any], None]] = {

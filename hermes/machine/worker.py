@@ -129,7 +129,7 @@ def _on_loaded(hand: Hand, event: VersionLoaded) -> None:
 
 def _on_missing(hand: Hand, event: VersionMissing) -> None:
     _moved(hand)
-    hand.become(phase="idle", unreadable=event.payload)
+    hand.become(phase="idle", unreadable=event.payload, anew=True)
 
 
 def _move(hand: Hand) -> None:
@@ -150,10 +150,10 @@ def _go_on(hand: Hand) -> None:
     if ahead(state):
         return
     rebases = CONTINUE[state.settings.continue_.rule].rebases
-    newer = state.base is None or (rebases and state.base != base_of(state.newest))
-    if newer and state.newest.payload.id != state.unreadable:
+    newer = rebases and (state.anew or state.base != base_of(state.newest))
+    if (newer or state.base is None) and state.newest.payload.id != state.unreadable:
         pending = tuple(update.payload.id for update in state.waiting_for)
-        hand.become(phase="loading", moving=hand.now)
+        hand.become(phase="loading", moving=hand.now, anew=False)
         keeps = state.base is not None and state.unsent_rounds > 0
         hand.actions.append(LoadVersion(state.newest, pending, keeps))
         return

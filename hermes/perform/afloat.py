@@ -43,11 +43,14 @@ class Afloat:
         if self._going is None:
             raise Defect("sent, and nothing was going", where=payload)
         going, self._going = self._going, None
-        self._pushed[payload] = {
+        pushed = {
             name: np.subtract(self._base[name], array, dtype=np.float64)
             for name, array in going.items()
             if self._learned(name, array)
         }
+        # What is not finite is rejected, and would make every model that carries it so.
+        if all(bool(np.isfinite(array).all()) for array in pushed.values()):
+            self._pushed[payload] = pushed
 
     def unsent(self, local: Tensors) -> float:
         """The L2 norm of what is not sent."""

@@ -62,7 +62,9 @@ class WorkerBench:
         self._resets = False
         """Whether the optimizer begins anew at each version."""
         self._afloat: Afloat | None = None
-        """What is pushed and undecided, and not sent, where account is kept of it."""
+        """What is not sent, and what is pushed and undecided, where account is kept of it."""
+        self._rebases = False
+        """Whether it goes on from what it pushed before that is decided."""
 
     def accept(self, grant: BlocksGranted) -> None:
         """This grant may be trained from now on: its blocks are on this disk."""
@@ -76,8 +78,8 @@ class WorkerBench:
     def obey(self, settings: Settings) -> None:
         """Work as these settings say, from the next version on."""
         self._resets = settings.optimizer.on_rebase == "reset"
-        rebases = CONTINUE[settings.continue_.rule].rebases
-        if rebases or gate.looks_at_drift(settings.gate):
+        self._rebases = CONTINUE[settings.continue_.rule].rebases
+        if self._rebases or gate.looks_at_drift(settings.gate):
             self._afloat = Afloat(self.trainer.buffers())
 
     def load(self, action: LoadVersion, data: bytes | bytearray) -> Base:
@@ -94,11 +96,12 @@ class WorkerBench:
     def push(self, store: Store) -> Payload:
         """Send what was learned, as a model, in chunks, into the worker's own topic."""
         local: Tensors = self.trainer.weights()
-        if self._afloat is not None:
-            local = self._afloat.outgoing(local)
+        afloat = self._afloat if self._rebases else None  # else it may be sent once more, as it is
+        if afloat is not None:
+            local = afloat.outgoing(local)
         payload = store.put(names.from_worker(self._name), encode_tensors(local))
-        if self._afloat is not None:
-            self._afloat.sent(payload.id)
+        if afloat is not None:
+            afloat.sent(payload.id)
         return payload
 
     def train(self, action: Train) -> Trained:

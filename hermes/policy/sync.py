@@ -26,7 +26,7 @@ class CloseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     `count` updates; "quorum": when `share` of the workers alive have pushed, and a grace is over
     (or all have)."""
     count: int = 10
-    """"count": updates in a version; fewer workers alive are waited for all the same, once each.
+    """"count": updates in a version; where fewer workers are alive, as many updates as those.
     FedBuff's K (arXiv 2106.06639)."""
     share: float = 0.8
     """"quorum": of the workers alive, rounded up."""
@@ -199,6 +199,13 @@ CONTINUE: dict[str, Continuing] = {
 def counts_rounds(settings: ContinueSettings) -> bool:
     """Whether it matters how far the workers are."""
     return settings.rule == "bounded" and settings.slack is not None
+
+
+def may_fall_behind(settings: ContinueSettings) -> bool:
+    """Whether a worker trains on while what it pushed is undecided."""
+    return CONTINUE[settings.rule].rebases and not (
+        settings.rule == "bounded" and settings.slack == 0
+    )
 
 
 def too_far_ahead(settings: ContinueSettings, finished: int, slowest: int) -> bool:

@@ -7,8 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hermes import nn
+from hermes.chance import generator
+from hermes.codec import decode_tensors, encode_tensors
 from hermes.errors import Defect
+from hermes.job import Job
+from hermes.machine.events import LoadVersion
+from hermes.messages import VersionPublished
 from hermes.perform.afloat import Afloat
+from hermes.perform.bench import WorkerBench
+from hermes.policy.presets import resolve
+from hermes.simulate.schedules import reference
+from hermes.train import make_trainer
+from hermes.values import Payload, Reason
 
 BUFFERS = frozenset({"mean"})
 
@@ -86,6 +97,15 @@ def test_nothing_is_sent_that_was_not_going() -> None:
         begun().sent("a")
 
 
+def test_what_is_not_finite_is_sent_and_not_carried_over() -> None:
+    """It will be rejected; until that is said no version is spoiled by it."""
+    afloat = begun()
+    assert np.isnan(afloat.outgoing(model(np.nan))["w"]).all()
+    afloat.sent("spoiled")
+    taken = afloat.rebased(model(4), model(np.nan), ("spoiled",), keeps=False)
+    assert taken["w"].tolist() == [4, 4, 4]
+
+
 STEPS = st.lists(
     st.sampled_from(["train", "push", "merge", "reject", "rebase", "other"]), max_size=40
 )
@@ -121,3 +141,35 @@ def test_nothing_is_lost_and_nothing_counts_twice(steps: list[str], chance: obje
             local = int(found["w"][0])
             assert local == version + sum(pending.values()) + unsent
             assert found["v"][0, 0] == -local
+
+
+class Kept:
+    """A store that keeps what is put, under 1, 2, 3..."""
+
+    def __init__(self) -> None:
+        self.put_there: list[bytes] = []
+
+    def put(self, _topic: str, data: bytes) -> Payload:
+        self.put_there.append(bytes(data))
+        return reference("from", len(self.put_there))
+
+
+def test_who_waits_for_its_version_sends_the_same_model_again() -> None:
+    """The broker lost the tensors; that account is kept for the gate does not empty the update."""
+    job = Job(
+        model=lambda: nn.Linear(2, 3),
+        data=lambda: None,
+        loss=nn.CrossEntropy(),
+        optimizer=lambda parameters: nn.SGD(parameters, lr=0.1),
+    )
+    bench = WorkerBench("w1", 1, job, make_trainer(job, generator(1, "init")), None)  # type: ignore[arg-type]
+    bench.obey(resolve("fedavg", [{"gate.rule": "innovation", "close.rule": "each"}]))
+    first = bench.trainer.weights()
+    version = VersionPublished(0, reference("model", 0), (), "init", 0.0, 0, Reason("first"))
+    bench.load(LoadVersion(version), encode_tensors(first))
+    bench.trainer.load({name: array + 1 for name, array in first.items()})
+    store, learned = Kept(), encode_tensors(bench.trainer.weights())
+    for _ in range(2):
+        bench.push(store)  # type: ignore[arg-type]
+    assert store.put_there == [learned, learned]
+    assert decode_tensors(learned).keys() == first.keys()

@@ -11,9 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from hermes.errors import Defect
-from hermes.machine import audit
+from hermes.machine import audit, worker
+from hermes.machine.apply import apply_entries
 from hermes.machine.audit import Audit
+from hermes.machine.events import LedgerSeen
 from hermes.machine.ledger import Counting
+from hermes.machine.reading import on_ledger
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.state import MasterState
 from hermes.messages import (
@@ -170,6 +173,48 @@ def test_versions_of_some_keep_every_invariant(rule: str, monkeypatch: pytest.Mo
         assert not [f for f in decisions.found if not f.entry.endswith(reference)]
         sizes.update(len(version.members) for version in of(VersionPublished, entries_of(driver)))
     assert {1, 2} <= set(sizes)
+
+
+BOUNDED: dict[str, dict[str, Any]] = {
+    "each": {"close.rule": "each", "merge.rule": "add"},
+    "all": {"close.rule": "all", "merge.rule": "mean"},
+    "quorum": {"close.rule": "quorum", "close.share": 0.5, "merge.rule": "mean"},
+    "count": {"close.rule": "count", "close.count": 2, "merge.rule": "buffered"},
+}
+
+
+@pytest.mark.parametrize("rule", BOUNDED)
+def test_workers_that_wait_for_each_other_get_on_and_know_how_far_all_are(
+    rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for the slowest is not waited for by a version; and every worker counts, after
+    every record, as the master does."""
+    common = {"round.steps": 7, "merge.max_staleness": None, "continue.rule": "bounded"}
+    chosen = {**common, "continue.slack": 0, **BOUNDED[rule]}
+    monkeypatch.setitem(schedules.SHORT, "fedavg", chosen)
+    monkeypatch.setattr(schedules, "settings_of", schedules.settings_of.__wrapped__)
+    seen: list[tuple[tuple[int, int], str, dict[str, int]]] = []
+
+    def watched(hand: worker.Hand, event: LedgerSeen) -> None:
+        on_ledger(hand, event)
+        if hand.state.admitted and hand.state.phase != "gone":
+            place = event.record.term, event.record.n
+            seen.append((place, hand.state.name, dict(hand.state.clocks)))
+
+    monkeypatch.setitem(worker.HANDLERS, LedgerSeen, watched)
+    looked_at = 0
+    for seed in range(30, 60):
+        seen.clear()
+        driver, state = schedules.run(draw(seed, "fedavg")), MasterState()
+        clocks: dict[tuple[int, int], dict[str, int]] = {}
+        for record in driver.valid_records():
+            state = apply_entries(replace(state, time=record.time), record.entries, record.consumed)
+            clocks[record.term, record.n] = {n: state.members[n].closed for n in state.alive()}
+        for place, name, known in seen:
+            alive = clocks.get(place, known)  # whoever is lost itself may know where it stood
+            assert {n: at for n, at in known.items() if n != name or n in alive} == alive
+        looked_at += len(seen)
+    assert looked_at > 500
 
 
 def test_a_worker_lost_alone_comes_back() -> None:

@@ -237,7 +237,7 @@ def test_a_rejected_update_and_a_quiet_round_are_rounds_too() -> None:
     assert stage.state.clocks["w2"] == 0, "until a version holds it"
     stage.see(quiet)
     assert stage.state.clocks["w2"] == 1
-    assert stage.state.phase == "training"
+    assert of(Train, loaded(stage, stage.version0))
 
 
 def test_without_a_bound_it_is_at_once() -> None:
@@ -246,3 +246,63 @@ def test_without_a_bound_it_is_at_once() -> None:
         _, step = stage.pushes()
     assert not stage.state.clocks
     assert not of(StoreUpdate, step)
+
+
+def test_whoever_is_admitted_anew_and_lost_is_not_waited_for() -> None:
+    """A new master admits anew all that have not left, whoever is lost among them."""
+    stage = Bounded(0, w1=4, w2=4)
+    update, _ = stage.pushes()
+    stage.see(version(1, contribution("w1", update)), WorkerLost("w2", Reason("silent")))
+    anew = replace(stage.admission(), worker="w2", incarnation="w2-1", hello="")
+    stage.see(replace(anew, clocks={"w1": 5, "w2": 5}))
+    assert stage.state.clocks == {"w1": 5}
+    stage.see(WorkerBack("w2"), replace(anew, hello="again", clocks={"w1": 5, "w2": 5}))
+    assert stage.state.clocks == {"w1": 5, "w2": 5}
+
+
+def test_after_all_were_lost_the_bound_holds_again() -> None:
+    """They start at none, as with the master."""
+    stage = Bounded(0, w1=4, w2=4)
+    silent = Reason("silent")
+    stage.see(WorkerLost("w1", silent), WorkerLost("w2", silent), WorkerBack("w1"))
+    assert stage.state.clocks == {"w1": 0}
+    stage.see(WorkerBack("w2"))
+    _, step = stage.pushes()
+    assert not of(Train, step), "w2 has finished none"
+
+
+# --- what was rejected ----------------------------------------------------------------------------
+
+
+def test_a_rejected_update_leaves_the_local_model_before_the_next_round() -> None:
+    """Though there is no newer version: the one it is on is taken again."""
+    stage = at_once()
+    stage.finish()
+    mine = updates(stage.put(UpdateStored(reference("from", 1))))
+    stage.see(UpdateRejected("w1", mine.birth, Reason("not-finite")))
+    stage.finish()
+    step = stage.put(UpdateStored(reference("from", 2)))
+    assert one(LoadVersion, step).version == stage.version0
+    assert one(LoadVersion, step).pending == (updates(step).payload.id,)
+    assert of(Train, loaded(stage, stage.version0)), "once"
+
+
+def test_what_is_rejected_while_a_version_is_loaded_leaves_with_the_next() -> None:
+    """It was pending as the loading began, and is carried over."""
+    stage = at_once()
+    stage.finish()
+    mine = updates(stage.put(UpdateStored(reference("from", 1))))
+    newer = version(1, contribution("w2"))
+    stage.see(newer)
+    stage.finish()
+    assert of(LoadVersion, stage.put(UpdateStored(reference("from", 2))))
+    stage.see(UpdateRejected("w1", mine.birth, Reason("x")))
+    again = one(LoadVersion, loaded(stage, newer))
+    assert (again.version, len(again.pending)) == (newer, 1)
+
+
+def test_what_another_incarnation_had_rejected_is_in_no_model_of_this_one() -> None:
+    stage = at_once()
+    stage.finish()
+    stage.see(UpdateRejected("w1", Birth("w1-0", 3), Reason("x")))
+    assert not of(LoadVersion, stage.put(UpdateStored(reference("from", 1))))

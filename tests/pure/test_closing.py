@@ -253,6 +253,21 @@ def test_a_count_waits_for_no_more_than_are_alive() -> None:
     assert differing(stage.records) == []
 
 
+@pytest.mark.parametrize("rule", ["count", "quorum"])
+def test_whoever_waits_for_the_slowest_is_not_waited_for(rule: str) -> None:
+    """Or the slowest would wait for two that wait for it."""
+    close = {"close__rule": rule} | (
+        {"close__count": 2} if rule == "count" else {"close__share": 0.5, "close__grace": 0}
+    )
+    stage = stage_of(3, **close, merge__rule="add", continue__rule="bounded", continue__slack=0)
+    stage.push("w1")
+    stage.store(stage.push("w2"))
+    last = stage.push("w3")
+    assert merging(last) == ["w3"]
+    stage.store(last)
+    assert differing(stage.records) == []
+
+
 def test_what_is_added_is_a_share_of_those_alive_then() -> None:
     """Whoever leaves while it is merged changes nothing about it, and the ledger agrees."""
     stage = stage_of(close__rule="each", merge__rule="add")

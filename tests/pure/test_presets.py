@@ -122,6 +122,30 @@ def test_every_key_can_be_set() -> None:
             resolve("hermes-paper", [{key: tree[section][name]}])
 
 
+@pytest.mark.parametrize("rule", ["at-once", "bounded"])
+def test_who_goes_on_at_once_has_no_model_to_weigh(rule: str) -> None:
+    """What it sends is what is unsent, alone."""
+    with pytest.raises(SettingError, match=f"continue.rule={rule} sends what is unsent alone"):
+        resolve("hermes-paper", [{"continue.rule": rule}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"continue.rule": "at-once"}, True),
+        ({"continue.rule": "bounded"}, True),
+        ({"continue.rule": "bounded", "continue.slack": None}, True),
+        ({"continue.rule": "bounded", "continue.slack": 0}, False),
+        ({"continue.rule": "on-version"}, False),
+        ({"continue.rule": "at-once", "merge.max_staleness": 1}, False),
+    ],
+)
+def test_work_that_will_be_thrown_away_is_told(changes: dict[str, object], told: bool) -> None:
+    """bsp takes nothing that is stale, and only who waits is never stale."""
+    found = [text for text in check(resolve("bsp", [changes])) if "thrown away" in text]
+    assert bool(found) == told
+
+
 # --- when a version closes ----------------------------------------------------------------------
 
 

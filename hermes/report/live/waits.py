@@ -204,7 +204,7 @@ def _missing(state: MasterState) -> str:
     """What the next version waits for."""
     rule, scene = state.settings.close, closing.scene(state)
     have = {pending.worker for pending in state.pending}
-    absent = words.listed([n for n in state.alive() if n not in have and n not in scene.quiet])
+    absent = words.listed([n for n in scene.alive if n not in have and n not in scene.quiet])
     if rule.rule == "all":
         return f"waits for {absent} ({{age}}): {_barrier(state)}"
     if rule.rule == "count":
