@@ -10,6 +10,7 @@ from hermes.cli import (
     brokers,
     check,
     clean,
+    compare,
     export,
     fork,
     look,
@@ -62,6 +63,7 @@ app.command()(train.demo)
 app.command()(train.run)
 app.command()(train.master)
 app.command()(simulate.simulate)
+app.command()(compare.compare)
 app.command()(resume.resume)
 app.command()(fork.fork)
 app.command()(work.worker)

@@ -57,9 +57,6 @@ KeepLog = Annotated[
 PROGRESS = 3.0
 """Real seconds between two lines of progress."""
 
-FAREWELL = 3.0
-"""Virtual seconds that workers are given to say bye after the end."""
-
 
 def simulate(
     job: options.Job,
@@ -121,11 +118,11 @@ def _prepared(
     made = ModelledRun(job, settings, wishes.seed, work, loaded)
     made.source = JobSource(source.name, source.text, wishes.args)
     made.threads = threads
-    made.prepared = _tried(job, settings, wishes.seed, loaded, work)
+    made.prepared = tried(job, settings, wishes.seed, loaded, work)
     return folder, made
 
 
-def _tried(job: Job, settings: Settings, seed: int, loaded: Loaded, work: Path) -> Prepared:
+def tried(job: Job, settings: Settings, seed: int, loaded: Loaded, work: Path) -> Prepared:
     """The job's data, once model and data were seen to fit each other, and the devices."""
     from hermes.runtime.trying import fit_trials, fresh_trainer, model_trials, prepared_data
     from hermes.simulate.devices import check_memory
@@ -152,43 +149,17 @@ def _see_through(
     """Drive it to its end; its result."""
     from hermes.cli.simulated import SimulatedFolder
     from hermes.runtime.interrupt import on_interrupt
+    from hermes.simulate.modelled import drive
 
     driver = modelled.driver()
     with contextlib.closing(SimulatedFolder(folder, modelled, driver, warn)) as written:
         wanted: list[bool] = []
         with on_interrupt(lambda: wanted.append(True)):
-            stopped_at = _drive(driver, wanted, _teller(written, quiet=quiet))
+            stopped_at = drive(driver, wanted, _teller(written, quiet=quiet))
             result = written.conclude(stopped_at)
             if keep_log:
                 _keep(driver, folder, result)
     return result
-
-
-def _drive(driver: Driver, wanted: list[bool], tell: Callable[[], None]) -> int:
-    """To the end, or to the stop that somebody `wanted`; the virtual time of the stop."""
-    from hermes.errors import Defect
-    from hermes.machine.events import StopAsked
-    from hermes.values import SECOND, Reason
-
-    driver.run(steps=0)
-    while not driver.finished:
-        if wanted and driver.watch.state.stopped is None:
-            driver.master.deliver(StopAsked("stopped", Reason("interrupted")))
-        if not driver.queue.step():
-            raise Defect("nothing happens any more, and the run has not ended", where="simulate")
-        tell()
-    end = driver.queue.now + round(FAREWELL * SECOND)
-    while driver.watch.state.alive() and driver.queue.now < end and driver.queue.step():
-        pass
-    return _time_of_stop(driver)
-
-
-def _time_of_stop(driver: Driver) -> int:
-    """Of the record that stopped the run."""
-    from hermes.messages import RunStopped
-
-    records = reversed(driver.watch.records)
-    return next(r.time for r in records if any(isinstance(e, RunStopped) for e in r.entries))
 
 
 def _teller(written: SimulatedFolder, *, quiet: bool) -> Callable[[], None]:

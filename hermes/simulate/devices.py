@@ -132,12 +132,7 @@ def load(path: Path) -> Loaded:
 
 def read(data: bytes, file: str) -> World:
     """The devices in these bytes. Raises `SettingError`."""
-    try:
-        tree = json.loads(data, object_pairs_hook=_once, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise SettingError(
-            f"it is not JSON as it must be: {error}", where=file, remedy="See docs/simulate.md."
-        ) from None
+    tree = tree_of(data, file, "See docs/simulate.md.")
     try:
         world = msgspec.convert(tree, World)
     except msgspec.ValidationError as error:
@@ -153,6 +148,17 @@ def read(data: bytes, file: str) -> World:
             )
     _check_whole(world, file)
     return world
+
+
+def tree_of(data: bytes, file: str, remedy: str) -> Any:
+    """What JSON says in which every key stands once, and every number is one. Raises
+    `SettingError`."""
+    try:
+        return json.loads(data, object_pairs_hook=_once, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise SettingError(
+            f"it is not JSON as it must be: {error}", where=file, remedy=remedy
+        ) from None
 
 
 def only(loaded: Loaded, which: str) -> Loaded:

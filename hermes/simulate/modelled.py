@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from hermes.errors import Defect
 from hermes.job import Job
-from hermes.machine.events import Action, DataStored, Evaluate, Event
-from hermes.messages import BlocksGranted
+from hermes.machine.events import Action, DataStored, Evaluate, Event, StopAsked
+from hermes.messages import BlocksGranted, RunStopped
 from hermes.policy.presets import Settings
 from hermes.simulate.charges import Modelled
 from hermes.simulate.devices import Loaded
 from hermes.simulate.driver import Costs, Driver
 from hermes.simulate.faults import Faults, FaultyLog, WorkerFault
 from hermes.simulate.local import LocalBench, LocalHands, LocalRun
-from hermes.values import SECOND, Tensors
+from hermes.values import SECOND, Reason, Tensors
+
+FAREWELL = 3.0
+"""Virtual seconds that workers are given to say bye after the end."""
 
 
 class Best(NamedTuple):
@@ -122,3 +127,27 @@ class ModelledBench(LocalBench):
         while len(self._disk) > 1 and sum(self._disk.values()) > room:
             self._disk.popitem(last=False)
         return moved
+
+
+# --- the run, driven ----------------------------------------------------------------------------
+
+
+def drive(driver: Driver, wanted: list[bool], tell: Callable[[], None]) -> int:
+    """To the end, or to the stop that somebody `wanted`; the virtual time of the stop."""
+    driver.run(steps=0)
+    while not driver.finished:
+        if wanted and driver.watch.state.stopped is None:
+            driver.master.deliver(StopAsked("stopped", Reason("interrupted")))
+        if not driver.queue.step():
+            raise Defect("nothing happens any more, and the run has not ended", where="simulate")
+        tell()
+    end = driver.queue.now + round(FAREWELL * SECOND)
+    while driver.watch.state.alive() and driver.queue.now < end and driver.queue.step():
+        pass
+    return _time_of_stop(driver)
+
+
+def _time_of_stop(driver: Driver) -> int:
+    """Of the record that stopped the run."""
+    records = reversed(driver.watch.records)
+    return next(r.time for r in records if any(isinstance(e, RunStopped) for e in r.entries))

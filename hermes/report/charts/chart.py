@@ -35,6 +35,8 @@ class Series(NamedTuple):
     """Number of its colour and dash; the same for one worker in all charts."""
     step: bool = False
     worker: bool = False
+    scattered: bool = False
+    """Its points are drawn alone, without a line."""
 
 
 class Spot(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 
 from hermes.errors import UsageError
 from hermes.report.charts.chart import Bars, Chart, Lanes, Lines
-from hermes.report.charts.looks import DASHES, HUES, LIGHT, MARKS, PURPOSES, hue
+from hermes.report.charts.looks import DASHES, FILLS, HUES, LIGHT, MARKS, hue
 from hermes.report.charts.scales import Axis
 from hermes.report.thin import merged
 from hermes.values import SECOND
@@ -253,7 +253,7 @@ def _sign_legend(axes: Any) -> None:
 
 
 def _bars(axes: Any, chart: Bars) -> None:
-    names = PURPOSES if len(chart.kinds) == len(PURPOSES) else ("c1", "wait")
+    names = FILLS[len(chart.kinds)]
     rows = range(len(chart.bars))
     left = [0.0] * len(chart.bars)
     for index, (kind, colour) in enumerate(zip(chart.kinds, names, strict=True)):

@@ -55,6 +55,9 @@ DASHES = ("", "7 4", "2 3", "9 3 2 3")
 PURPOSES = ("c4", "c0", "c1", "c2", "c5")
 """Colours of data, model, update, control, logs."""
 
+FILLS = {2: ("c1", "wait"), 3: ("train", "move", "wait"), len(PURPOSES): PURPOSES}
+"""Colours of a bar's parts, by how many there are; of three: training, transfer, waiting."""
+
 MARKS = {
     "push": ("accent", "▲", "push"),
     "quiet": ("grey", "·", "quiet round"),

@@ -12,7 +12,7 @@ from html import escape
 from typing import NamedTuple
 
 from hermes.report.charts.chart import Bars, Chart, Lane, Lanes, Lines, Series
-from hermes.report.charts.looks import MARKS, PURPOSES, dash, hue
+from hermes.report.charts.looks import FILLS, HUES, MARKS, dash, hue
 from hermes.report.charts.scales import Axis
 from hermes.report.thin import merged
 from hermes.values import SECOND
@@ -155,6 +155,9 @@ def _lines(chart: Lines, shape: Shape) -> tuple[Frame, str]:
     body = [_y_axis(frame), _x_axis(frame, shape)]
     for index, series in enumerate(chart.series):
         owner = f' data-worker="{escape(series.name)}"' if series.worker else ""
+        if series.scattered:
+            body.append(_dots(series, frame, owner))
+            continue
         dashed = f' stroke-dasharray="{dash(series.look)}"' if dash(series.look) else ""
         body.append(
             f'<path class="curve c{hue(series.look)}" data-series="{escape(series.name)}"{owner}'
@@ -168,6 +171,16 @@ def _lines(chart: Lines, shape: Shape) -> tuple[Frame, str]:
             )
     body.append(_spots(chart, frame, beside))
     return frame, "".join(body)
+
+
+def _dots(series: Series, frame: Frame, owner: str) -> str:
+    """Points that no line joins; the second six looks are rings."""
+    ring = " ring" if series.look // HUES % 2 else ""
+    return "".join(
+        f'<circle class="dot{ring} c{hue(series.look)}" cx="{number(frame.at_x(x))}" '
+        f'cy="{number(frame.at_y(y))}" r="5"{owner}><title>{escape(series.name)}</title></circle>'
+        for x, y in zip(series.xs, series.ys, strict=True)
+    )
 
 
 def _equal(chart: Lines, index: int) -> int:
@@ -389,7 +402,7 @@ def _bars(chart: Bars, shape: Shape) -> tuple[Frame, str]:
     said = max((len(bar.text) for bar in chart.bars), default=0) * LETTER + 12
     bottom = TOP + row * max(1, len(chart.bars))
     frame = Frame(chart.x, None, left, TOP, shape.width - shape.right - said, bottom)
-    colours = PURPOSES if len(chart.kinds) == len(PURPOSES) else ("c1", "wait")
+    colours = FILLS[len(chart.kinds)]
     body = [_x_axis(frame, shape)]
     for index, bar in enumerate(chart.bars):
         top = TOP + index * row + (18 if above else 4)

@@ -16,7 +16,7 @@ from hermes.machine.state import MasterState
 from hermes.report import words
 from hermes.report.charts.chart import Chart, Lanes, Lines, Table
 from hermes.report.charts.course import XS, Run, courses, curves, run_of
-from hermes.report.charts.looks import DARK, LIGHT, MARKS, PURPOSES, dash, hue
+from hermes.report.charts.looks import DARK, FILLS, LIGHT, MARKS, dash, hue
 from hermes.report.charts.moved import byte_charts
 from hermes.report.charts.numbers import numbers
 from hermes.report.charts.svg import SIGNS, drawn
@@ -60,7 +60,7 @@ def page(story: Story, state: MasterState, beside: Beside) -> str:
         _header(run, state, beside),
         "<main>",
         _curves(shown, state),
-        _part("timeline", _figures(shown, ["timeline"]) or _none("No worker was admitted.")),
+        _part("timeline", _figures(shown, ["timeline"]) or none("No worker was admitted.")),
         _part("work", _work(run, shown)),
         _part("bytes", _bytes(shown)),
         _part("versions", _versions(run)),
@@ -68,21 +68,26 @@ def page(story: Story, state: MasterState, beside: Beside) -> str:
         "</main>",
         f"<footer><p>Written by hermes from the ledger of the run, {escape(beside.written)}."
         "</p></footer>",
-        f'<script type="application/json" id="numbers">{numbers(charts)}</script>',
-        f"<script>{_asset('page.js')}</script>",
     ]
     attributes = f'data-run="{escape(beside.run)}" data-written="{escape(beside.written)}"'
     again = ""
     if beside.reload:
         attributes += f' data-reload="{beside.reload:g}"'
         again = f'<noscript><meta http-equiv="refresh" content="{beside.reload:.0f}"></noscript>'
+    return document(beside.run, "".join(body), charts, attributes, again)
+
+
+def document(title: str, body: str, charts: list[Chart], attributes: str, head: str = "") -> str:
+    """A whole page: this body, the style sheet, the script and the numbers of these charts.
+    `attributes` (of the body, `data-run` among them), `body` and `head` are HTML."""
+    numbered = f'<script type="application/json" id="numbers">{numbers(charts)}</script>'
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(beside.run)} · Hermes</title>"
-        f'<link rel="icon" href="data:,">{again}<style>{_style()}</style></head>'
-        f"<body {attributes}>{''.join(body)}</body></html>\n"
+        f"<title>{escape(title)} · Hermes</title>"
+        f'<link rel="icon" href="data:,">{head}<style>{_style()}</style></head>'
+        f"<body {attributes}>{body}{numbered}<script>{_asset('page.js')}</script></body></html>\n"
     )
 
 
@@ -115,8 +120,8 @@ def _header(run: Run, state: MasterState, beside: Beside) -> str:
     kind = said.partition(" ")[0].strip(":.,").lower()
     tone = {"broken": "broken", "waiting": "waiting", "running": "running", "this": "unopened"}
     tiles = "".join(
-        f'<div><dt>{escape(tile.name)}</dt><dd class="value">{_said(tile.value)}</dd>'
-        f'<dd class="detail">{_said(tile.detail)}</dd></div>'
+        f'<div><dt>{escape(tile.name)}</dt><dd class="value">{said_html(tile.value)}</dd>'
+        f'<dd class="detail">{said_html(tile.detail)}</dd></div>'
         for tile in facts.tiles(run, state, beside)
     )
     links = "".join(f'<a href="#{key}">{_name(key)}</a>' for key in PARTS)
@@ -132,13 +137,13 @@ def _header(run: Run, state: MasterState, beside: Beside) -> str:
         '<button class="script" id="theme" type="button" title="Light or dark">Dark</button></div>'
         f"<h1>{escape(beside.run)}</h1>"
         f'<p class="answer"><span class="state {escape(tone.get(kind, kind))}">'
-        f"{escape(tone.get(kind, kind))}</span>{_said(said)}</p>"
+        f"{escape(tone.get(kind, kind))}</span>{said_html(said)}</p>"
         f'<p class="kind">{escape(strategy)}</p>{follow}'
         f'<dl class="tiles">{tiles}</dl><nav aria-label="Parts">{links}</nav></header>'
     )
 
 
-def _said(text: str) -> str:
+def said_html(text: str) -> str:
     """A text to be read, whose numbers and units stay on one line."""
     return escape(_TOGETHER.sub("\N{NO-BREAK SPACE}", text))
 
@@ -154,7 +159,7 @@ def _part(key: str, body: str) -> str:
     return f'<section id="{key}"><h2>{escape(PARTS[key])}</h2>{body}</section>'
 
 
-def _none(text: str) -> str:
+def none(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
@@ -166,7 +171,7 @@ def _curves(shown: dict[str, Chart], state: MasterState) -> str:
         why = "No version was scored on the validation set."
         if state.stopped is None:
             why = "No version has been scored on the validation set yet."
-        return _part("curves", _none(why))
+        return _part("curves", none(why))
     radios = "".join(
         f'<label><input type="radio" name="x" id="x-{x}"{" checked" if x == "time" else ""}> '
         f"{OVER[x]}</label>"
@@ -175,15 +180,15 @@ def _curves(shown: dict[str, Chart], state: MasterState) -> str:
     body = f'<fieldset class="axes"><legend>Over</legend>{radios}</fieldset>'
     for name in ("accuracy", "loss"):
         found = [shown.get(f"{name}-{x}") for x in XS]
-        body += _figure([chart for chart in found if chart is not None])
+        body += figure([chart for chart in found if chart is not None])
     return _part("curves", body)
 
 
 def _figures(shown: dict[str, Chart], keys: Iterable[str]) -> str:
-    return "".join(_figure([shown[key]]) for key in keys if key in shown)
+    return "".join(figure([shown[key]]) for key in keys if key in shown)
 
 
-def _figure(charts: list[Chart]) -> str:
+def figure(charts: list[Chart]) -> str:
     """A chart (or one chart over several axes) with its words, its legend and its numbers."""
     if not charts:
         return ""
@@ -198,7 +203,7 @@ def _figure(charts: list[Chart]) -> str:
     remark = f'<p class="remark">{escape(head.remark)}</p>' if head.remark else ""
     return (
         f"<figure><figcaption><h3>{escape(head.title)}</h3>"
-        f'<p class="says">{_said(head.says)}</p></figcaption>{pictures}{_legend(charts[0])}'
+        f'<p class="says">{said_html(head.says)}</p></figcaption>{pictures}{_legend(charts[0])}'
         f"{remark}{_details('Numbers', head.table)}</figure>"
     )
 
@@ -210,12 +215,12 @@ def _legend(chart: Chart) -> str:
         items = "".join(
             f'<li><button type="button" aria-pressed="true" data-plain="{escape(one.name)}">'
             f"{_stroke(one.look)}{escape(one.name)}</button></li>"
-            for one in chart.series
+            for one in {one.name: one for one in chart.series}.values()
         )
         return f'<ul class="legend" aria-label="Shown; click to hide">{items}</ul>'
     if isinstance(chart, Lanes):
         return f'<p class="legend">{_signs()}</p>'
-    colours = PURPOSES if len(chart.kinds) == len(PURPOSES) else ("c1", "wait")
+    colours = FILLS[len(chart.kinds)]
     items = "".join(
         f"<span>{_swatch(f'f-{colour}')}{escape(kind)}</span>"
         for kind, colour in zip(chart.kinds, colours, strict=True)
@@ -257,11 +262,11 @@ def _details(title: str, known: Table, kind: str = "") -> str:
     printed = ""
     if long:
         printed = f'<p class="note printed">{escape(title)}: {count}, on the screen.</p>'
-    table = _table(known, kind)
+    table = table_of(known, kind)
     return f"<details{long}><summary>{title} ({count})</summary>{table}{note}</details>{printed}"
 
 
-def _table(known: Table, kind: str = "", identity: str = "") -> str:
+def table_of(known: Table, kind: str = "", identity: str = "") -> str:
     heads = "".join(f'<th scope="col"{_column(name)}>{escape(name)}</th>' for name in known.columns)
     marks = {i: _column(name) for i, name in enumerate(known.columns)}
     rows = "".join(
@@ -285,7 +290,7 @@ def _column(name: str) -> str:
 def _work(run: Run, shown: dict[str, Chart]) -> str:
     body = _figures(shown, ["shards", "speeds"])
     if not body:
-        return _none("No worker was admitted.")
+        return none("No worker was admitted.")
     resizes = facts.resizes(run)
     if resizes.rows:
         body += f"<h3>Re-sizings</h3>{_details('Each with its numbers', resizes, 'tl sortable')}"
@@ -295,14 +300,14 @@ def _work(run: Run, shown: dict[str, Chart]) -> str:
 def _bytes(shown: dict[str, Chart]) -> str:
     body = _figures(shown, ["gate", "stored", "traffic"])
     if "traffic" not in shown:
-        body += _none("No process has said yet how many bytes it sent and received.")
+        body += none("No process has said yet how many bytes it sent and received.")
     return body
 
 
 def _versions(run: Run) -> str:
     known = facts.versions(run)
     if not known.rows:
-        return _none("No version was published.")
+        return none("No version was published.")
     note = f'<p class="note">{escape(known.note)}</p>' if known.note else ""
     count = f"{len(known.rows)} of {len(known.rows)} rows"
     tools = (
@@ -310,12 +315,12 @@ def _versions(run: Run) -> str:
         'data-table="t-versions" data-count="n-versions" placeholder="worker-3"></label> '
         f'<span class="note" id="n-versions" role="status">{count}</span></p>'
     )
-    table = _table(known, "sortable", "t-versions")
+    table = table_of(known, "sortable", "t-versions")
     if len(known.rows) > LONG:
         table = table.replace('class="box"', 'class="box screen"', 1)
         last = Table(known.columns, known.rows[-20:], known.left)
         table += f'<div class="printed"><p class="note">The last 20 of {len(known.rows)}:</p>'
-        table += f"{_table(last)}</div>"
+        table += f"{table_of(last)}</div>"
     return f"{note}{tools}{table}"
 
 
@@ -346,7 +351,7 @@ def _about(run: Run, state: MasterState, beside: Beside) -> str:
         )
     workers = facts.workers(run, state)
     if workers.rows:
-        body += f"<h3>Workers</h3>{_table(workers, 'tl')}"
+        body += f"<h3>Workers</h3>{table_of(workers, 'tl')}"
     decisions = facts.decisions(run)
     if len(decisions.columns) > 1:
         body += f"<h3>Decisions</h3>{_details('How often each reason was given', decisions)}"

@@ -1,0 +1,216 @@
+"""How is one cell run? As `hermes simulate` runs it, and each version that stands at a point of the
+grid is scored on the test set, too, off the clock and beside the run: it changes nothing in it."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version as release
+from pathlib import Path
+
+import msgspec
+
+import hermes
+from hermes.codec import decode_tensors
+from hermes.compare.matrix import Cell
+from hermes.compare.outcome import FORMAT, Outcome, Point, Spent
+from hermes.jobfile import build
+from hermes.machine.state import MasterState
+from hermes.messages import JobSource, LedgerRecord, RoundNoted, VersionEvaluated, VersionPublished
+from hermes.perform.desk import Judge, finite
+from hermes.policy.presets import from_tree, to_tree
+from hermes.simulate.charges import MODEL, RECEIVED, SENT, UPDATE
+from hermes.simulate.devices import MASTER, Loaded, World
+from hermes.simulate.driver import Driver
+from hermes.simulate.local import AtHand
+from hermes.simulate.modelled import ModelledRun, drive
+from hermes.values import SECOND, Payload
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a cell depends on, and where its outcome goes."""
+
+    strategy: str
+    devices: str
+    seed: int
+    settings: dict[str, object]
+    world: World
+    """As it is after --only, and with the matrix's grid."""
+    world_file: str
+    world_digest: str
+    job_file: str
+    """Where it lies; for messages."""
+    job_name: str
+    """What the ledger says."""
+    job_text: str
+    args: tuple[str, ...]
+    device: str | None
+    """Where it is computed; None: as the job says."""
+    path: str
+
+    def digest(self) -> str:
+        """Of what its outcome depends on: two cells with the same are the same."""
+        parts = (
+            *(FORMAT, release("hermes-edge"), self.settings, self.world, self.seed),
+            *(self.job_name, self.job_text, self.args, self.device or ""),
+        )
+        return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+
+def order_of(cell: Cell, source: JobSource, job: Path, device: str | None, path: Path) -> Order:
+    """What a process needs to run this cell."""
+    return Order(
+        strategy=cell.strategy,
+        devices=cell.devices,
+        seed=cell.seed,
+        settings=to_tree(cell.settings),
+        world=cell.loaded.world,
+        world_file=cell.loaded.file,
+        world_digest=cell.loaded.digest,
+        job_file=str(job),
+        job_name=source.name,
+        job_text=source.text,
+        args=source.args,
+        device=device,
+        path=str(path),
+    )
+
+
+def code_digest() -> str:
+    """SHA-256 of Hermes's source, as it lies on this disk."""
+    root, found = Path(hermes.__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def run_cell(order: Order, tell: Callable[[float], None]) -> Outcome:
+    """Run it to its end; `tell` is called with the share of it that is done. Raises `HermesError`
+    for what is wrong with the job or its data."""
+    began, code = time.monotonic(), code_digest()
+    settings = from_tree(order.settings)
+    job = build(order.job_text, order.job_file, order.args).on(order.device)
+    loaded = Loaded(order.world_file, order.world_digest, order.world)
+    with tempfile.TemporaryDirectory(prefix="hermes-compare-") as work:
+        run = ModelledRun(job, settings, order.seed, Path(work), loaded)
+        run.source = JobSource(order.job_name, order.job_text, order.args)
+        run.threads = 1
+        driver = run.driver()
+        seen = Seen(run, driver)
+        stopped_at = drive(driver, [], lambda: tell(_part(driver)))
+        state = driver.watch.state
+        assert state.stopped is not None
+        newest = state.newest
+        return Outcome(
+            digest=order.digest(),
+            code=code,
+            strategy=order.strategy,
+            devices=order.devices,
+            seed=order.seed,
+            settings=order.settings,
+            status=state.status,
+            reason=state.stopped.code,
+            grid=order.world.evaluate_seconds,
+            seconds=stopped_at / SECOND,
+            version=newest.version if newest else 0,
+            samples=newest.samples if newest else 0,
+            trained=_trained(state),
+            pushes=_pushes(state),
+            test_accuracy=state.scores.get("test_accuracy"),
+            points=seen.until(stopped_at),
+            spent=seen.spent,
+            model_digest=newest.payload.digest if newest else None,
+            ledger_digest=seen.ledger.hexdigest(),
+            real_seconds=round(time.monotonic() - began, 3),
+        )
+
+
+def _part(driver: Driver) -> float:
+    """How much of its limit a run has come to, 0 .. 1."""
+    state = driver.watch.state
+    stop, newest = state.settings.stop, state.newest
+    if state.started is None or newest is None:
+        return 0.0
+    done = [0.0]
+    if stop.samples:
+        done.append(newest.samples / stop.samples)
+    if stop.seconds:
+        done.append((driver.queue.now - state.started) / SECOND / stop.seconds)
+    return min(1.0, max(done))
+
+
+def _trained(state: MasterState) -> int:
+    return sum(member.trained for member in state.members.values())
+
+
+def _pushes(state: MasterState) -> int:
+    return sum(member.pushes for member in state.members.values())
+
+
+class Seen:
+    """Told of each ledger record that counts."""
+
+    def __init__(self, run: ModelledRun, driver: Driver) -> None:
+        self.ledger = hashlib.sha256()
+        """As `ledger_digest` of a simulated run's `result.json`."""
+        self.spent = Spent()
+        self._run, self._driver = run, driver
+        self._points: list[Point] = []
+        self._published: dict[int, tuple[Payload, int]] = {}
+        """By version: its tensors, and the samples in it; those before the last one scored are
+        dropped."""
+        self._judge: Judge | None = None
+        self._store = AtHand(run, driver.log, driver.log.generations)
+        driver.heard.append(self._take)
+
+    def until(self, stopped_at: int) -> tuple[Point, ...]:
+        """The points of the grid up to the stop (virtual time, ns)."""
+        return tuple(p for p in self._points if round(p.seconds * SECOND) <= stopped_at)
+
+    def _take(self, data: bytes, record: LedgerRecord) -> None:
+        self.ledger.update(hashlib.sha256(data).digest())
+        for entry in record.entries:
+            if isinstance(entry, VersionPublished):
+                self._published[entry.version] = (entry.payload, entry.samples)
+            elif isinstance(entry, VersionEvaluated):
+                self._point(entry)
+            elif isinstance(entry, RoundNoted):
+                moved = min(entry.moved, entry.waited)
+                spent = self.spent
+                self.spent = Spent(
+                    spent.training + entry.busy / SECOND,
+                    spent.transfer + moved / SECOND,
+                    spent.waiting + (entry.waited - moved) / SECOND,
+                )
+
+    def _point(self, entry: VersionEvaluated) -> None:
+        payload, samples = self._published[entry.version]
+        for version in [known for known in self._published if known < entry.version]:
+            del self._published[version]
+        if self._judge is None:
+            blocks = self._run.blocks(self._store)
+            self._judge = Judge(self._run.trainer, blocks, self._store)
+        scores = self._judge.scores(decode_tensors(self._store.get(payload)), "test")
+        state = self._driver.watch.state
+        self._points.append(
+            Point(
+                entry.started / SECOND,
+                entry.version,
+                samples,
+                _trained(state),
+                _pushes(state),
+                self._moved(),
+                finite(scores.accuracy),
+                finite(scores.loss),
+                entry.accuracy,
+            )
+        )
+
+    def _moved(self) -> int:
+        """Bytes of models and updates that the workers have sent and received."""
+        assert self._run.charges is not None
+        places = [kind + way for kind in (MODEL, UPDATE) for way in (SENT, RECEIVED)]
+        flat = self._run.charges.flat()
+        return sum(flat[name][place] for name in flat if name != MASTER for place in places)

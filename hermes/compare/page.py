@@ -1,0 +1,336 @@
+"""How does a person see a comparison? One page that opens offline, made as a run's report is.
+
+Pure: values in, HTML out.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from hermes.compare.outcome import Outcome
+from hermes.compare.score import ENOUGH, IN_A_ROW, MEASURES, Row, coverage
+from hermes.report import words
+from hermes.report.charts.chart import Bar, Bars, Chart, Head, Lines, Series, Table
+from hermes.report.charts.scales import axis
+from hermes.report.page.page import document, figure, none, said_html, table_of
+
+KINDS = ("training", "transfer", "waiting")
+
+
+class Told(NamedTuple):
+    """What a page tells of."""
+
+    name: str
+    job: str
+    target: float
+    baseline: str
+    limit: str
+    grid: float
+    seeds: tuple[int, ...]
+    rows: list[Row]
+    failed: list[tuple[str, str]]
+    """(cell, error)."""
+    cells: int
+    """That were to be run."""
+    written: str
+    """Wall time, ISO 8601, UTC."""
+
+
+def page(told: Told) -> str:
+    """The whole page."""
+    worlds = list(dict.fromkeys(row.devices for row in told.rows))
+    parts, shown = [], list[Chart]()
+    for devices in worlds:
+        here = [row for row in told.rows if row.devices == devices]
+        html, charts = _world(told, devices, here)
+        parts.append(html)
+        shown += charts
+    body = [
+        _header(told, worlds),
+        "<main>",
+        *parts,
+        _failed(told),
+        _method(told),
+        "</main>",
+        f"<footer><p>Written by hermes compare, {escape(told.written)}.</p></footer>",
+    ]
+    attributes = f'data-run="compare-{escape(told.name)}" data-written="{escape(told.written)}"'
+    return document(f"{told.name}: comparison", "".join(body), shown, attributes)
+
+
+def _header(told: Told, worlds: Sequence[str]) -> str:
+    links = "".join(f'<a href="#on-{escape(name)}">{escape(name)}</a>' for name in worlds)
+    done = sum(len(row.outcomes) for row in told.rows)
+    return (
+        '<header><div class="top"><p class="kind">Hermes: a comparison of simulated runs</p>'
+        '<button class="script" id="theme" type="button" title="Light or dark">Dark</button></div>'
+        f"<h1>{escape(told.name)}</h1>"
+        f'<p class="answer">{said_html(_headline(told))}</p>'
+        f'<p class="kind">{escape(told.job)} to {told.target:g} on test; {done} of {told.cells} '
+        f"cells; each to {escape(told.limit)}</p>"
+        f'<p class="note">{escape(claim(len(told.seeds)))}</p>'
+        f'<nav aria-label="Parts">{links}<a href="#method">Method</a></nav></header>'
+    )
+
+
+def claim(seeds: int) -> str:
+    """What so many seeds allow to be said."""
+    if seeds >= ENOUGH:
+        return (
+            f"{seeds} seeds: smallest and largest ratio hold the median ratio with "
+            f"{100 * coverage(seeds):.1f} % confidence, whatever the distribution."
+        )
+    return (
+        f"{words.counted(seeds, 'seed')}: points only. No claim of significance is made; "
+        f"{ENOUGH} seeds would allow an interval."
+    )
+
+
+def _headline(told: Told) -> str:
+    """Whose median was least, on each file of devices."""
+    found = []
+    for devices in dict.fromkeys(row.devices for row in told.rows):
+        here = [row for row in told.rows if row.devices == devices]
+        least = min(row.median("seconds") for row in here)
+        if math.isinf(least):
+            found.append(f"{devices}: in the median nobody reached {told.target:g}.")
+            continue
+        first = [row.strategy for row in here if row.median("seconds") == least]
+        found.append(
+            f"{devices}: least median time to {told.target:g}: {words.listed(first)}, "
+            f"{words.duration(least)} of virtual time."
+        )
+    return " ".join(found)
+
+
+# --- one file of devices ------------------------------------------------------------------------
+
+
+def _world(told: Told, devices: str, here: list[Row]) -> tuple[str, list[Chart]]:
+    """Its section, and the numbers at the pointer."""
+    looks = {row.strategy: look for look, row in enumerate(here)}
+    curves, at_pointer = _curves(devices, here, looks)
+    drawn: list[Chart] = [chart for chart in (curves, _front(told, devices, here, looks)) if chart]
+    used = _used(devices, here)
+    html = "".join(figure([chart]) for chart in drawn)
+    html = html or none("No cell of it has run to its end.")
+    body = f"{table_of(table(here), 'sortable')}{html}{figure([used]) if used else ''}"
+    title = f"How do they compare on {devices}?"
+    part = f'<section id="on-{escape(devices)}"><h2>{escape(title)}</h2>{body}</section>'
+    return part, [at_pointer or chart if chart is curves else chart for chart in drawn]
+
+
+def _curves(
+    devices: str, here: list[Row], looks: dict[str, int]
+) -> tuple[Lines | None, Lines | None]:
+    """All seeds, to be drawn; and their medians, for the pointer."""
+    series, medians = [], []
+    for row in here:
+        lines = [known for one in row.outcomes.values() if (known := _course(one))[0]]
+        for xs, ys in lines:
+            series.append(_series(row, looks, *_corners(xs, ys)))
+        if lines:
+            xs, ys = _median_of(lines)
+            medians.append(_series(row, looks, xs, ys)._replace(step=True))
+    if not series:
+        return None, None
+    rows = [
+        (one.strategy, str(o.seed), words.duration(o.seconds), words.score(o.test_accuracy))
+        for one in here
+        for o in one.outcomes.values()
+    ]
+    xs_all, ys_all = [x for s in series for x in s.xs], [y for s in series for y in s.ys]
+    head = Head(
+        f"accuracy-{devices}",
+        "Accuracy on test over virtual time",
+        f"Every seed of every strategy: {words.counted(len(series), 'run')}.",
+        Table(("strategy", "seed", "ended after", "accuracy at the end"), tuple(rows), left=1),
+        "Scored at fixed points of virtual time, the same for all, off the clock. At the pointer: "
+        "the median of the seeds.",
+    )
+    x = axis("virtual time since the run began", "time", xs_all, zero=True)
+    chart = Lines(head, x, axis("accuracy on test", "score", ys_all), tuple(series))
+    return chart, chart._replace(series=tuple(medians))
+
+
+def _series(row: Row, looks: dict[str, int], xs: Sequence[float], ys: Sequence[float]) -> Series:
+    return Series(row.strategy, tuple(xs), tuple(ys), looks[row.strategy], worker=True)
+
+
+def _corners(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Steps as a line: a chart would draw steps that end alike beside each other."""
+    pairs = [(x, y) for i, x in enumerate(xs) for y in (ys[max(0, i - 1)], ys[i])]
+    return [x for x, _ in pairs], [y for _, y in pairs]
+
+
+def _course(outcome: Outcome) -> tuple[list[float], list[float]]:
+    known = [p for p in outcome.points if p.test_accuracy is not None]
+    xs, ys = [p.seconds for p in known], [float(p.test_accuracy or 0) for p in known]
+    if xs and outcome.seconds > xs[-1]:
+        xs, ys = [*xs, outcome.seconds], [*ys, ys[-1]]
+    return xs, ys
+
+
+def _median_of(lines: list[tuple[list[float], list[float]]]) -> tuple[list[float], list[float]]:
+    """Of steps: at each place where one of them changes, while all of them last."""
+    begin, end = max(xs[0] for xs, _ in lines), min(xs[-1] for xs, _ in lines)
+    places = sorted({x for xs, _ in lines for x in xs if begin <= x <= end} or {begin})
+    at = [0] * len(lines)
+    found = []
+    for place in places:
+        for index, (xs, _) in enumerate(lines):
+            while at[index] + 1 < len(xs) and xs[at[index] + 1] <= place:
+                at[index] += 1
+        found.append(statistics.median(ys[at[i]] for i, (_, ys) in enumerate(lines)))
+    return places, found
+
+
+def _front(told: Told, devices: str, here: list[Row], looks: dict[str, int]) -> Lines | None:
+    """Time and bytes to the target, a point a seed."""
+    series = []
+    rows = []
+    for row in here:
+        known = sorted((r.seconds, r.bytes, s) for s, r in row.reached.items() if r.ever)
+        if known:
+            points = _series(row, looks, [k[0] for k in known], [k[1] for k in known])
+            series.append(points._replace(scattered=True))
+        rows += [(row.strategy, str(s), words.duration(x), words.size(y)) for x, y, s in known]
+    if not series:
+        return None
+    front = [row.strategy for row in here if row.on_front]
+    head = Head(
+        f"front-{devices}",
+        f"What {told.target:g} on test takes",
+        f"On the front, by medians: {words.listed(front, 9)}: nobody took less time with no more "
+        "bytes."
+        if front
+        else "In the median nobody reached it.",
+        Table(("strategy", "seed", "time", "bytes"), tuple(rows)),
+        "One point a seed; left and below is better. Runs that never reached it are not here. "
+        "Filled points are the first six strategies, rings the others.",
+    )
+    xs, ys = [x for s in series for x in s.xs], [y for s in series for y in s.ys]
+    x_axis = axis("virtual time to the target", "time", xs, zero=True)
+    x_axis = x_axis._replace(high=x_axis.high * 1.05)
+    y_axis = axis("bytes of models and updates", "bytes", ys, zero=True, may_be_log=True)
+    if not y_axis.log:
+        y_axis = y_axis._replace(high=y_axis.high * 1.08)
+    return Lines(head, x_axis, y_axis, tuple(series))
+
+
+def _used(devices: str, here: list[Row]) -> Bars | None:
+    """What the workers' time went into."""
+    known = [(row.strategy, shares) for row in here if (shares := row.shares) is not None]
+    if not known:
+        return None
+    bars = [
+        Bar(name, tuple(shares[kind] for kind in KINDS), f"{100 * shares['training']:.0f} %")
+        for name, shares in known
+    ]
+    rows = [(n, *(f"{100 * shares[kind]:.1f} %" for kind in KINDS)) for n, shares in known]
+    best = max(known, key=lambda one: one[1]["training"])
+    head = Head(
+        f"used-{devices}",
+        "What the devices' time went into",
+        f"{best[0]} trained most of the time: {100 * best[1]['training']:.0f} %.",
+        Table(("strategy", *KINDS), tuple(rows)),
+        "Shares of all rounds that were finished, over all seeds. Waiting is for others, and for "
+        "the master.",
+    )
+    return Bars(
+        head, axis("share of the devices' time", "score", [1.0], zero=True), KINDS, tuple(bars)
+    )
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def table(here: Sequence[Row]) -> Table:
+    """One row a strategy: medians to the target, and ratios to the baseline."""
+    columns = (
+        *("strategy", "reached", "time", "time ratio", "bytes", "bytes ratio"),
+        *("samples", "pushes", "accuracy at end", "training", "waiting", "front"),
+    )
+    return Table(columns, tuple(_row(row) for row in here), left=1)
+
+
+def _row(row: Row) -> tuple[str, ...]:
+    finals = [o.test_accuracy for o in row.outcomes.values() if o.test_accuracy is not None]
+    shares = row.shares or {}
+    medians = {measure: row.median(measure) for measure in MEASURES}
+    texts = {measure: _amount(measure, value) for measure, value in medians.items()}
+    if not row.reached:
+        texts = dict.fromkeys(MEASURES, "-")
+    return (
+        row.strategy,
+        f"{sum(one.ever for one in row.reached.values())} of {len(row.reached)}",
+        texts["seconds"],
+        ratio_text(row, "seconds"),
+        texts["bytes"],
+        ratio_text(row, "bytes"),
+        texts["samples"],
+        texts["pushes"],
+        words.score(statistics.median(finals)) if finals else "-",
+        *(f"{100 * shares[kind]:.0f} %" if shares else "-" for kind in ("training", "waiting")),
+        "yes" if row.on_front else "",
+    )
+
+
+def _amount(measure: str, value: float) -> str:
+    if math.isinf(value):
+        return "never"
+    if measure == "seconds":
+        return words.duration(value)
+    return words.size(value) if measure == "bytes" else words.count(round(value))
+
+
+def ratio_text(row: Row, measure: str) -> str:
+    """`3.1 .. 3.6` with enough seeds, else each seed's: `3.1, 3.6`."""
+    known = row.ratios[measure]
+    if known.interval is not None:
+        return " .. ".join(_times(value) for value in known.interval)
+    return ", ".join(_times(value) for value in known.by_seed.values()) or "-"
+
+
+def _times(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if math.isinf(value):
+        return "∞"
+    return "0" if value == 0 else f"{value:.3g}"
+
+
+# --- the foot -----------------------------------------------------------------------------------
+
+
+def _failed(told: Told) -> str:
+    if not told.failed:
+        return ""
+    items = "".join(
+        f"<dt>{escape(cell)}</dt><dd>{escape(error)}</dd>" for cell, error in told.failed
+    )
+    return f'<section id="failed"><h2>What failed?</h2><dl class="facts">{items}</dl></section>'
+
+
+def _method(told: Told) -> str:
+    base = told.baseline
+    facts = {
+        "target": f"accuracy {told.target:g} on test: the first of {IN_A_ROW} points in a row of "
+        f"the grid (every {told.grid:g} s of virtual time) that hold it",
+        "time": "virtual, since the run began; found after the run, off its clock",
+        "bytes": "of models and updates, sent and received by all workers until then",
+        "samples": "sample passes trained until then, merged or not",
+        "never": f"not reached before {told.limit}: infinitely long, in medians and ratios, too",
+        "ratios": f"{base}'s number / a strategy's own, paired by seed: above 1 is better than "
+        f"{base}, 0 never got there, ∞ where {base} never did, - where neither did",
+        "seeds": ", ".join(map(str, told.seeds)),
+        "claim": claim(len(told.seeds)),
+        "front": "no other strategy took less time with no more bytes, by medians",
+    }
+    items = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
+    title = "How was it measured?"
+    return f'<section id="method"><h2>{title}</h2><dl class="facts">{items}</dl></section>'

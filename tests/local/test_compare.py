@@ -1,0 +1,375 @@
+"""Does a comparison say what happened? `hermes compare`, as typed, and its numbers by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import DIGITS, ROOT, Shell, wait_for
+
+from hermes.cli.entry import run
+from hermes.compare.cell import Order
+from hermes.compare.matrix import cells_of, load_matrix
+from hermes.compare.outcome import Outcome, Point, Spent
+from hermes.compare.pace import Pace
+from hermes.compare.pool import Running
+from hermes.compare.score import ratio, ratios, reached, rows, told
+from hermes.policy.presets import Layer
+from hermes.simulate.devices import World
+
+Compare = Callable[..., tuple[int, dict[str, Any], str]]
+
+WORLD: dict[str, Any] = {
+    "samples_per_second": 2000,
+    "evaluate_seconds": 0.5,
+    "links": {"default": {"latency_ms": 5, "up_mbit": 10, "down_mbit": 10}},
+    "devices": [{"name": "quick"}, {"name": "slow", "speed": 0.5}],
+}
+MATRIX: dict[str, Any] = {
+    "job": DIGITS,
+    "target": {"accuracy": 0.6},
+    "devices": ["pair.json"],
+    "seeds": [1],
+    "limit": {"seconds": 3},
+    "baseline": "fedavg",
+    "strategies": {
+        "fedavg": {"strategy": "fedavg"},
+        "alone": {"strategy": "fedavg", "set": {"round.steps": 8}, "only": "fastest"},
+    },
+}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    """A file that compares two, but for these changes."""
+    (folder / "pair.json").write_text(json.dumps(WORLD))
+    file = folder / "tiny.json"
+    file.write_text(json.dumps({**MATRIX, **changes}))
+    return file
+
+
+@pytest.fixture
+def compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Compare:
+    """Types the command in this process; exit code, result, stderr."""
+
+    def typed(file: Path, *args: str, folder: str = "out") -> tuple[int, dict[str, Any], str]:
+        code = run(["compare", str(file), "--out", str(tmp_path / folder), "--json", *args])
+        printed = capsys.readouterr()
+        return code, json.loads(printed.out) if printed.out else {}, printed.err
+
+    return typed
+
+
+# --- runs ---------------------------------------------------------------------------------------
+
+
+def test_it_is_the_same_with_one_process_and_two_and_what_is_there_is_not_run_again(
+    compare: Compare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ledgers and weights are those of `hermes simulate`, too: scoring changes nothing."""
+    file = written(tmp_path)
+    code, one, _ = compare(file, "--processes", "1", folder="one")
+    _, two, _ = compare(file, "--processes", "2", folder="two")
+    assert code == 0
+    assert one["complete"] is True
+    same = ("strategy", "seed", "seconds_to_target", "bytes_to_target", "pushes_to_target")
+    same += ("model_digest", "ledger_digest", "training_seconds", "waiting_seconds")
+    assert [[c[k] for k in same] for c in one["cells"]] == [
+        [c[k] for k in same] for c in two["cells"]
+    ]
+
+    plain = ["--devices", str(tmp_path / "pair.json"), "--strategy", "fedavg", "--seed", "1"]
+    stop = [f"--set=stop.{key}" for key in ("seconds=3", "samples=off", "patience=off")]
+    args = ["simulate", DIGITS, *plain, *stop, "--out", str(tmp_path / "sim"), "--json", "--quiet"]
+    assert run(args) == 0
+    simulated = json.loads(capsys.readouterr().out)
+    fedavg = one["cells"][0]
+    assert fedavg["ledger_digest"] == simulated["ledger_digest"]
+    assert fedavg["model_digest"] == simulated["digest"]
+    assert fedavg["test_accuracy_at_end"] == simulated["accuracy"]["test"]
+
+    # Another target is looked up; another seed, and other settings of one strategy, are run.
+    cells = tmp_path / "one" / "compare" / "tiny" / "cells"
+    before = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    strategies = {**MATRIX["strategies"], "alone": {"strategy": "fedavg", "only": "quick"}}
+    changed = written(tmp_path, seeds=[1, 2], strategies=strategies, target={"accuracy": 1})
+    code, again, said = compare(changed, folder="one")
+    assert code == 0
+    assert "4 cells, 1 are there already" in said
+    after = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    assert [name for name, at in before.items() if after[name] == at] == ["fedavg--pair--1.json"]
+    assert len(after) == 4
+    assert again["cells"][0]["ledger_digest"] == fedavg["ledger_digest"]
+    assert not list(cells.glob("*.log")), "nobody complained"
+
+    # A target that nobody reaches.
+    assert {c["seconds_to_target"] for c in again["cells"]} == {None}
+    assert not any(c["reached"] for c in again["cells"])
+    assert all(row["median"]["seconds"] is None for row in again["strategies"])
+    assert again["strategies"][1]["ratios"]["seconds"]["by_seed"][0]["ratio"] is None
+    assert again["interval_claimed"] is False
+    page = Path(again["paths"]["html"]).read_text("utf-8")
+    assert "No claim of significance is made" in page
+    assert "nobody reached 1" in page
+    table = list(csv.DictReader(Path(again["paths"]["csv"]).read_text("utf-8").splitlines()))
+    assert [row["seconds_to_target"] for row in table] == [""] * 4
+
+
+FRAIL = """
+import os, pathlib, sys
+for name in ("raise", "kill") if "hermes.compare" in sys.orig_argv else ():
+    try:
+        pathlib.Path({folder!r}, name).rename(pathlib.Path({folder!r}, name + "d"))
+    except FileNotFoundError:
+        continue
+    if name == "kill":
+        os.kill(os.getpid(), 9)
+    raise RuntimeError("no luck <today>")
+"""
+
+
+def test_a_cell_that_fails_is_told_and_the_others_go_on(compare: Compare, tmp_path: Path) -> None:
+    """One whose job raises, one whose process is killed; the same command tries them again."""
+    job = tmp_path / "frail.py"
+    digits = Path(DIGITS).read_text("utf-8")
+    job.write_text(digits + FRAIL.format(folder=str(tmp_path)))
+    for name in ("raise", "kill"):
+        (tmp_path / name).touch()
+    file = written(tmp_path, job="frail.py", seeds=[1, 2], limit={"samples": 500})
+    code, result, said = compare(file, "--processes", "1")
+    assert code == 4
+    assert [one["cell"] for one in result["failed"]] == ["fedavg--pair--1", "alone--pair--1"]
+    raised, killed = (one["error"] for one in result["failed"])
+    assert "frail.py" in raised
+    assert "no luck <today>" in raised
+    assert "its process has ended by signal 9" in killed
+    assert "2 of 4 cells failed" in said
+    assert [cell["seed"] for cell in result["cells"]] == [2, 2]
+    assert result["complete"] is False
+    assert "no luck &lt;today&gt;" in Path(result["paths"]["html"]).read_text("utf-8")
+    code, result, said = compare(file)
+    assert (code, result["failed"], result["complete"]) == (0, [], True)
+    assert "2 are there already" in said
+
+
+def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(shell: Shell) -> None:
+    """Nor half a cell."""
+    file = written(shell.folder, seeds=[1, 2, 3], limit={"seconds": 600})
+    going = shell.start("compare", str(file), "--processes", "2")
+    wait_for(going, r"about .* left; 0 of 6 done")
+    assert len([one for one in shell.left_behind() if "-m hermes.compare" in one]) == 2
+    going.send_signal(signal.SIGINT)
+    _, said = going.communicate(timeout=30)
+    assert going.returncode == 130
+    assert f"0 of 6 cells are done. To go on: hermes compare {file}" in said
+    assert shell.left_behind() == []
+    assert list((shell.folder / "compare" / "tiny" / "cells").iterdir()) == []
+
+
+# --- files that are refused -----------------------------------------------------------------------
+
+ONE = {"strategy": "fedavg"}
+BAD: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an unknown key": ({"sedes": [1]}, "", "Did you mean seeds?"),
+    "an unknown key within": (
+        {"strategies": {"fedavg": {**ONE, "sett": {}}}},
+        ": strategies.fedavg",
+        "Did you mean set?",
+    ),
+    "an unknown strategy": (
+        {"strategies": {"fedavg": {"strategy": "fedavgg"}}},
+        ": strategies.fedavg.strategy",
+        "Did you mean fedavg?",
+    ),
+    "an unknown setting": (
+        {"strategies": {"fedavg": {**ONE, "set": {"round.stps": 3}}}},
+        ": strategies.fedavg.set",
+        "Did you mean round.steps?",
+    ),
+    "one in vain": (
+        {"strategies": {"fedavg": {**ONE, "set": {"close.count": 3}}}},
+        ": strategies.fedavg.set",
+        "would never take effect",
+    ),
+    "a common one out of range": ({"set": {"round.steps": 0}}, ": set", "round.steps is 0"),
+    "a stop of its own": ({"set": {"stop.accuracy": 0.9}}, ": set", "only `limit` ends a cell"),
+    "no limit": ({"limit": {}}, ": limit", "no limit is set"),
+    "a target above 1": ({"target": {"accuracy": 95}}, ": target.accuracy", "it is 95"),
+    "a grid too fine": ({"grid": 0.1}, ": grid", "it is 0.1"),
+    "a seed twice": ({"seeds": [1, 1]}, ": seeds", "1 is there twice"),
+    "no seeds": ({"seeds": []}, ": seeds", "there is none"),
+    "no such baseline": ({"baseline": "bsp"}, ": baseline", "there is no strategy 'bsp'"),
+    "no such devices": ({"devices": ["none.json"]}, ": devices[0]", "cannot be read"),
+    "no such device": (
+        {"strategies": {"fedavg": {**ONE, "only": "none"}}},
+        ": strategies.fedavg.only",
+        "there is no device 'none'",
+    ),
+    "no name": (
+        {"strategies": {"../x": ONE}, "baseline": "../x"},
+        ": strategies.../x",
+        "is no name for one",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_refused_before_anything_runs(
+    name: str, compare: Compare, tmp_path: Path
+) -> None:
+    changes, key, what = BAD[name]
+    file = written(tmp_path, **changes)
+    code, _, said = compare(file)
+    assert code == 2
+    assert f"{file}{key}: " in said
+    assert what in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_it_names_must_be_there(compare: Compare, tmp_path: Path) -> None:
+    """File, job and data set."""
+    assert compare(tmp_path / "none.json")[0] == 2
+    code, _, said = compare(written(tmp_path, job="none.py"))
+    assert (code, "there is no such job file" in said) == (2, True)
+    job = tmp_path / "far.py"
+    text = Path(DIGITS).read_text("utf-8")
+    job.write_text(text.replace("hermes.data.digits,", 'lambda: hermes.np.load("none.npz"),'))
+    code, _, said = compare(written(tmp_path, job="far.py"))
+    assert (code, f"{job}:" in said) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_file_that_comes_with_hermes_fits() -> None:
+    """Seven strategies, each within its own settings."""
+    matrix = load_matrix(ROOT / "conf" / "compare" / "digits.json")
+    cells, odd = cells_of(matrix, Layer("job", {}, typed=False))
+    assert odd == []
+    assert len({cell.key for cell in cells}) == len(cells) == 14
+    assert {cell.loaded.world.evaluate_seconds for cell in cells} == {0.5}
+
+
+# --- numbers, by hand -----------------------------------------------------------------------------
+
+
+def outcome(points: list[tuple[float, float | None]], /, **known: Any) -> Outcome:
+    """A cell with these (seconds, test accuracy); 100 bytes, 10 samples and 1 push a second."""
+    made = [
+        Point(at, i, int(at * 5), int(at * 10), int(at), int(at * 100), score, None, None)
+        for i, (at, score) in enumerate(points)
+    ]
+    settled: dict[str, Any] = {
+        "strategy": "a",
+        "devices": "d",
+        "seed": 1,
+        "settings": {},
+        "digest": "",
+        "code": "",
+        "status": "finished",
+        "reason": "seconds",
+        "grid": 1.0,
+        "seconds": 10.0,
+        "version": 9,
+        "samples": 0,
+        "trained": 0,
+        "pushes": 0,
+        "test_accuracy": None,
+        "real_seconds": 1.0,
+        "model_digest": None,
+        "ledger_digest": "",
+        "spent": Spent(1, 1, 2),
+    }
+    return Outcome(**{**settled, "points": tuple(made), **known})
+
+
+@pytest.mark.parametrize(
+    ("points", "seconds"),
+    [
+        ([(0, 0.1), (2, 0.9), (3, 0.9), (4, 0.9)], 2),
+        (
+            [(0, 0.1), (2, 0.9), (4, 0.8), (5, 0.95), (6, 0.9), (7, 0.91)],
+            5,
+        ),  # 2 and 3 alone held it
+        ([(0, 0.1), (2, 0.9), (5, 0.8)], 2),  # no new version at 3 and 4: they are 0.9, too
+        ([(0, 0.1), (2, 0.9), (3, None), (6, 0.9), (8, 0.9)], 6),  # not finite is below
+        ([(0, 0.1), (8, 0.9)], 8),  # 8, 9 and 10
+        ([(0, 0.1), (9, 0.9)], None),  # two points are left
+        ([(0, 0.1), (5, 0.89)], None),
+        ([], None),
+    ],
+)
+def test_the_target_is_held_at_three_points_in_a_row(
+    points: list[tuple[float, float | None]], seconds: float | None
+) -> None:
+    got = reached(outcome(points), 0.9)
+    if seconds is None:
+        assert not got.ever
+        assert got.seconds == got.bytes == got.samples == got.pushes == math.inf
+    else:
+        assert got[:4] == (seconds, seconds * 100, seconds * 10, seconds)
+
+
+def test_ratios_are_paired_and_never_is_infinite() -> None:
+    assert ratio(12, 4) == 3
+    assert ratio(12, math.inf) == 0
+    assert ratio(math.inf, 4) == math.inf
+    assert ratio(math.inf, math.inf) is None
+    base = dict.fromkeys(range(6), 12.0)
+    own = {0: 4.0, 1: 3.0, 2: 6.0, 3: 12.0, 4: 2.0, 5: 24.0, 6: 1.0}  # 6 has no partner
+    known = ratios(base, own)
+    assert known.by_seed == {0: 3, 1: 4, 2: 2, 3: 1, 4: 6, 5: 0.5}
+    assert known.interval == (0.5, 6)
+    assert ratios(base, {**own, 5: math.inf}).interval == (0, 6)
+    assert ratios({**base, 5: math.inf}, {**own, 5: math.inf}).interval is None
+    assert ratios(base, {seed: own[seed] for seed in range(5)}).interval is None, "five are few"
+
+
+def test_rows_medians_and_the_front() -> None:
+    """a takes longer and fewer bytes, b is quicker, c is worse than b, d never gets there."""
+
+    def cell(name: str, at: float, size: int, seed: int) -> Outcome:
+        points = (Point(at, 1, 1, 1, 1, size, 0.9, None, None),)
+        return outcome([], strategy=name, seed=seed, points=points)
+
+    cells = [cell("a", 6 + s, 10, s) for s in (0, 1)] + [cell("b", 2 + s, 40, s) for s in (0, 1)]
+    cells += [cell("c", 3 + s, 50, s) for s in (0, 1)] + [cell("d", 9, 1, s) for s in (0, 1)]
+    a, b, c, d = rows(cells, ["a", "b", "c", "d"], ["d"], "a", 0.9)
+    assert [row.on_front for row in (a, b, c, d)] == [True, True, False, False]
+    assert (a.median("seconds"), b.median("bytes"), d.median("seconds")) == (6.5, 40, math.inf)
+    shown = told(b)
+    assert shown["ratios"]["seconds"]["by_seed"] == [
+        {"seed": 0, "ratio": 3.0, "reached": True, "baseline_reached": True},
+        {"seed": 1, "ratio": round(7 / 3, 6), "reached": True, "baseline_reached": True},
+    ]
+    assert shown["shares"] == {"training": 0.25, "transfer": 0.25, "waiting": 0.5}
+    lost = told(d)["ratios"]["seconds"]["by_seed"][1]
+    assert lost == {"seed": 1, "ratio": 0.0, "reached": False, "baseline_reached": True}
+
+
+def test_what_is_left_is_told_from_what_is_known() -> None:
+    """Half of one after 10 s; two more like it, and one that took 4 s before; on two processes."""
+
+    pace, slow, quick = Pace(2), order("slow"), order("quick")
+    assert pace.left([Running(slow, 1.0, 0.0)], [quick]) is None
+    pace.note("quick", "d", 4.0)
+    assert pace.left([Running(slow, 10.0, 0.5)], [slow, slow, quick]) == (10 + 20 + 20 + 4) / 2
+    assert pace.left([Running(slow, 10.0, 0.5)], []) == 10.0
+
+
+def order(strategy: str) -> Order:
+    words = dict.fromkeys(("world_file", "world_digest", "job_file", "job_name", "job_text"), "")
+    return Order(
+        strategy=strategy,
+        devices="d",
+        seed=0,
+        settings={},
+        world=World(devices=(), links={}),
+        args=(),
+        device=None,
+        path=strategy,
+        **words,
+    )
