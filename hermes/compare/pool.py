@@ -24,6 +24,9 @@ from hermes.compare.cell import Order
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
+GOING = 30.0
+"""Seconds that a process may take to go, once it has nothing more to say."""
+
 LOOK = 0.2
 """Real seconds between two looks at whether somebody wants it to stop."""
 
@@ -92,7 +95,11 @@ class _Worker:
 
     def end(self) -> Ended:
         """Its process is gone, or about to be."""
-        code = self.process.wait()
+        try:
+            code = self.process.wait(GOING)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait(GOING)
         self._close()
         if self.last is not None and self.last.done:
             if not self.log.stat().st_size:
@@ -113,7 +120,7 @@ class _Worker:
         """Now, with all that it has started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.wait(GOING)
         self._close()
         with contextlib.suppress(OSError):
             self.log.unlink(missing_ok=True)

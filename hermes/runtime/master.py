@@ -38,8 +38,15 @@ from hermes.machine.events import (
     UploadData,
 )
 from hermes.machine.ledger import Authority
-from hermes.machine.state import MasterState
-from hermes.messages import LedgerRecord, LogLine, MasterBeat, Rotated, VersionPublished
+from hermes.machine.state import Evaluations, MasterState
+from hermes.messages import (
+    LedgerRecord,
+    LogLine,
+    MasterBeat,
+    Rotated,
+    VersionEvaluated,
+    VersionPublished,
+)
 from hermes.perform.decider import Decider
 from hermes.perform.desk import Desk, Judge
 from hermes.perform.ledger import Ledger
@@ -123,7 +130,7 @@ class MasterProcess:
         self._beater: Beater | None = None
         self._generations: dict[str, int] = {}
         self._digests: dict[int, str] = {}
-        """Of all versions, by number."""
+        """Of the best version, and of those that may become it, by number."""
         self.steps: tuple[float, ...] = ()
         """Seconds of a step, by worker: what the pace of the run is guessed from."""
 
@@ -233,10 +240,17 @@ class MasterProcess:
         for entry in record.entries:
             if isinstance(entry, VersionPublished):
                 self._digests[entry.version] = entry.payload.digest
+            elif isinstance(entry, VersionEvaluated):
+                self._forget_digests(state.evaluations)
             elif isinstance(entry, Rotated):
                 self._moved_on(entry)
         self._reporter.take(record, state)
         self.listener.took(record)
+
+    def _forget_digests(self, known: Evaluations) -> None:
+        best = known.best.version if known.best is not None else None
+        kept = {v: d for v, d in self._digests.items() if v == best or v > known.last_version}
+        self._digests = kept
 
     def _close(self) -> None:
         if self._beater is not None:

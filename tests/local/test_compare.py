@@ -245,11 +245,11 @@ def test_what_it_names_must_be_there(compare: Compare, tmp_path: Path) -> None:
 
 
 def test_the_file_that_comes_with_hermes_fits() -> None:
-    """Seven strategies, each within its own settings."""
+    """Eight strategies, each within its own settings, and three seeds."""
     matrix = load_matrix(ROOT / "conf" / "compare" / "digits.json")
     cells, odd = cells_of(matrix, Layer("job", {}, typed=False))
     assert odd == []
-    assert len({cell.key for cell in cells}) == len(cells) == 14
+    assert len({cell.key for cell in cells}) == len(cells) == 24
     assert {cell.loaded.world.evaluate_seconds for cell in cells} == {0.5}
 
 
