@@ -16,7 +16,7 @@ from hermes.codec import decode_tensors, encode_tensors
 from hermes.data.order import Part, batches, epoch_order
 from hermes.errors import Defect
 from hermes.job import Job
-from hermes.machine.events import LoadVersion, Segment, Train
+from hermes.machine.events import LoadVersion, RoundFinished, Segment, Train
 from hermes.machine.rounds import HELD_OUT
 from hermes.messages import BlocksGranted
 from hermes.perform.afloat import Afloat
@@ -48,6 +48,11 @@ class Trained(NamedTuple):
     """Loss on the probe, where the gate wants one."""
     drift: float = 0.0
     """L2 norm of what was learned and not sent, where the gate wants it."""
+
+    def finished(self, round_: int, busy: int, trainer: str = "") -> RoundFinished:
+        """As the machine is told; `busy`: nanoseconds, `trainer`: framework and device."""
+        steps, samples, loss, probe, drift = self
+        return RoundFinished(round_, steps, samples, busy, loss, probe, trainer, drift)
 
 
 class WorkerBench:

@@ -16,7 +16,6 @@ from hermes.machine.events import (
     Event,
     FetchBlocks,
     LoadVersion,
-    RoundFinished,
     Train,
     UpdateStored,
     VersionLoaded,
@@ -173,16 +172,7 @@ class Workshop:
             pacer.end()
             busy = time.monotonic_ns() - started
             made_by = f"{trainer.framework} on {trainer.device}"
-            return RoundFinished(
-                action.round,
-                done.steps,
-                done.samples,
-                busy,
-                done.loss,
-                done.probe,
-                made_by,
-                done.drift,
-            )
+            return done.finished(action.round, busy, made_by)
 
         self._trains.do(job)
 

@@ -27,7 +27,6 @@ from hermes.machine.events import (
     LoadVersion,
     MoveLogs,
     MoveTopic,
-    RoundFinished,
     Send,
     SendAgain,
     SendBeat,
@@ -285,17 +284,7 @@ class SimulatedWorker:
                 return
             self._steps += done.steps
             self._round = (0, 1, 0)
-            self.deliver(
-                RoundFinished(
-                    action.round,
-                    done.steps,
-                    done.samples,
-                    busy,
-                    done.loss,
-                    done.probe,
-                    drift=done.drift,
-                )
-            )
+            self.deliver(done.finished(action.round, busy))
 
         self._at(busy, finish, action.round)
 
