@@ -26,7 +26,12 @@ def make_room(size: int) -> None:
     if _taken.after(size) >= LARGE:
         _taken.total = 0
         gc.collect()
-        trim()(0)
+        give_back()
+
+
+def give_back() -> None:
+    """Call after much was made of small pieces: glibc would keep what they took."""
+    _trim()(0)
 
 
 class _Taken:
@@ -45,7 +50,7 @@ _taken = _Taken()
 
 
 @functools.cache
-def trim() -> Callable[[int], int]:
+def _trim() -> Callable[[int], int]:
     """glibc's `malloc_trim`; elsewhere something that does nothing."""
     try:
         found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim

@@ -29,7 +29,7 @@ from hermes.messages import (
 from hermes.report.thin import Stretch, Stretches, Thinned
 from hermes.values import SECOND, Reason
 
-FEWER = 5
+FEWER = 2
 """Of what is kept a worker, so many times fewer than of what is kept once."""
 
 
@@ -98,15 +98,16 @@ class Pushed(NamedTuple):
     """Bytes."""
 
 
-MOST = 5000
-"""Points that a series keeps where a run may be long: more than a picture shows."""
+MOST = 1000
+"""Points that a series keeps where a run may be long: as many as a picture has columns. A page is
+built of all of them, again and again, by a master that should not grow."""
 
 
 class Story:
     """Reads valid ledger records in order."""
 
     def __init__(self, most: int | None = None) -> None:
-        """`most`: points that a series keeps (a worker's series: a fifth); None keeps all."""
+        """`most`: points that a series keeps (a worker's series: half of it); None keeps all."""
         self.most = most
         self.opened: RunOpened | None = None
         self.data: DataPublished | None = None

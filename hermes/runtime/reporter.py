@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hermes.errors import HermesError
 from hermes.machine.state import MasterState
 from hermes.messages import LedgerRecord
+from hermes.perform.room import give_back
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.logs import utc_now
 
@@ -138,6 +139,7 @@ class Reporter:
         """Write the page."""
         assert self._page is not None
         self._folder.write(self._folder.report, self._page.html(self._state, beside))
+        give_back()
 
     @contextlib.contextmanager
     def _harmless(self) -> Iterator[None]:

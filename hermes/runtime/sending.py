@@ -3,6 +3,8 @@ taken them, and beats, which are not."""
 
 from __future__ import annotations
 
+import contextlib
+
 from msgspec.structs import replace
 
 from hermes.codec import encode, proof_of
@@ -30,9 +32,13 @@ class Sending:
         self._kept: dict[int, WorkerBody] = {}
 
     def move(self, generation: int, seen: Authority) -> None:
-        """End the generation before this one with its marker, and write to this one."""
+        """End the generation before this one with its marker, and write to this one. Raises
+        `BrokerUnreachable`."""
         self._topic = names.physical(self._run, self._short, generation - 1)
-        self._post(0, Moved(generation), seen)
+        # An incarnation before us may have ended it; then the master may have let go of it.
+        with contextlib.suppress(NoSuchTopic):
+            self._log.ends([self._topic])
+            self._post(0, Moved(generation), seen)
         self._topic = names.physical(self._run, self._short, generation)
 
     def knock(self, hello: Hello, key: bytes) -> None:

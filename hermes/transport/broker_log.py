@@ -71,6 +71,10 @@ class Library(Protocol):
         """Whether the producer has written to one of these topics."""
         ...
 
+    def lost_sight_of(self, topic: str) -> bool:
+        """Whether the producer has written to this topic and sees it no longer: is it gone?"""
+        ...
+
     def renew(self) -> None:
         """Let the producer go; the next record gets a new one. Nothing is under way."""
         ...
@@ -183,6 +187,8 @@ class BrokerLog:
         size = record_size(data, headers)
         if size > MAX_VALUE:
             raise too_large(topic, size)
+        if self._library.lost_sight_of(topic):
+            self._topics.forget(topic)  # it would be waited for, for as long as for a broker
         self._topics.must_exist([topic])
         if not self._budget.take(size):
             self.refuse_if_gone()

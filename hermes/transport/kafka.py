@@ -422,6 +422,12 @@ class _Sending:
         with self._lock:
             return bool(self._producer and self._written & topics)
 
+    def lost_sight_of(self, topic: str) -> bool:
+        producer = self._producer
+        if producer is None or topic not in self._sent:
+            return False
+        return producer._metadata.partitions_for_topic(topic) is None
+
     def renew(self) -> None:
         with self._lock:
             if self._producer:
@@ -464,8 +470,10 @@ class _Sending:
             return self._producer
 
     def _send(self, topic: str, data: bytes, headers: Headers) -> Any:
-        """The library's promise. Only a topic's first record may have to wait for its leader."""
-        producer, new = self._producer_for(topic), topic not in self._sent
+        """The library's promise. Only a topic's first record may have to wait for its leader, and
+        one after the library has lost sight of that."""
+        producer = self._producer_for(topic)
+        new = topic not in self._sent or self.lost_sight_of(topic)
 
         def send() -> Any:
             return producer.send(topic, value=data, headers=list(headers), partition=0)
@@ -556,6 +564,7 @@ class _Library:
         self.admin = _Admin(self._opener, patience)
         self.connect = self.admin.connect
         self.send, self.wrote_to = self._sending.send, self._sending.wrote_to
+        self.lost_sight_of = self._sending.lost_sight_of
         self.renew = self._sending.renew
         self.true_ends = self._scout.true_ends
 

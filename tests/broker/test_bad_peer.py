@@ -44,10 +44,11 @@ RUN = "r"
 class Crowd:
     """A run that goes on for ever, of one good worker, and a way to its broker for bad ones."""
 
-    def __init__(self, shell: Shell, broker: str) -> None:
+    def __init__(self, shell: Shell, broker: str, keep: str) -> None:
         self.shell, self.broker = shell, broker
+        rules = (*ENDLESS, "--set", f"retention.keep={keep}")
         self.master = shell.start(
-            "master", DIGITS, "--broker", broker, "--run", RUN, "--expect", "1", *ENDLESS
+            "master", DIGITS, "--broker", broker, "--run", RUN, "--expect", "1", *rules
         )
         self.token = wait_for(self.master, r"--join (\S+)")[1]
         self.worker = self.start_worker("w1", "home")
@@ -120,9 +121,20 @@ class Crowd:
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
+    """Nothing is let go of: the bad ones write to the topics' first generations."""
+    yield from crowded(tmp_path_factory, "all")
+
+
+@pytest.fixture
+def short_of_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
+    """Topics go on in new generations all the time, and the old ones go."""
+    yield from crowded(tmp_path_factory, "last:2")
+
+
+def crowded(tmp_path_factory: pytest.TempPathFactory, keep: str) -> Iterator[Crowd]:
     shell = Shell(tmp_path_factory.mktemp("crowd"))
     with Child("embedded") as broker:
-        made = Crowd(shell, broker.address)
+        made = Crowd(shell, broker.address, keep)
         yield made
         made.close()
     for process in shell.started:
@@ -451,3 +463,13 @@ def test_bad_records_are_counted_in_the_result(crowd: Crowd) -> None:
     assert result["quarantined"] == read_quarantine(folder / "log/quarantine.jsonl").total > 0
     updates = result["updates"]
     assert updates["pushed"] == updates["applied"] + updates["rejected"] + updates["undecided"]
+
+
+def test_a_worker_begins_again_after_the_bad_end_of_a_generation(short_of_memory: Crowd) -> None:
+    """A forged master makes it begin again, and the generation that it would end is long gone."""
+    crowd, first = short_of_memory, short_of_memory.topic("from.w1")
+    crowd.until(lambda: first not in crowd.log.topics(first))
+    claim = LedgerRecord(7, "n", 0, b"", 0, (), (MasterStarted(7, "n"),))
+    crowd.log.append(crowd.topic(names.LEDGER), encode(claim)).offset()
+    crowd.until(lambda: crowd.central().count("admitted to r") > 1)
+    crowd.goes_on()

@@ -92,6 +92,23 @@ def test_an_append_to_a_topic_that_another_deletes(apache: Child, name: str) -> 
 
 
 @pytest.mark.parametrize("kind", ["embedded", "apache"])
+def test_an_append_to_a_topic_long_gone_waits_for_nothing(
+    kind: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    """The library has written to it, and lost sight of it since: it would look for ten minutes."""
+    broker: Child = request.getfixturevalue(kind)
+    with KafkaLog(broker.address) as log, KafkaLog(broker.address) as other:
+        log.create([name, f"{name}-next"])
+        log.append(name, b"x").offset()
+        other.delete([name])
+        log.append(f"{name}-next", b"x").offset()  # a topic that is new makes it look around
+        begun = time.monotonic()
+        with pytest.raises(NoSuchTopic):
+            log.append(name, b"y")
+        assert time.monotonic() - begun < 10.0
+
+
+@pytest.mark.parametrize("kind", ["embedded", "apache"])
 def test_a_topic_that_is_gone_costs_no_core(
     kind: str, name: str, request: pytest.FixtureRequest
 ) -> None:
