@@ -97,15 +97,21 @@ def test_an_append_to_a_topic_long_gone_waits_for_nothing(
 ) -> None:
     """The library has written to it, and lost sight of it since: it would look for ten minutes."""
     broker: Child = request.getfixturevalue(kind)
+    others = [f"{name}-{number}" for number in range(10)]
     with KafkaLog(broker.address) as log, KafkaLog(broker.address) as other:
-        log.create([name, f"{name}-next"])
+        log.create([name, *others])
         log.append(name, b"x").offset()
         other.delete([name])
-        log.append(f"{name}-next", b"x").offset()  # a topic that is new makes it look around
         begun = time.monotonic()
+
+        def write_until_seen() -> None:
+            for topic in others:  # one that is new to it makes it look around
+                log.append(topic, b"x").offset()
+                log.append(name, b"y")
+
         with pytest.raises(NoSuchTopic):
-            log.append(name, b"y")
-        assert time.monotonic() - begun < 10.0
+            write_until_seen()
+        assert time.monotonic() - begun < 20.0
 
 
 @pytest.mark.parametrize("kind", ["embedded", "apache"])
@@ -173,7 +179,7 @@ def test_the_library_says_nothing(
     assert not [record for record in caplog.records if record.name.startswith("kafka")]
 
 
-@pytest.mark.parametrize(("kind", "most"), [("embedded", 0.03), ("apache", 0.01)])
+@pytest.mark.parametrize(("kind", "most"), [("embedded", 0.03), ("apache", 0.02)])
 def test_an_idle_reader_costs_next_to_nothing(
     kind: str, most: float, name: str, request: pytest.FixtureRequest
 ) -> None:
