@@ -7,6 +7,7 @@ never moves what another draws (protocol 12): no decision depends on who asked f
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,17 @@ def generator(seed: int, *keys: str | int) -> np.random.Generator:
     """
     digest = hashlib.sha256(b"".join(_encoded(part) for part in (seed, *keys))).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "big")))
+
+
+def bits(seed: int, *keys: str | int) -> Callable[[int], npt.NDArray[np.uint64]]:
+    """The raw bits of the stream of this name, in words of 64: the next so many at each call. NumPy
+    promises to keep them from release to release."""
+    stream = generator(seed, *keys).bit_generator
+
+    def drawn(count: int) -> npt.NDArray[np.uint64]:
+        return np.asarray(stream.random_raw(count), dtype=np.uint64)
+
+    return drawn
 
 
 def permutation(stream: np.random.Generator, size: int) -> npt.NDArray[np.int64]:

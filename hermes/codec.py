@@ -7,9 +7,10 @@ import hmac
 
 import msgspec
 
+from hermes.coded import decode_tensors
 from hermes.errors import DecodeError
 from hermes.messages import PROTOCOL, AnyMessage, Hello, StopRequested
-from hermes.packing import decode_tensors, encode_tensors
+from hermes.packing import encode_tensors
 
 __all__ = [
     "decode",

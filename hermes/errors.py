@@ -17,6 +17,7 @@ HermesError                      1
 ├── CheckFailed                  5   a check found a mismatch
 ├── PeerError                    1   bytes or claims of a peer that we do not accept
 │   ├── DecodeError              1   bytes that are not a message of ours
+│   │   └── ForeignCodec         1   tensors under another codec than their message says
 │   └── DigestMismatch           1   a transfer whose bytes are not those announced
 └── Defect                       1   ours: an invariant is broken
 """
@@ -116,6 +117,14 @@ class PeerError(HermesError):
 
 class DecodeError(PeerError):
     """Bytes that are not a message of ours."""
+
+
+class ForeignCodec(DecodeError):
+    """Tensors under another codec than their message says."""
+
+    def __init__(self, found: str, wanted: str) -> None:
+        super().__init__(f"tensors under the codec {found}; their message says {wanted}")
+        self.found, self.wanted = found, wanted
 
 
 class DigestMismatch(PeerError):

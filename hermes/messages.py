@@ -11,7 +11,8 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from hermes.values import Base, Birth, BlockRange, Outer, Payload, Position, Reason
+from hermes.policy.codecs import FP32
+from hermes.values import Base, Birth, BlockRange, Outer, Payload, Position, Reason, Superstep
 
 PROTOCOL = 2
 
@@ -74,6 +75,8 @@ class Update(Message, frozen=True):
     oldest: Count
     """The version at which the oldest step in it was computed; staleness counts from that."""
     payload: Payload
+    codec: str = FP32
+    """As what its tensors travel."""
 
 
 class Round(Message, frozen=True):
@@ -200,6 +203,9 @@ class DataPublished(Message, frozen=True):
     buffers: tuple[str, ...] = ()
     """Names of the model's tensors that are not learned: they are merged by value. Whoever forms a
     version again needs to know them, and not to run the job for it."""
+    pools: tuple[int, ...] = ()
+    """Samples of each pool that the train split was divided into, whose blocks lie pool after pool;
+    empty: it was not divided."""
 
 
 class WorkerAdmitted(Message, frozen=True):
@@ -224,6 +230,8 @@ class WorkerAdmitted(Message, frozen=True):
     clocks: dict[str, int] = {}
     """Rounds of each worker alive, this one among them, whose outcome the ledger has; only where a
     rule asks for it."""
+    pool: int = -1
+    """The pool that it is granted from; -1 where there are none."""
 
 
 class WorkerRefused(Message, frozen=True):
@@ -316,6 +324,10 @@ class VersionPublished(Message, frozen=True):
     reason: Reason
     outer: Outer | None = None
     """The step that was taken, where the rule keeps momentum."""
+    superstep: Superstep | None = None
+    """What each worker trains on it, where the rule sets quotas."""
+    codec: str = FP32
+    """As what its tensors lie there; the digest is that of those bytes."""
 
 
 class ShardResized(Message, frozen=True):
@@ -412,6 +424,8 @@ class Forked(Message, frozen=True):
     """Where the parent's walk over the blocks stood."""
     changes: dict[str, object]
     """Settings that differ from the parent's, by dotted key."""
+    cursors: tuple[int, ...] = ()
+    """Where its walk over each pool stood."""
 
 
 # --- repair: what a broker had acknowledged and lost ---------------------------------------------

@@ -33,6 +33,9 @@ _RANK = {name: place for place, name in enumerate(DTYPES)}
 _BROKEN = (SafetensorError, KeyError, ValueError, TypeError, OverflowError)
 
 
+_ABOUT = "__metadata__"
+
+
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the header says of one tensor."""
 
@@ -42,30 +45,32 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """First byte and end, counted from the end of the header."""
 
 
-def encode_tensors(tensors: Tensors) -> bytes:
+def encode_tensors(tensors: Tensors, about: Mapping[str, str] | None = None) -> bytes:
     """Safetensors bytes; the same tensors always give the same bytes, those of the library.
+    `about`: their metadata, word by word.
 
     Arrays are any shape, of a dtype that safetensors knows. Raises `DecodeError` for others.
     """
     plain = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     try:
         if any(_portable(array) not in _NAMES for array in plain.values()):
-            return bytes(safetensors.numpy.save(plain))
-        return _packed(plain)
+            return bytes(safetensors.numpy.save(plain, dict(about) if about else None))
+        return _packed(plain, about or {})
     except _BROKEN as error:
         raise DecodeError(f"tensors that cannot be encoded: {error}") from None
 
 
-def decode_tensors(data: bytes | bytearray) -> dict[str, np.ndarray]:
-    """The tensors in `data`, by name: read-only views of it, which must not change any more.
+def unpack(data: bytes | bytearray) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors in `data`, by name, and their metadata: read-only views of `data`, which must not
+    change any more.
 
     Raises `DecodeError` for bytes that are not safetensors.
     """
     try:
-        specs, begin = _header(data)
+        specs, about, begin = _header(data)
         if all(spec.dtype in DTYPES for spec in specs.values()):
-            return {name: _view(data, begin, spec) for name, spec in specs.items()}
-        return dict(safetensors.numpy.load(bytes(data)))
+            return {name: _view(data, begin, spec) for name, spec in specs.items()}, about
+        return dict(safetensors.numpy.load(bytes(data))), about
     except _BROKEN as error:
         raise DecodeError(f"not safetensors: {error}") from None
 
@@ -74,8 +79,8 @@ def _portable(array: np.ndarray) -> str:
     return array.dtype.newbyteorder("<").str
 
 
-def _packed(plain: Mapping[str, np.ndarray]) -> bytes:
-    specs: dict[str, Spec] = {}
+def _packed(plain: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
+    specs: dict[str, Spec | Mapping[str, str]] = {_ABOUT: about} if about else {}
     place = 0
     ranked = sorted(plain, key=lambda name: (_RANK[_NAMES[_portable(plain[name])]], name))
     for name in ranked:
@@ -89,14 +94,14 @@ def _packed(plain: Mapping[str, np.ndarray]) -> bytes:
     return b"".join([len(header).to_bytes(8, "little"), header, *flat])
 
 
-def _header(data: bytes | bytearray) -> tuple[dict[str, Spec], int]:
-    """What the header says, and where it ends; checked as the format asks: the tensors fill the
-    rest, in the order of their offsets, without a gap. Raises `ValueError`."""
+def _header(data: bytes | bytearray) -> tuple[dict[str, Spec], dict[str, str], int]:
+    """What the header says, its metadata, and where it ends; checked as the format asks: the
+    tensors fill the rest, in the order of their offsets, without a gap. Raises `ValueError`."""
     begin = 8 + int.from_bytes(data[:8], "little")
     if not 10 <= begin <= min(len(data), 8 + MAX_HEADER):
         raise ValueError("the header's length cannot be")
     raw = msgspec.json.decode(data[8:begin], type=dict[str, msgspec.Raw])
-    raw.pop("__metadata__", None)
+    about = msgspec.json.decode(raw.pop(_ABOUT, b"{}"), type=dict[str, str] | None) or {}
     specs = {name: msgspec.json.decode(spec, type=Spec) for name, spec in raw.items()}
     place = 0
     for spec in sorted(specs.values(), key=lambda spec: spec.data_offsets):
@@ -108,7 +113,7 @@ def _header(data: bytes | bytearray) -> tuple[dict[str, Spec], int]:
         place = end
     if begin + place != len(data):
         raise ValueError("the tensors are not what the bytes hold")
-    return specs, begin
+    return specs, about, begin
 
 
 def _view(data: bytes | bytearray, begin: int, spec: Spec) -> np.ndarray:

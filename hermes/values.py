@@ -83,6 +83,14 @@ class Outer(Value, frozen=True):
     nesterov: bool
 
 
+class Superstep(Value, frozen=True):
+    """What each worker trains until the next barrier, and why."""
+
+    quotas: dict[str, int]
+    """By worker: how many times `round.steps` steps; of others, 1."""
+    reason: Reason
+
+
 class Birth(Value, frozen=True, order=True):
     """The incarnation that an update was born in, and its number there: never changes."""
 

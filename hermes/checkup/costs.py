@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from hermes.checkup.facts import DataFacts, LinkFacts, TimeFacts, TopicFacts
 from hermes.codec import encode
+from hermes.coded import encode_update, encode_version
 from hermes.data.blocks import encode_block
 from hermes.data.prepare import Prepared
 from hermes.messages import Block, JobSource, Manifest
@@ -14,6 +15,7 @@ from hermes.policy import storage
 from hermes.policy.presets import Settings
 from hermes.transport.counting import size_of
 from hermes.transport.tensors import CHUNK, Chunk
+from hermes.values import Tensors
 
 LINKS = (1.0, 10.0, 100.0)
 """Mbit/s: a poor radio link, a fair one, and a cable."""
@@ -77,14 +79,27 @@ def _lengths(prepared: Prepared, split: str) -> Iterator[int]:
     yield len(encode_block(samples.x[last], samples.y[last]))
 
 
+class Encoded(NamedTuple):
+    """Bytes of tensors, as they travel."""
+
+    version: int
+    update: int
+
+
+def encoded_of(model: Tensors, settings: Settings, buffers: Collection[str]) -> Encoded:
+    """Of this model."""
+    codec = settings.codec
+    update = encode_update(model, model, codec.up, buffers)
+    return Encoded(len(encode_version(model, codec.down)), len(update))
+
+
 def topics_of(
-    upload: Upload, encoded: int, settings: Settings, time: TimeFacts, workers: int
+    upload: Upload, encoded: Encoded, settings: Settings, time: TimeFacts, workers: int
 ) -> TopicFacts:
-    """What a run of so many workers, each as fast as this machine alone, keeps at its broker;
-    `encoded`: bytes of a version."""
-    payload, data = in_chunks(encoded), upload.records
+    """What a run of so many workers, each as fast as this machine alone, keeps at its broker."""
+    payload, push, data = in_chunks(encoded.version), in_chunks(encoded.update), upload.records
     rounds = [time.round] * workers
-    pace = storage.pace(payload.bytes, rounds, settings.gate.rule, settings.close)
+    pace = storage.pace(payload.bytes, rounds, settings.gate.rule, settings.close, push.bytes)
     pushed = pace.pushes / pace.rounds
     hour = pace.bytes
     limit = storage.limit_of(settings.storage.max, None)
@@ -93,10 +108,11 @@ def topics_of(
         data=data.bytes,
         records=data.number,
         version=payload.bytes,
-        update=payload.bytes,
+        update=push.bytes,
         chunks=payload.number,
+        update_chunks=push.number,
         pushed=pushed,
-        round=int((pace.pushes + pace.versions) / pace.rounds * payload.bytes)
+        round=int((pace.pushes * push.bytes + pace.versions * payload.bytes) / pace.rounds)
         + storage.ROUND_BYTES,
         rounds_hour=pace.rounds,
         hour=hour,

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from hermes import codec
 from hermes.blame import place_of
 from hermes.checkup import elsewhere, memory, warnings
-from hermes.checkup.costs import links_of, topics_of, upload_of
+from hermes.checkup.costs import encoded_of, links_of, topics_of, upload_of
 from hermes.checkup.elsewhere import Work
 from hermes.checkup.facts import (
     Checkup,
@@ -237,7 +237,7 @@ class Examination:
             measured = time_facts(plan.job, plan.settings, prepared, trainer, plan.threads)
         with self._telling("counting bytes"):
             upload = upload_of(plan.source, prepared)
-            encoded = len(codec.encode_tensors(trainer.weights()))
+            encoded = encoded_of(trainer.weights(), plan.settings, trainer.buffers())
         topics = topics_of(upload, encoded, plan.settings, measured, plan.workers)
         links = links_of(topics, measured, upload.first_download(found.data))
         found.learning, found.time, found.topics, found.links = learning, measured, topics, links

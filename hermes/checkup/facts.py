@@ -142,7 +142,9 @@ class TopicFacts:
     version: int
     update: int
     chunks: int
-    """Of a version; of an update as many."""
+    """Of a version."""
+    update_chunks: int
+    """Of an update."""
     pushed: float
     """Share of the rounds that push (for `zscore` an estimate)."""
     round: int

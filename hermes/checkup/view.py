@@ -139,7 +139,7 @@ def _topics_table(topics: TopicFacts, workers: int) -> Table:
     table = plain_table("what travels", "bytes", "records")
     table.add_row("data and job, once", size(topics.data), count(topics.records))
     table.add_row("a version of the model", size(topics.version), count(topics.chunks))
-    table.add_row("an update of a worker", size(topics.update), count(topics.chunks))
+    table.add_row("an update of a worker", size(topics.update), count(topics.update_chunks))
     table.add_row("a round of a worker, on average", size(topics.round), "")
     table.add_row(f"an hour of {workers} such workers, about", size(topics.hour), "")
     return table

@@ -35,6 +35,7 @@ def export_model(
 ) -> Written:
     """Write one version of the model. Raises `RunError` for one that is not there, `CheckFailed`
     for damaged files, `UsageError`."""
+    from hermes.coded import plain
     from hermes.runtime.export import digest_of_file, put, state_dict_bytes
 
     if wish.format == "pt" and importlib.util.find_spec("torch") is None:
@@ -42,7 +43,8 @@ def export_model(
     number = _number(wish.version, seen, versions)
     path = place_of(wish, f"{seen.view.run}-v{number}.{wish.format}")
     found = _find(seen, versions, number, quiet=quiet)
-    put(path, found.data if wish.format == "safetensors" else state_dict_bytes(found.data))
+    model = plain(found.data)
+    put(path, model if wish.format == "safetensors" else state_dict_bytes(model))
     about = {
         "version": number,
         "said": _said(seen, versions, number),

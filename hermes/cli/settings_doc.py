@@ -37,6 +37,8 @@ ABOUT = {
     "merge": "how do updates become a version?",
     "size": "how much work does each worker get?",
     "round": "how long is a round?",
+    "codec": "as what do tensors travel?",
+    "data": "which samples may a worker be granted?",
     "stop": "when is the run finished?",
     "workers": "how many, and when is one lost?",
     "optimizer": "what becomes of a worker's optimiser?",

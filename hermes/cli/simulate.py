@@ -45,6 +45,16 @@ Only = Annotated[
         help="One device alone, as a floor to compare with.",
     ),
 ]
+Processes = Annotated[
+    int,
+    typer.Option(
+        envvar="HERMES_SIMULATE_PROCESSES",
+        metavar="N",
+        min=0,
+        show_default="one for each core, where that is quicker",
+        help="Processes that train, ahead of virtual time; 1: this one. The result is the same.",
+    ),
+]
 KeepLog = Annotated[
     bool,
     typer.Option(
@@ -70,6 +80,7 @@ def simulate(
     run: options.RunId = None,
     threads: options.Threads = None,
     device: options.Device = None,
+    processes: Processes = 0,
     keep_log: KeepLog = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
@@ -84,17 +95,17 @@ def simulate(
     from hermes.cli.prepare import Wishes
     from hermes.cli.train import conclude, job_talks_aside
     from hermes.simulate.devices import load
-    from hermes.simulate.devices import only as alone
 
     loaded = load(devices)
-    if only is not None:
-        loaded = alone(loaded, only)
     wishes = Wishes(
         job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, None, False, device
     )
     with job_talks_aside(), tempfile.TemporaryDirectory(prefix="hermes-simulate-") as work:
-        folder, modelled = _prepared(wishes, loaded, threads or 1, Path(work))
-        result = _see_through(folder, modelled, keep_log=keep_log, quiet=quiet)
+        folder, modelled = _prepared(wishes, loaded, only, threads or 1, Path(work))
+        crew = processes or _processes(modelled)
+        with contextlib.closing(modelled):
+            driver = modelled.driver(crew)
+            result = _see_through(folder, modelled, driver, keep_log=keep_log, quiet=quiet)
     conclude(folder, result, json_=json_, quiet=quiet)
 
 
@@ -102,17 +113,19 @@ def simulate(
 
 
 def _prepared(
-    wishes: Wishes, loaded: Loaded, threads: int, work: Path
+    wishes: Wishes, loaded: Loaded, only: str | None, threads: int, work: Path
 ) -> tuple[RunFolder, ModelledRun]:
     """All that a run needs, tried. Raises `JobError`, `SettingError`, `UsageError`, `RunError`."""
     from hermes.cli.prepare import check_expected, new_folder, new_run_id, settings_of
     from hermes.jobfile import build, load_source
     from hermes.messages import JobSource
+    from hermes.simulate.devices import taking_part
     from hermes.simulate.modelled import ModelledRun
 
     source = load_source(wishes.job)
     job = build(source.text, source.name, wishes.args).on(wishes.device)
     settings = settings_of(wishes, job)
+    loaded = taking_part(loaded, settings.strategy, only)
     check_expected(len(loaded.world.devices), settings)
     folder = new_folder(wishes.run or new_run_id(wishes.job), wishes.out)
     made = ModelledRun(job, settings, wishes.seed, work, loaded)
@@ -140,18 +153,27 @@ def tried(job: Job, settings: Settings, seed: int, loaded: Loaded, work: Path) -
     return prepared
 
 
+def _processes(run: ModelledRun) -> int:
+    """How many train: each core has one, unless the training is soon done, or is not the CPU's.
+    What is measured here decides how long the run takes, and nothing else."""
+    from hermes.simulate.search import cores
+    from hermes.simulate.worth import quicker
+
+    many = min(cores(), len(run.loaded.world.devices))
+    return many if many > 1 and quicker(run) else 1
+
+
 # --- the run --------------------------------------------------------------------------------------
 
 
 def _see_through(
-    folder: RunFolder, modelled: ModelledRun, *, keep_log: bool, quiet: bool
+    folder: RunFolder, modelled: ModelledRun, driver: Driver, *, keep_log: bool, quiet: bool
 ) -> dict[str, Any]:
     """Drive it to its end; its result."""
     from hermes.cli.simulated import SimulatedFolder
     from hermes.runtime.interrupt import on_interrupt
     from hermes.simulate.modelled import drive
 
-    driver = modelled.driver()
     with contextlib.closing(SimulatedFolder(folder, modelled, driver, warn)) as written:
         wanted: list[bool] = []
         with on_interrupt(lambda: wanted.append(True)):

@@ -109,6 +109,7 @@ def _run(
     name: str | None = None,
 ) -> None:
     options.limit_threads(threads)
+    from hermes.policy.presets import PRESETS
     from hermes.runtime.keys import default_key_file
     from hermes.runtime.local import LocalOptions, check_local
     from hermes.transport.probe import parse_address
@@ -117,7 +118,9 @@ def _run(
     if broker is not None:
         with at_flag("--broker"):
             parse_address(broker)
-    count = workers if workers is not None else len(emulated) if emulated else WORKERS
+    most = PRESETS.get(wishes.strategy or "", {}).get("workers.max", WORKERS)
+    usual = len(emulated) if emulated else min(WORKERS, most)
+    count = usual if workers is None else workers
     _check_count(count)
     if name is not None and wishes.run is None:
         from hermes.cli.prepare import new_run_id

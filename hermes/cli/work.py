@@ -228,5 +228,7 @@ REMEDIES = {
     "run-stopped": "The run is over; leave --run out to wait for the next one.",
     "other-version": "Install the master's version of hermes-edge here.",
     "too-many": "The run has as many workers as workers.max allows.",
+    "no-pool": "Each pool of the data has its worker: wait until one leaves, or begin a run with "
+    "more of them (data.pools).",
 }
 """The master's reason -> what to do."""

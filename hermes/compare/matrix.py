@@ -17,7 +17,7 @@ import msgspec
 from hermes.errors import SettingError, UsageError
 from hermes.policy.presets import PRESETS, Layer, Settings, resolve, warnings
 from hermes.policy.ranges import LONGEST, Allowed, number, shown, whole
-from hermes.simulate.devices import Loaded, load, only, tree_of
+from hermes.simulate.devices import Loaded, load, taking_part, tree_of
 
 REMEDY = "See docs/compare.md."
 
@@ -308,10 +308,8 @@ def _values(said: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _alone(matrix: Matrix, name: str, contender: Contender, loaded: Loaded) -> Loaded:
-    if contender.only is None:
-        return loaded
     try:
-        return only(loaded, contender.only)
+        return taking_part(loaded, contender.strategy, contender.only)
     except UsageError as error:
         key = f"{matrix.file}: strategies.{name}.only"
         raise SettingError(error.what, where=key, remedy=error.remedy) from None

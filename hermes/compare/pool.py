@@ -21,8 +21,7 @@ from typing import IO, NamedTuple
 import msgspec
 
 from hermes.compare.cell import Order
-
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+from hermes.simulate.ahead import THREADS
 
 GOING = 30.0
 """Seconds that a process may take to go, once it has nothing more to say."""

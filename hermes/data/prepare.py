@@ -13,10 +13,12 @@ import numpy.typing as npt
 from hermes.blame import call_user, place_of
 from hermes.chance import generator
 from hermes.data.blocks import Array, block_samples, count_blocks, encode_block
+from hermes.data.partition import in_order, owners
 from hermes.data.sources import Dataset, Samples, check_numbers, open_data
 from hermes.data.splits import SPLITS, Indices, split_indices, split_sizes
 from hermes.errors import JobError
 from hermes.job import Split
+from hermes.policy.partition import Partition
 
 FEW = 10
 """Samples of a split, below which a person is told."""
@@ -34,19 +36,29 @@ class Prepared:
     blocks: dict[str, int]
     """By split."""
     block: int
-    """Samples a block, the same for all splits; the last of a split may be short."""
+    """Samples a block, the same for all splits; the last of a split, or of a pool, may be short."""
     first_size: int
     """Samples of a worker's first shard."""
     bytes_each: int
     """Bytes of one sample."""
     parts: dict[str, tuple[Samples, Indices]]
     """By split: where its samples lie, and which they are, in order."""
+    pools: tuple[int, ...] = ()
+    """Samples of each pool of the train split, which lie one after the other; empty: none."""
 
     def __iter__(self) -> Iterator[Block]:
         for split, (samples, indices) in self.parts.items():
-            for index in range(self.blocks[split]):
-                chosen = indices[index * self.block : (index + 1) * self.block]
+            for index, place in enumerate(self._cuts(split)):
+                chosen = indices[place]
                 yield split, index, encode_block(samples.x[chosen], samples.y[chosen])
+
+    def _cuts(self, split: str) -> Iterator[slice]:
+        """Where the samples of each block lie; a block holds samples of one pool only."""
+        start = 0
+        for size in (split == "train" and self.pools) or (self.samples[split],):
+            for first in range(start, start + size, self.block):
+                yield slice(first, min(first + self.block, start + size))
+            start += size
 
     def extremes(self) -> list[tuple[Array, Array]]:
         """Two samples of each split, with its smallest and largest label: what does not fit the
@@ -90,17 +102,20 @@ def prepare(
     seed: int,
     first_size: Callable[[int], int],
     workdir: Path,
+    partition: Partition | None = None,
 ) -> Prepared:
     """Call the job's `data()`, check what it gives, and plan its splits and blocks.
 
-    `first_size` maps the samples of the train split to those of a worker's first shard. An
-    iterator's samples go to disk under `workdir`. Memory beyond what `data()` itself holds: a few
-    blocks, and 24 bytes a sample while they are shuffled. Raises `JobError` for data that cannot
-    be used.
+    `first_size` maps the samples of the train split to those of a worker's first shard;
+    `partition`: how that split is divided into pools, if it is. An iterator's samples go to disk
+    under `workdir`. Memory beyond what `data()` itself holds: a few blocks, and 24 bytes a sample
+    while they are shuffled. Raises `JobError` for data that cannot be used, `SettingError` where it
+    cannot be divided so.
     """
     try:
         dataset = open_data(call_user("data()", data), workdir)
         parts = _plan(dataset, split, seed)
+        pools = _divide(parts, partition, seed) if partition else ()
         bytes_each = dataset.samples.bytes_each
         first = first_size(len(parts["train"][1]))
         block = block_samples(first, bytes_each)
@@ -112,7 +127,20 @@ def prepare(
         raise JobError(error.what, where=where, remedy=error.remedy) from error
     samples = {name: len(indices) for name, (_, indices) in parts.items()}
     blocks = {name: count_blocks(size, block) for name, size in samples.items()}
-    return Prepared(samples, blocks, block, first, bytes_each, parts)
+    if pools:
+        blocks["train"] = sum(count_blocks(size, block) for size in pools)
+    return Prepared(samples, blocks, block, first, bytes_each, parts, pools)
+
+
+def _divide(
+    parts: dict[str, tuple[Samples, Indices]], partition: Partition, seed: int
+) -> tuple[int, ...]:
+    """Put the samples of the train split pool after pool; the pools' sizes."""
+    samples, indices = parts["train"]
+    pool_of = owners(partition, samples.y[indices], generator(seed, "partition"))
+    places, sizes = in_order(pool_of, partition.pools)
+    parts["train"] = (samples, indices[places])
+    return sizes
 
 
 def _split_of(parts: dict[str, tuple[Samples, Indices]], samples: Samples, index: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from hermes.machine.apply import closed_at
+from hermes.machine.pools import pool_for
 from hermes.machine.state import MasterState
 from hermes.messages import Software, WorkerAdmitted
 from hermes.policy.presets import to_tree
@@ -20,6 +21,8 @@ def admission(
     assert state.newest is not None
     member = state.members.get(worker)
     taken = {**member.taken} if member else {}
+    pool = pool_for(state, worker)
+    assert pool is not None  # or it would have been refused (`rules.hello`)
     return WorkerAdmitted(
         worker,
         incarnation,
@@ -33,6 +36,7 @@ def admission(
         state.generations.get(f"from.{worker}", 0),
         state.generations.get("logs", 0),
         _clocks(state, worker),
+        pool,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from hermes.machine import pools
 from hermes.machine.ledger import advance
 from hermes.machine.state import TIMINGS_KEPT, Best, Evaluations, MasterState, Member, Pending
 from hermes.messages import (
@@ -111,11 +112,12 @@ def _opened(state: MasterState, entry: RunOpened) -> MasterState:
 
 
 def _data(state: MasterState, entry: DataPublished) -> MasterState:
-    return replace(state, data=entry)
+    return replace(state, data=entry, cursors=state.cursors or pools.starts(entry))
 
 
 def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
-    assert state.data is not None
+    data, state = state.data, _let_go(state, entry)
+    assert data is not None
     old = state.members.get(entry.worker)
     term = state.authority.term
     if old is None:
@@ -123,8 +125,9 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
             entry.worker,
             entry.incarnation,
             term=term,
-            size=state.data.first_size,
-            batch=state.data.batch,
+            pool=entry.pool,
+            size=pools.first_size(data, entry.pool),
+            batch=data.batch,
             clock=slowest(state),
             closed=slowest_closed(state),
             base=entry.version.version,
@@ -138,15 +141,26 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
             status="alive",
             unable=False,
             term=term,
+            pool=entry.pool,
+            size=min(old.size, pools.largest(data, entry.pool)),
             clock=max(old.clock, slowest(state)),
             closed=closed_at(state, entry.worker),
             base=entry.version.version,
             timings=(),
+            moved=0,
             last=Reason("admitted-again"),
         )
     taken = {entry.incarnation: 0, **member.taken}
     member = replace(member, software=entry.software, taken=taken)
     return replace(state, members=_with(state.members, entry.worker, member))
+
+
+def _let_go(state: MasterState, entry: WorkerAdmitted) -> MasterState:
+    """Who had this worker's pool before, and has left, has it no more."""
+    for name, member in state.members.items():
+        if name != entry.worker and member.pool == entry.pool != pools.NONE:
+            state = _member(state, name, pool=pools.NONE)
+    return state
 
 
 def slowest(state: MasterState) -> int:
@@ -175,7 +189,18 @@ def _granted(state: MasterState, entry: BlocksGranted) -> MasterState:
     cursor = max(state.cursor, *taken)
     member = state.members[entry.worker]
     state = replace(state, cursor=cursor, returned=_without(state.returned, entry.ranges))
+    state = _walked(state, entry, member.pool)
     return _member(state, entry.worker, grants=(*member.grants, entry), next_grant=entry.number + 1)
+
+
+def _walked(state: MasterState, entry: BlocksGranted, pool: int) -> MasterState:
+    """The walk over the worker's pool stands behind this grant."""
+    if pool == pools.NONE:
+        return state
+    assert state.data is not None
+    last = max(block.last for block in entry.ranges) - 1
+    place = max(state.cursors[pool], pools.after(state.data, last))
+    return replace(state, cursors=(*state.cursors[:pool], place, *state.cursors[pool + 1 :]))
 
 
 def _without(
@@ -243,6 +268,7 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
         busy=member.busy + entry.busy,
         waited=member.waited + entry.waited,
         timings=timings,
+        moved=entry.moved,
         last=entry.reason,
         trainer=entry.trainer or member.trainer,
         unusable=member.unusable if pushed else unusable,
@@ -425,7 +451,7 @@ def _reopened(state: MasterState, entry: RunReopened) -> MasterState:
 
 
 def _forked(state: MasterState, entry: Forked) -> MasterState:
-    return replace(state, forked=entry, cursor=entry.cursor)
+    return replace(state, forked=entry, cursor=entry.cursor, cursors=entry.cursors)
 
 
 # --- repair and retention -----------------------------------------------------------------------

@@ -14,10 +14,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from hermes.errors import Defect
+from hermes.machine.pools import pool_at
 from hermes.messages import (
     BlocksGranted,
     BlocksReturned,
     Consumed,
+    DataPublished,
     Forked,
     LedgerRecord,
     MasterStarted,
@@ -74,6 +76,9 @@ class Audit:
         self._held: dict[tuple[str, int], tuple[BlockRange, ...]] = {}
         self._returned: set[int] = set()
         """Blocks of the walk that were given back and not granted again."""
+        self._data: DataPublished | None = None
+        self._pool: dict[str, int] = {}
+        """Of each worker, as it was admitted last."""
         self._number: dict[tuple[str, str], int] = {}
         self._place: dict[str, tuple[int, int]] = {}
         self._floor: dict[str, tuple[int, int]] = {}
@@ -144,6 +149,9 @@ class Audit:
             raise Defect("was admitted after the stop", where=entry.worker)
         if self._incarnation.get(entry.worker) != entry.incarnation:
             self._round[entry.worker] = 0
+        if self._data is not None and self._data.pools and entry.pool < 0:
+            raise Defect("was admitted without a pool", where=entry.worker)
+        self._pool[entry.worker] = entry.pool
         self._known.add(key)
         self._incarnation[entry.worker] = entry.incarnation
 
@@ -165,7 +173,13 @@ class Audit:
             raise Defect(f"grant {entry.number} where {expected} comes", where=entry.worker)
         self._grant[entry.worker] = entry.number
         granted = {index for part in entry.ranges for index in range(part.first, part.last)}
-        if granted - self._returned and self._returned - granted:
+        back = self._returned
+        if self._data is not None and self._data.pools:
+            pools = {index: pool_at(self._data, index) for index in granted | back}
+            if any(pools[index] != self._pool[entry.worker] for index in granted):
+                raise Defect("blocks of another pool are granted", where=entry.worker)
+            back = {index for index in back if pools[index] == self._pool[entry.worker]}
+        if granted - back and back - granted:
             raise Defect("new blocks are granted before those given back", where=entry.worker)
         self._returned -= granted
         self._held[entry.worker, entry.number] = entry.ranges
@@ -174,6 +188,9 @@ class Audit:
         for number in entry.numbers:
             for part in self._held.pop((entry.worker, number)):
                 self._returned.update(range(part.first, part.last))
+
+    def _uploaded(self, entry: DataPublished) -> None:
+        self._data = entry
 
     # --- updates and versions -------------------------------------------------------------------
 
@@ -363,6 +380,7 @@ class Audit:
 
 READERS: dict[type, Callable[[Audit, Any], None]] = {
     WorkerAdmitted: Audit._admitted,
+    DataPublished: Audit._uploaded,
     RoundNoted: Audit._round_noted,
     BlocksGranted: Audit._granted,
     BlocksReturned: Audit._given_back,

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 from hermes.machine.apply import slowest_closed
 from hermes.machine.state import MasterState, Member, Pending
-from hermes.policy import aggregate, sync
+from hermes.policy import aggregate, allocate, sync, zipline
 from hermes.policy.aggregate import Given
 from hermes.policy.outer import outer_of
 from hermes.policy.sync import Close, Scene, Wait, Waiting
-from hermes.values import SECOND, Outer
+from hermes.policy.zipline import Runner
+from hermes.values import SECOND, Outer, Superstep
 
 CHANCES = 2
 """Updates of a worker that may be rejected in a version before the others go on without it."""
@@ -50,7 +51,8 @@ def _last_round(member: Member) -> list[float]:
 def awaited(state: MasterState) -> list[str]:
     """The workers that a version may wait for: those alive, but for whoever had only updates to
     offer that were rejected (one is forgiven: who was behind trains again, from this version), and
-    whoever has none to offer and waits for the slowest itself: they would wait for each other."""
+    whoever has none to offer and waits for the slowest itself (they would wait for each other), and
+    whoever has no work."""
     assert state.newest is not None
     version, members = state.newest.version, state.members
     pushed, slowest = {pending.worker for pending in state.pending}, slowest_closed(state)
@@ -63,7 +65,11 @@ def awaited(state: MasterState) -> list[str]:
         far = sync.too_far_ahead(state.settings.continue_, members[name].closed, slowest)
         return far and name not in pushed
 
-    return [name for name in state.alive() if not spent(name) and not held(name)]
+    def rests(name: str) -> bool:
+        return not members[name].size
+
+    names = [name for name in state.alive() if not rests(name)]
+    return [name for name in names if not spent(name) and not held(name)]
 
 
 def grace_over(state: MasterState) -> list[int]:
@@ -87,6 +93,23 @@ def outer(state: MasterState, members: Sequence[Pending]) -> Outer | None:
     """The step that the master's momentum takes with these updates; None where it keeps none."""
     stalest = max((_staleness(state, pending) for pending in members), default=0)
     return outer_of(state.settings.merge, stalest)
+
+
+def superstep(state: MasterState) -> Superstep | None:
+    """What everybody alive trains on the version that is about to be published; None where no rule
+    sets quotas."""
+    size, unit = state.settings.size, state.settings.round.steps
+    if not allocate.sets_quotas(size) or unit is None:
+        return None
+    members = [state.members[name] for name in state.alive()]
+    return zipline.superstep([_runner(member, unit) for member in members], size.lookahead)
+
+
+def _runner(member: Member, unit: int) -> Runner:
+    steps, busy = member.timings[-1] if member.timings else (0, 0)
+    if not steps or not busy:
+        return Runner(member.name, None)
+    return Runner(member.name, busy * unit / steps / SECOND, member.moved / SECOND)
 
 
 def _staleness(state: MasterState, pending: Pending) -> int:

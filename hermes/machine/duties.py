@@ -6,7 +6,9 @@ memory of what it was about to do: it looks, and sees.
 
 from __future__ import annotations
 
-from hermes.machine import closing, keeping, missing, repair, suspect
+import operator
+
+from hermes.machine import alone, closing, keeping, missing, repair, suspect
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
 from hermes.machine.events import (
@@ -20,10 +22,13 @@ from hermes.machine.events import (
     StoreFirst,
     UploadData,
 )
+from hermes.machine.pools import NONE, first_size, largest
+from hermes.machine.rounds import quota_of
 from hermes.machine.state import MasterState, Member, Pending
 from hermes.machine.stopping import diverged, nobody_can, stopping_rule
 from hermes.machine.walk import next_grant
 from hermes.messages import (
+    DataPublished,
     RunStopped,
     ShardResized,
     TrainingStarted,
@@ -48,17 +53,39 @@ def perform(draft: Draft) -> None:
     if draft.state.opened is None:
         return
     _prepare(draft)
-    _start(draft)
-    _readmit(draft)
+    before = _scene(draft.state)
+    if not _settled(draft):
+        _start(draft)
+        _readmit(draft)
     _stop(draft)
     repair.duties(draft)
     _expire(draft)
+    _choose(draft)
     _close(draft)
-    _grant(draft)
+    if not _settled(draft):
+        _grant(draft)
+        if _same(before, _scene(draft.state)):
+            draft.remember(settled=before)
     _evaluate(draft)
     keeping.duties(draft)
     _finish(draft)
     missing.rest(draft)
+
+
+def _scene(state: MasterState) -> tuple[object, ...]:
+    """What `_start`, `_readmit` and `_grant` look at: most events are heartbeats, and change none
+    of it."""
+    of = state.authority.term, state.settings, state.opened, state.started, state.stopped
+    return (state.members, state.newest, *of)
+
+
+def _settled(draft: Draft) -> bool:
+    return _same(draft.soft.settled, _scene(draft.state))
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """The very same objects; to compare members by value would take longer than to look."""
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def wake(draft: Draft) -> int | None:
@@ -87,7 +114,7 @@ def _prepare(draft: Draft) -> None:
         draft.actions.append(UploadData())
     elif state.data is not None and state.newest is None and not soft.storing_first:
         draft.remember(storing_first=True)
-        draft.actions.append(StoreFirst())
+        draft.actions.append(StoreFirst(state.settings.codec.down))
     if state.newest is not None and not soft.lobby:
         draft.remember(lobby=True)
         draft.actions.append(FollowLobby(draft.rules.resume(state, "lobby")))
@@ -145,6 +172,25 @@ def _expire(draft: Draft) -> None:
             draft.add(UpdateRejected(pending.worker, pending.update.birth, refusal))
 
 
+def _choose(draft: Draft) -> None:
+    """Where the quickest trains alone, the others have no work, and theirs is not merged."""
+    state = draft.state
+    if not allocate.one_alone(state.settings.size) or state.started is None or state.stopped:
+        return
+    merging = {part.update.birth for part in draft.soft.merge.parts} if draft.soft.merge else set()
+    for name in state.alive():
+        resize(draft, name)
+        refusal = alone.refusal(draft.state, name)
+        if refusal is None:
+            continue
+        returned = draft.rules.release(draft.state.members[name], refusal.code)
+        if returned is not None:
+            draft.add(returned)
+        for pending in state.pending:
+            if pending.worker == name and pending.update.birth not in merging:
+                draft.add(UpdateRejected(name, pending.update.birth, refusal))
+
+
 def _close(draft: Draft) -> None:
     """Where the close rule says so, what waits is merged: one version at a time."""
     state = draft.state
@@ -181,7 +227,8 @@ def _interpolate(draft: Draft, pending: Pending, reason: Reason) -> None:
     if scored is None or scored.birth != birth or scored.version != state.newest.version:
         draft.remember(scoring=True, scored=None)
         limit = limit_in_force(state)
-        draft.actions.append(Score(state.newest, pending.worker, pending.update, limit))
+        base = state.versions[pending.update.base.version].payload
+        draft.actions.append(Score(state.newest, pending.worker, pending.update, limit, base))
         return
     weights = aggregate.loss_weights(scored.loss_global, scored.loss_worker)
     if isinstance(weights, Reason):
@@ -216,7 +263,8 @@ def _merge(
     rule = state.settings.merge.rule
     outer = closing.outer(state, members)
     allowed, number = limit_in_force(state), state.newest.version + 1
-    merge = Merge(number, state.newest, rule, keep, parts, outer, allowed)
+    codec = state.settings.codec.down
+    merge = Merge(number, state.newest, rule, keep, parts, outer, allowed, codec)
     draft.remember(merge=merge, merge_reason=reason)
     draft.actions.append(merge)
 
@@ -231,14 +279,19 @@ def _grant(draft: Draft) -> None:
         return
     for name in state.alive():
         while _wants_blocks(draft, draft.state.members[name]):
-            draft.add(next_grant(draft.state, name, *draft.rules.free(draft.state)))
+            draft.add(next_grant(draft.state, name, *draft.rules.free(draft.state, name)))
 
 
 def _wants_blocks(draft: Draft, member: Member) -> bool:
+    if not member.size:
+        return False
     if len(member.grants) < GRANTS_AHEAD:
         return True
     steps = draft.state.settings.round.steps
-    return steps is not None and not draft.rules.holds_round(member, steps)
+    if steps is None:
+        return False
+    steps *= quota_of(draft.state.newest, member.name)
+    return not draft.rules.holds_round(member, steps)
 
 
 def resize(draft: Draft, worker: str) -> None:
@@ -254,23 +307,26 @@ def resize(draft: Draft, worker: str) -> None:
 def sized(state: MasterState, worker: str) -> allocate.Answer:
     """What the size rule answers about this worker, after a round of it."""
     assert state.data is not None
-    alive = [state.members[name] for name in state.alive()]
+    if allocate.one_alone(state.settings.size):
+        return alone.sized(state, worker)
+    data, alive = state.data, [state.members[name] for name in state.alive()]
     return allocate.resize(
         state.settings.size,
-        _times(state.members[worker]),
-        [_times(other) for other in alive if other.name != worker and other.timings],
+        _times(data, state.members[worker]),
+        [_times(data, other) for other in alive if other.name != worker and other.timings],
         allocate.Work(
-            batch=state.data.batch,
+            batch=data.batch,
             epochs=state.settings.round.epochs,
-            largest=state.data.samples["train"],
-            total=state.data.first_size * len(alive),
+            largest=data.samples["train"],
+            total=sum(first_size(data, one.pool) for one in alive),
         ),
     )
 
 
-def _times(member: Member) -> allocate.WorkerTimes:
+def _times(data: DataPublished, member: Member) -> allocate.WorkerTimes:
     timings = tuple(allocate.Timing(steps, busy) for steps, busy in member.timings)
-    return allocate.WorkerTimes(member.name, timings, member.size, member.batch)
+    pool = None if member.pool == NONE else largest(data, member.pool)
+    return allocate.WorkerTimes(member.name, timings, member.size, member.batch, pool)
 
 
 # --- evaluation and the end ---------------------------------------------------------------------

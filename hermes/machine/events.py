@@ -24,7 +24,10 @@ from hermes.messages import (
     Update,
     VersionPublished,
 )
+from hermes.policy.codecs import FP32
 from hermes.policy.norm import Limit
+from hermes.policy.paired import Paired
+from hermes.policy.verdict import GateState
 from hermes.values import Base, Birth, Outer, Payload, Position, Reason
 
 
@@ -217,6 +220,9 @@ class UploadData(Action, frozen=True):
 class StoreFirst(Action, frozen=True):
     """Store version 0; outcome `VersionStored`."""
 
+    codec: str = FP32
+    """As what it is stored."""
+
 
 class Score(Action, frozen=True):
     """Losses of this update's model and of the version; outcome `UpdateScored`, `MergeFailed`."""
@@ -226,6 +232,8 @@ class Score(Action, frozen=True):
     update: Update
     limit: Limit | None = None
     """What its norm may be; None: anything."""
+    base: Payload | None = None
+    """Where its base lies, which an update that is no model is held against."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -250,6 +258,8 @@ class Merge(Action, frozen=True):
     """The step, where the rule keeps momentum."""
     limit: Limit | None = None
     """What the norm of a part may be; None: anything, and norms are not looked at."""
+    codec: str = FP32
+    """As what the version is stored."""
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -406,6 +416,9 @@ class RoundFinished(Event, frozen=True):
     """Framework and device."""
     drift: float = 0.0
     """L2 norm of what was learned and not sent, where the gate wants it."""
+    paired: Paired | None = None
+    """How that did on the probe beside its version, where it would be pushed and is to be
+    tested."""
 
 
 class UpdateStored(Event, frozen=True):
@@ -470,6 +483,10 @@ class Train(Action, frozen=True):
     """"" (none), "fixed" (the probe blocks) or "fresh15" (what the grant holds out)."""
     drift: bool = False
     """Whether the gate wants to know how far the unsent steps led."""
+    gate: GateState | None = None
+    """Where a push is put to a test first: what the gate remembers, to see whether it is one."""
+    unsent: int = 0
+    """Sample passes of rounds before, not sent."""
 
 
 class FetchBlocks(Action, frozen=True):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from hermes.machine import duties, keeping, missing, repair, suspect
+from hermes.machine import closing, duties, keeping, missing, repair, suspect
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
 from hermes.machine.events import (
@@ -42,9 +42,11 @@ from hermes.machine.events import (
     VersionsSecured,
     VersionStored,
 )
+from hermes.machine.pools import NONE
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.soft import Soft
 from hermes.machine.state import MasterState, Member
+from hermes.machine.suspect import SHOWN
 from hermes.messages import (
     Bye,
     Consumed,
@@ -191,18 +193,21 @@ def _on_version_stored(draft: Draft, event: VersionStored) -> None:
                 samples,
                 reason,
                 merge.outer,
+                closing.superstep(draft.state),
+                merge.codec,
             )
         )
 
 
 def first_version(state: MasterState, event: VersionStored) -> VersionPublished:
     """Version 0, or the one that a fork begins with."""
-    forked = state.forked
+    forked, codec = state.forked, state.settings.codec.down
     if forked is None:
-        return VersionPublished(0, event.payload, (), "init", 0.0, 0, Reason("first"))
+        first = Reason("first")
+        return VersionPublished(0, event.payload, (), "init", 0.0, 0, first, codec=codec)
     why = Reason("forked", {"parent": forked.parent, "version": forked.version})
     number, samples = forked.version, forked.samples
-    return VersionPublished(number, event.payload, (), "init", 0.0, samples, why)
+    return VersionPublished(number, event.payload, (), "init", 0.0, samples, why, codec=codec)
 
 
 def _on_merge_failed(draft: Draft, event: MergeFailed) -> None:
@@ -250,11 +255,14 @@ def _on_hello(draft: Draft, event: HelloReceived) -> None:
     old = draft.state.members.get(knock.worker)
     if old is not None and old.status == "alive":
         _dismiss(draft, old, REPLACED)
-    draft.add(admission(draft.state, knock.worker, knock.incarnation, knock.nonce, knock.software))
+    told = admission(draft.state, knock.worker, knock.incarnation, knock.nonce, knock.software)
+    draft.add(told)
     draft.soft = missing.admitted(draft.soft, knock.worker, draft.now)
     place = draft.rules.resume(draft.state, f"from.{knock.worker}")
     draft.actions.append(FollowWorker(knock.worker, place))
     draft.note = f"{knock.worker} is admitted"
+    if told.pool != NONE:
+        draft.note += f", and trains on pool {told.pool}"
 
 
 def _dismiss(draft: Draft, member: Member, why: str, *, unable: bool = False) -> None:
@@ -418,6 +426,8 @@ def refused(draft: Draft, worker: str, update: Update, at: Position) -> Reason |
         if update.base.version > state.newest.version:
             code, facts = "from-the-future", {**facts, "newest": state.newest.version}
         refusal = Reason(code, facts)
+    if update.codec != (wanted := state.settings.codec.up):
+        refusal = Reason("wrong-codec", {"codec": update.codec[:SHOWN], "wanted": wanted})
     return draft.rules.malformed(update, worker, at, state.newest) or refusal
 
 

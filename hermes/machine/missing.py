@@ -112,11 +112,12 @@ def anew(soft: Soft, workers: Iterable[str], now: int) -> Soft:
 
 def rest(draft: Draft) -> None:
     """Whoever has nothing to do, or waits for a version, is not late with its next step."""
-    state = draft.state
+    state, owes = draft.state, draft.rules.owes_progress
+    waiting = waiters(state)
     idle = [
         name
         for name, member in state.members.items()
-        if member.status == "alive" and not draft.rules.owes_progress(member, waits(state, name))
+        if member.status == "alive" and not owes(member, name in waiting)
     ]
     if idle:
         draft.remember(progress={**draft.soft.progress, **dict.fromkeys(idle, draft.now)})
@@ -163,17 +164,31 @@ def waits(state: MasterState, worker: str) -> bool:
     return too_far_ahead(rule, finished, slowest_closed(state))
 
 
+def waiters(state: MasterState) -> set[str]:
+    """All alive who wait, as `waits` says."""
+    rule = state.settings.continue_
+    if CONTINUE[rule.rule].waits:
+        return {pending.worker for pending in state.pending}
+    if rule.slack is None:
+        return set()
+    return {name for name in state.alive() if waits(state, name)}
+
+
 def next_look(draft: Draft) -> list[int]:
     """Run times at which somebody may be missing, though nothing happened."""
     state, soft = draft.state, draft.soft
     settings, times = state.settings.workers, list[int]()
+    heard, gaps, progress = soft.heard, soft.gaps, soft.progress
+    soonest = min(settings.lost, settings.longest)  # no standstill has a shorter limit
     for name in state.alive():
         if name in soft.reading:
             continue
-        if standing_still(draft.rules, state, soft, name):
+        last = heard.get(name, 0)
+        stood = last - progress.get(name, last)
+        if stood >= soonest * SECOND and standing_still(draft.rules, state, soft, name):
             times.append(draft.now)
-        allowed = silence_limit(settings, soft.gaps.get(name, UNSEEN))
-        times.append(soft.heard.get(name, draft.now) + int(allowed * SECOND) + 1)
+        allowed = silence_limit(settings, gaps.get(name, UNSEEN))
+        times.append(heard.get(name, draft.now) + int(allowed * SECOND) + 1)
     if times:  # or the silence of all of them would look like a sleep of our own
         times.append(draft.now + int(settings.lost * SECOND) // 4)
     return times

@@ -1,7 +1,8 @@
 """Which samples does a worker's next round train? Pure.
 
 Either one grant is one round of `round.epochs` passes, or a round is `round.steps` batches and
-batches run on across grants, each grant passed once (protocol 9a).
+batches run on across grants, each grant passed once (protocol 9a); a version may name a quota of
+such rounds, which are then one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hermes.machine.events import Segment
-from hermes.messages import BlocksGranted
+from hermes.messages import BlocksGranted, VersionPublished
 from hermes.policy import gate
 from hermes.policy.presets import Settings
 
@@ -34,14 +35,23 @@ def probe_of(settings: Settings) -> str:
     return settings.gate.probe if gate.looks_at_loss(settings.gate) else ""
 
 
-def plan(settings: Settings, grants: Sequence[BlocksGranted], offset: int) -> Plan | None:
+def quota_of(newest: VersionPublished | None, worker: str) -> int:
+    """How many times `round.steps` steps this worker's rounds on this version have."""
+    if newest is None or newest.superstep is None:
+        return 1
+    return newest.superstep.quotas.get(worker, 1)
+
+
+def plan(
+    settings: Settings, grants: Sequence[BlocksGranted], offset: int, quota: int = 1
+) -> Plan | None:
     """The next round out of these grants, `offset` samples into the first; None if there is not
-    enough for one."""
+    enough for one. `quota` counts where a round has a fixed number of steps."""
     if not grants:
         return None
     if settings.round.steps is None:
         return _whole_grant(settings, grants[0])
-    return _steps(settings.round.steps, grants, offset)
+    return _steps(settings.round.steps * quota, grants, offset)
 
 
 def _whole_grant(settings: Settings, grant: BlocksGranted) -> Plan:

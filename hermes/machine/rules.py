@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from hermes.machine import ledger
 from hermes.machine.ledger import COUNTING, Authority, Counting
+from hermes.machine.pools import NONE, pool_at, pool_for
 from hermes.machine.state import MasterState, Member
 from hermes.machine.walk import outstanding
 from hermes.messages import (
@@ -21,13 +22,18 @@ from hermes.messages import (
     Update,
     VersionPublished,
 )
+from hermes.policy.codecs import FP16, FP32
 from hermes.values import SECOND, Birth, BlockRange, Facts, Position, Reason
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
 """What a worker may be called (protocol 1)."""
 
+WIDER = {FP32: 2, FP16: 8}
+"""How many times as long as a version an update may be, by the codec of the version: twice the
+model, whose floats have up to four times the bytes of a half."""
+
 SLACK = 1 << 20
-"""Bytes that an update may be longer than twice the model: headers of a tiny one."""
+"""Bytes that an update may be longer still: headers of a tiny one."""
 
 ASK_AGAIN = 5 * SECOND
 """A request to send again is repeated after this time, if the number is still missing."""
@@ -118,11 +124,13 @@ def hello(state: MasterState, knock: Hello) -> Reason | None:
         if knock.software.protocol != PROTOCOL:
             facts |= {"worker_protocol": knock.software.protocol, "master_protocol": PROTOCOL}
         return Reason("other-version", facts)
-    if member is None:
-        limit = state.settings.workers.max
-        return Reason("too-many", {"limit": limit}) if len(state.members) >= limit else None
-    if member.status == "alive" and knock.previous not in member.taken:
+    limit = state.settings.workers.max
+    if member is None and len(state.members) >= limit:
+        return Reason("too-many", {"limit": limit})
+    if member is not None and member.status == "alive" and knock.previous not in member.taken:
         return Reason("name-taken", {"worker": knock.worker})
+    if state.data is not None and pool_for(state, knock.worker) is None:
+        return Reason("no-pool", {"pools": len(state.data.pools)})
     return None
 
 
@@ -189,7 +197,7 @@ def malformed(update: Update, worker: str, at: Position, newest: VersionPublishe
     claims = {
         "topic": payload.topic == f"from.{worker}" and payload.generation >= 0,
         "offsets": 0 <= payload.first <= payload.last and before,
-        "length": 0 < payload.length <= 2 * newest.payload.length + SLACK,
+        "length": 0 < payload.length <= WIDER[newest.codec] * newest.payload.length + SLACK,
         "samples": update.samples >= 1 and update.rounds >= 1,
         "oldest": update.oldest <= update.base.version,
     }
@@ -216,16 +224,20 @@ def running(state: MasterState) -> bool:
     return state.stopped is None
 
 
-def free(state: MasterState) -> tuple[tuple[BlockRange, ...], int]:
-    """Rule 9a: what may be granted: blocks given back first, then the walk from its next block
-    on. What somebody holds is neither."""
-    return state.returned, state.cursor
+def free(state: MasterState, worker: str) -> tuple[tuple[BlockRange, ...], int]:
+    """Rule 9a: what this worker may be granted: blocks given back first, then the walk from its
+    next block on, of its own pool where there are pools. What somebody holds is neither."""
+    pool, data = state.members[worker].pool, state.data
+    if pool == NONE or data is None:
+        return state.returned, state.cursor
+    back = tuple(block for block in state.returned if pool_at(data, block.first) == pool)
+    return back, state.cursors[pool]
 
 
 def holds_round(member: Member, steps: int) -> bool:
     """Rule 9a: beyond its first grant (of which a sample may be left) a worker holds a whole
     round of `steps` batches."""
-    need = steps * max(member.batch, *(grant.batch for grant in member.grants))
+    need = steps * max(member.batch, max([grant.batch for grant in member.grants]))
     have = outstanding(member)
     return have >= 2 * need and have - member.grants[0].size >= need
 
@@ -266,7 +278,7 @@ class Rules(NamedTuple):
     known_base: Callable[[MasterState, Update], bool] = known_base
     may_merge: Callable[[bool], bool] = may_merge
     running: Callable[[MasterState], bool] = running
-    free: Callable[[MasterState], tuple[tuple[BlockRange, ...], int]] = free
+    free: Callable[[MasterState, str], tuple[tuple[BlockRange, ...], int]] = free
     holds_round: Callable[[Member, int], bool] = holds_round
     release: Callable[[Member, str], BlocksReturned | None] = release
 

@@ -37,6 +37,9 @@ class Soft(msgspec.Struct, frozen=True):
     """Messages that came again, as they may: after an outage, or since we asked for them."""
     refused: tuple[str, ...] = ()
     """Incarnations that were refused of late: their process is gone, whatever else it has sent."""
+    settled: tuple[object, ...] = ()
+    """What of the state was looked at when nobody was owed blocks or admission: as long as it is
+    the very same, nobody is."""
     now: int = 0
     """When the machine was last called."""
     lobby: bool = False

@@ -46,6 +46,8 @@ class Member(Struct, frozen=True):
     grants: tuple[BlocksGranted, ...] = ()
     """Outstanding: neither finished nor returned."""
     next_grant: int = 1
+    pool: int = -1
+    """What its grants are taken from (`machine.pools`); -1: none of its own."""
     size: int = 0
     """Samples of the next grant."""
     batch: int = 0
@@ -73,6 +75,8 @@ class Member(Struct, frozen=True):
     """Nanoseconds."""
     timings: tuple[tuple[int, int], ...] = ()
     """(steps, busy nanoseconds) of the last rounds, newest last."""
+    moved: int = 0
+    """Nanoseconds in which its tensors were under way before its last round."""
     last: Reason = Reason("admitted")
     """The last decision about this worker."""
     software: Software | None = None
@@ -136,7 +140,10 @@ class MasterState(Struct, frozen=True):
     pending: tuple[Pending, ...] = ()
     """In the order of their acceptance."""
     cursor: int = 0
-    """Next block of the endless walk that was never granted."""
+    """Next block of the endless walk that was never granted; where there are pools: behind all that
+    were."""
+    cursors: tuple[int, ...] = ()
+    """Of each pool, the next place of its walk that was never granted."""
     returned: tuple[BlockRange, ...] = ()
     """Blocks given back, to be granted first; in the order of the walk."""
     consumed: Mapping[str, Position] = {}
@@ -198,6 +205,20 @@ def _check_blocks(state: MasterState) -> None:
             raise Defect(f"block {first} of the walk is held twice")
     if ranges and ranges[-1][1] > state.cursor:
         raise Defect("a block was granted that the walk has not reached")
+    _check_pools(state)
+
+
+def _check_pools(state: MasterState) -> None:
+    if state.data is None or not state.data.pools:
+        return
+    had = [member.pool for member in state.members.values() if member.pool >= 0]
+    if len(had) != len(set(had)):
+        raise Defect("two workers have one pool")
+    if len(state.cursors) != len(state.data.pools):
+        raise Defect(f"{len(state.cursors)} walks go over {len(state.data.pools)} pools")
+    for member in state.members.values():
+        if member.status == "alive" and member.pool < 0:
+            raise Defect("has no pool and is alive", where=member.name)
 
 
 def _check_versions(state: MasterState) -> None:

@@ -14,35 +14,20 @@ def stopping_rule(state: MasterState, now: int) -> Reason | None:
     loss, accuracy = known.last_loss, known.last_accuracy
     since = known.best.since if known.best else 0
     seconds = (now - state.started) / SECOND
-    facts: dict[str, tuple[bool, Facts]] = {
-        "accuracy": (
-            stop.accuracy is not None and accuracy is not None and accuracy >= stop.accuracy,
-            {"accuracy": accuracy, "limit": stop.accuracy},
-        ),
-        "loss": (
-            stop.loss is not None and loss is not None and loss <= stop.loss,
-            {"loss": loss, "limit": stop.loss},
-        ),
-        "patience": (
-            stop.patience is not None and since >= stop.patience,
-            {"evaluations": since, "limit": stop.patience},
-        ),
-        "samples": (
-            stop.samples is not None and state.newest.samples >= stop.samples,
-            {"samples": state.newest.samples, "limit": stop.samples},
-        ),
-        "versions": (
-            stop.versions is not None and state.newest.version >= stop.versions,
-            {"version": state.newest.version, "limit": stop.versions},
-        ),
-        "seconds": (
-            stop.seconds is not None and seconds >= stop.seconds,
-            {"seconds": round(seconds, 3), "limit": stop.seconds},
-        ),
-    }
-    for code, (holds, why) in facts.items():
-        if holds:
-            return Reason(code, why)
+    if stop.accuracy is not None and accuracy is not None and accuracy >= stop.accuracy:
+        return Reason("accuracy", {"accuracy": accuracy, "limit": stop.accuracy})
+    if stop.loss is not None and loss is not None and loss <= stop.loss:
+        return Reason("loss", {"loss": loss, "limit": stop.loss})
+    reached: tuple[tuple[str, str, float, float | None], ...] = (
+        ("patience", "evaluations", since, stop.patience),
+        ("samples", "samples", state.newest.samples, stop.samples),
+        ("versions", "version", state.newest.version, stop.versions),
+        ("seconds", "seconds", seconds, stop.seconds),
+    )
+    for code, name, value, most in reached:
+        if most is not None and value >= most:
+            told = round(value, 3) if code == "seconds" else value
+            return Reason(code, {name: told, "limit": most})
     return None
 
 

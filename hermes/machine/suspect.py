@@ -17,7 +17,7 @@ from hermes.values import Birth, Facts, Position, Reason
 POISON = frozenset(
     {
         *UNUSABLE,
-        *("wrong-names", "wrong-shape", "wrong-dtype"),
+        *("wrong-names", "wrong-shape", "wrong-dtype", "wrong-codec"),
         *("malformed", "unreadable", "unknown-base", "from-the-future"),
     }
 )

@@ -2,26 +2,22 @@
 
 Blocks are counted on, pass after pass: index k of the walk is block k mod B. What was returned
 comes first; a grant is exclusively its worker's until it is finished or returned (protocol 9a).
+Where the data is divided, a worker walks over its own pool's blocks alone (`machine.pools`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hermes.machine.pools import after, block_samples
 from hermes.machine.state import MasterState, Member
-from hermes.messages import BlocksGranted, DataPublished
+from hermes.messages import BlocksGranted
 from hermes.values import BlockRange
-
-
-def block_samples(data: DataPublished, index: int) -> int:
-    """Samples in the block at this index of the walk; the last block of a pass may be short."""
-    blocks, samples = data.blocks["train"], data.samples["train"]
-    return min(data.block, samples - (index % blocks) * data.block)
 
 
 def outstanding(member: Member) -> int:
     """Samples that the worker holds and has not finished."""
-    return sum(grant.size for grant in member.grants)
+    return sum([grant.size for grant in member.grants])
 
 
 def next_grant(
@@ -33,14 +29,14 @@ def next_grant(
     member = state.members[worker]
     ranges: list[BlockRange] = []
     have = 0
-    pool = list(returned)
+    back = list(returned)
     while have < member.size:
-        if pool:
-            index = pool[0].first
-            rest = BlockRange(index + 1, pool[0].last)
-            pool[:1] = [rest] if rest.first < rest.last else []
+        if back:
+            index = back[0].first
+            rest = BlockRange(index + 1, back[0].last)
+            back[:1] = [rest] if rest.first < rest.last else []
         else:
-            index, cursor = cursor, cursor + 1
+            index, cursor = cursor, after(state.data, cursor)
         if ranges and ranges[-1].last == index:
             ranges[-1] = BlockRange(ranges[-1].first, index + 1)
         else:

@@ -36,7 +36,7 @@ from hermes.machine.events import (
 )
 from hermes.machine.hand import Hand, Step, WorkerState, check, drop, gone, leave
 from hermes.machine.reading import ANSWERS, ENTRIES, on_ledger
-from hermes.machine.rounds import Plan, plan, probe_of
+from hermes.machine.rounds import Plan, plan, probe_of, quota_of
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.stopping import progress
 from hermes.messages import Round, Update, VersionPublished
@@ -159,7 +159,8 @@ def _go_on(hand: Hand) -> None:
         return
     if state.base is None:
         return  # the master publishes it again, or another one
-    todo = plan(state.settings, state.grants, state.offset)
+    quota = quota_of(state.newest, state.name)
+    todo = plan(state.settings, state.grants, state.offset, quota)
     if todo is None or not {part.grant for part in todo.segments} <= state.fetched:
         return
     oldest = state.base.version if state.oldest is None else state.oldest
@@ -173,6 +174,8 @@ def _go_on(hand: Hand) -> None:
             progress(state.newest.samples, state.settings.stop.samples),
             probe_of(state.settings),
             gate.looks_at_drift(state.settings.gate),
+            state.gate if gate.looks_back(state.settings.gate) else None,
+            state.unsent_samples,
         )
     )
 
@@ -184,7 +187,7 @@ def _on_round(hand: Hand, event: RoundFinished) -> None:
     assert state.gate is not None
     assert state.base is not None
     loss = event.loss if event.probe is None else event.probe
-    learned = gate.Learned(event.drift, state.unsent_samples + event.samples)
+    learned = gate.Learned(event.drift, state.unsent_samples + event.samples, event.paired)
     verdict = gate.decide(state.settings.gate, state.gate, loss, learned)
     waited = max(0, hand.now - state.ended - event.busy) if state.ended else 0
     report = Round(
@@ -278,6 +281,7 @@ def _on_stored(hand: Hand, event: UpdateStored) -> None:
         rounds=state.unsent_rounds,
         oldest=state.oldest,
         payload=event.payload,
+        codec=state.settings.codec.up,
     )
     _report(hand, replace(state.done, update=update))
     waiting = (*state.waiting_for, update)

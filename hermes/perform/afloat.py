@@ -38,6 +38,10 @@ class Afloat:
         self._going = self._standing(local)
         return self._going
 
+    def arrives(self, model: Tensors) -> None:
+        """What was last going comes to this model, where a codec rounds it: the rest is unsent."""
+        self._going = model
+
     def sent(self, payload: str) -> None:
         """What was last going lies at the broker, under this payload id."""
         if self._going is None:
@@ -51,6 +55,15 @@ class Afloat:
         # What is not finite is rejected, and would make every model that carries it so.
         if all(bool(np.isfinite(array).all()) for array in pushed.values()):
             self._pushed[payload] = pushed
+
+    @property
+    def base(self) -> Tensors:
+        """The version that it stands on; not to be changed."""
+        return self._base
+
+    def standing(self, local: Tensors) -> Tensors:
+        """That version less what is unsent: what would travel now."""
+        return self._standing(local)
 
     def unsent(self, local: Tensors) -> float:
         """The L2 norm of what is not sent."""

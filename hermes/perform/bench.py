@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hermes.chance import generator
-from hermes.codec import decode_tensors, encode_tensors
+from hermes.chance import generator, permutation
+from hermes.codec import decode_tensors
+from hermes.coded import decode_update, encode_update
 from hermes.data.order import Part, batches, epoch_order
 from hermes.errors import Defect
 from hermes.job import Job
@@ -23,9 +24,11 @@ from hermes.perform.afloat import Afloat
 from hermes.perform.blocks import Blocks
 from hermes.perform.grants import gather
 from hermes.perform.store import Store
-from hermes.policy import gate
+from hermes.policy import codecs, gate, paired
+from hermes.policy.paired import Paired
 from hermes.policy.presets import Settings
 from hermes.policy.sync import CONTINUE
+from hermes.policy.verdict import GateSettings
 from hermes.train.protocol import Batch, Trainer
 from hermes.transport import names
 from hermes.values import Base, Payload, Tensors
@@ -48,11 +51,24 @@ class Trained(NamedTuple):
     """Loss on the probe, where the gate wants one."""
     drift: float = 0.0
     """L2 norm of what was learned and not sent, where the gate wants it."""
+    paired: Paired | None = None
+    """That beside its version, on the probe, where the gate puts a push to the test."""
+    tested: int = 0
+    """Samples that were scored for it, both models' together."""
 
     def finished(self, round_: int, busy: int, trainer: str = "") -> RoundFinished:
         """As the machine is told; `busy`: nanoseconds, `trainer`: framework and device."""
-        steps, samples, loss, probe, drift = self
-        return RoundFinished(round_, steps, samples, busy, loss, probe, trainer, drift)
+        steps, samples, loss, probe, drift, paired, _ = self
+        return RoundFinished(round_, steps, samples, busy, loss, probe, trainer, drift, paired)
+
+
+def asks_for_test(settings: GateSettings, action: Train, done: Trained) -> bool:
+    """Whether this round ends with a push that is to be tested: as the machine will see it."""
+    if action.gate is None:
+        return False
+    loss = done.loss if done.probe is None else done.probe
+    learned = gate.Learned(done.drift, action.unsent + done.samples)
+    return gate.wants_test(settings, action.gate, loss, learned)
 
 
 class WorkerBench:
@@ -64,10 +80,16 @@ class WorkerBench:
         self._name, self._seed, self._job, self._blocks = name, seed, job, blocks
         self._grants: dict[int, BlocksGranted] = {}
         self._samples: dict[int, Batch] = {}
+        self._gate = GateSettings()
         self._resets = False
         """Whether the optimizer begins anew at each version."""
+        self._probes: int | None = None
+        """Samples of the probe, once they are counted."""
         self._afloat: Afloat | None = None
         """What is not sent, and what is pushed and undecided, where account is kept of it."""
+        self._codec = codecs.FP32
+        self._base: Tensors = {}
+        """The version that it stands on, where an update is told as the way from there."""
         self._rebases = False
         """Whether it goes on from what it pushed before that is decided."""
 
@@ -82,6 +104,7 @@ class WorkerBench:
 
     def obey(self, settings: Settings) -> None:
         """Work as these settings say, from the next version on."""
+        self._gate, self._codec = settings.gate, settings.codec.up
         self._resets = settings.optimizer.on_rebase == "reset"
         self._rebases = CONTINUE[settings.continue_.rule].rebases
         if self._rebases or gate.looks_at_drift(settings.gate):
@@ -90,6 +113,8 @@ class WorkerBench:
     def load(self, action: LoadVersion, data: bytes | bytearray) -> Base:
         """Make this version, of which `data` are the bytes, the local model."""
         model: Tensors = decode_tensors(data)
+        if self._codec != codecs.FP32:
+            self._base = model
         if self._afloat is not None:
             local = self.trainer.weights()
             model = self._afloat.rebased(model, local, action.pending, keeps=action.keeps)
@@ -104,8 +129,11 @@ class WorkerBench:
         afloat = self._afloat if self._rebases else None  # else it may be sent once more, as it is
         if afloat is not None:
             local = afloat.outgoing(local)
-        payload = store.put(names.from_worker(self._name), encode_tensors(local))
+        data = encode_update(local, self._base, self._codec, self.trainer.buffers())
+        payload = store.put(names.from_worker(self._name), data)
         if afloat is not None:
+            if self._codec != codecs.FP32:  # what was rounded away stays unsent
+                afloat.arrives(decode_update(data, self._codec, self._base))
             afloat.sent(payload.id)
         return payload
 
@@ -121,7 +149,11 @@ class WorkerBench:
             self.after_step()
         mean = float(np.mean(np.array(losses, np.float64))) if losses else float("nan")
         drift = self._drift() if action.drift else 0.0
-        return Trained(len(losses), samples, mean, self._probe(action), drift)
+        done = Trained(len(losses), samples, mean, self._probe(action), drift)
+        if not asks_for_test(self._gate, action, done):
+            return done
+        paired, tested = self._test(action, action.unsent + samples)
+        return done._replace(paired=paired, tested=tested)
 
     def _drift(self) -> float:
         if self._afloat is None:
@@ -166,6 +198,40 @@ class WorkerBench:
         if action.probe == "fixed":
             return self.trainer.evaluate(self._blocks.all_of("probe")).loss
         return self.trainer.evaluate(self._held_out(action)).loss
+
+    def _test(self, action: Train, trained: int) -> tuple[Paired, int]:
+        """What would travel beside the version that it goes out from, on a part of the probe that
+        is drawn anew each round; and the samples scored. The local model is then as it was."""
+        if self._afloat is None:
+            raise Defect("a push is to be tested, and nobody kept account", where=self._name)
+        if self._probes is None:
+            self._probes = sum(len(x) for x, _ in self._blocks.all_of("probe"))
+        n, size = paired.blocks_of(self._probes, trained)
+        if n < paired.FEWEST:  # whatever came of it, nothing could be said
+            return paired.paired([], []), 0
+        x, y = self._drawn(action.round, self._probes, n * size)
+        trainer, local = self.trainer, self.trainer.weights()
+        found: list[list[float]] = []
+        try:
+            for model in (self._afloat.base, self._afloat.standing(local)):
+                trainer.load(model)
+                found.append(trainer.losses(x, y, size))
+        finally:
+            trainer.load(local)
+        return paired.paired(*found), 2 * len(x)
+
+    def _drawn(self, round_: int, size: int, count: int) -> Batch:
+        """`count` samples of the probe, which has `size`, for one test."""
+        stream = generator(self._seed, "paired", self._name, round_)
+        chosen = np.sort(permutation(stream, size)[:count])
+        parts: list[Batch] = []
+        first = 0
+        for x, y in self._blocks.all_of("probe"):
+            rows = chosen[(chosen >= first) & (chosen < first + len(x))] - first
+            parts.append((x[rows], y[rows]))
+            first += len(x)
+        x, y = (np.concatenate(some) for some in zip(*parts, strict=True))
+        return x, y
 
     def _held_out(self, action: Train) -> Iterator[Batch]:
         """The last 15 % of the grant, which no pass has trained."""

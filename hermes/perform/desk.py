@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Collection
 
 from hermes.codec import decode_tensors
-from hermes.errors import Defect
+from hermes.coded import decode_update
+from hermes.errors import Defect, ForeignCodec
 from hermes.machine.events import (
     Action,
     EvaluationFinished,
@@ -36,10 +37,11 @@ from hermes.perform.remake import GONE
 from hermes.perform.secure import Seat, secure
 from hermes.perform.store import Store
 from hermes.policy import aggregate, norm
+from hermes.policy.codecs import FP32
 from hermes.policy.norm import Limit
 from hermes.train.protocol import Scores, Trainer
 from hermes.transport import names
-from hermes.values import Birth, Payload, Reason, Tensors
+from hermes.values import Birth, Facts, Payload, Reason, Tensors
 
 
 class Judge:
@@ -125,11 +127,13 @@ class Desk:
                 return MergeFailed(version, no.birth, no.reason)
         raise Defect(f"nobody performs {type(action).__name__}")
 
-    def store_first(self, weights: Tensors, moments: Tensors | None = None) -> VersionStored:
+    def store_first(
+        self, weights: Tensors, moments: Tensors | None = None, codec: str = FP32
+    ) -> VersionStored:
         """Store the first version, and the momentum with it, where a fork inherits one."""
         self._keep(())
         state = self._store.put(names.STATE, packed(moments)) if moments else None
-        data = packed(weights)
+        data = packed(weights, codec)
         del weights
         return VersionStored(0, self._put(data), state=state)
 
@@ -153,7 +157,7 @@ class Desk:
         current = self._model(payload)
         if payload.digest not in self._losses:
             self._losses = {payload.digest: self._judge.scores(current, "validation").loss}
-        local = self._update(action.update, current)
+        local = self._update(action.update, self._held_against(action, current))
         self._norm(action.update, local, current, action.limit)
         loss = self._judge.scores(local, "validation").loss
         # The merge that follows needs the same tensors again.
@@ -175,7 +179,7 @@ class Desk:
         model, moments = self._formed(action, norms)
         self._keep({digest})
         self._fetched = {}
-        data = packed(model)
+        data = packed(model, action.codec, digest)
         del model  # what was merged is not held twice while it is sent
         payload = self._put(data)
         self._moments.hold(action.version, payload.digest, moments)
@@ -211,11 +215,21 @@ class Desk:
             self._models = {payload.digest: decode_tensors(self._store.get(payload))}
         return self._models[payload.digest]
 
+    def _held_against(self, action: Score, current: Tensors) -> Tensors:
+        """The version that an update is told by; where it is a model, any will do."""
+        update, known = action.update, action.version.payload.digest
+        if update.codec == FP32 or update.base.digest == known or action.base is None:
+            return current
+        return self._read_base(action.base, update.birth)
+
     def _base(self, action: Merge, payload: Payload) -> Tensors:
+        (birth, *_) = [p.update.birth for p in action.parts if p.base == payload]
+        return self._read_base(payload, birth)
+
+    def _read_base(self, payload: Payload, birth: Birth) -> Tensors:
         try:
             return decode_tensors(self._store.get(payload))
         except GONE as error:
-            (birth, *_) = [p.update.birth for p in action.parts if p.base == payload]
             raise Rejected(birth, Reason("base-unreadable", {"why": error.what})) from None
 
     def _update(self, update: Update, like: Tensors) -> Tensors:
@@ -224,7 +238,10 @@ class Desk:
         if known is not None:
             return known
         try:
-            local = decode_tensors(self._store.get(update.payload))
+            local = decode_update(self._store.get(update.payload), update.codec, like)
+        except ForeignCodec as error:
+            facts: Facts = {"codec": error.found, "wanted": error.wanted}
+            raise Rejected(update.birth, Reason("wrong-codec", facts)) from None
         except GONE as error:
             raise Rejected(update.birth, Reason("unreadable", {"why": error.what})) from None
         refusal = aggregate.check_update(local, like)

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from hermes.codec import encode_tensors
+from hermes.coded import encode_version
 from hermes.errors import Defect
 from hermes.machine.events import Merge, Part, Recipe
 from hermes.perform.room import make_room
 from hermes.policy import aggregate
 from hermes.policy.aggregate import Mean, MeanOfDeltas, Model, SumOfDeltas
+from hermes.policy.codecs import FP32
 from hermes.policy.outer import Momentum
 from hermes.values import Outer, Payload, Tensors
 
@@ -28,7 +29,8 @@ class Sources(NamedTuple):
     """Where tensors are fetched from; both may raise, and then nothing is formed."""
 
     update: Callable[[Part, Tensors], Tensors]
-    """The model of this part's update, which fits the model given."""
+    """The model of this part's update, which fits the model given: the version that it started
+    from or, where its codec asks for none, any."""
     base: Callable[[Payload], Tensors]
     """The version that lies there."""
     weigh: Callable[[Part, Tensors, Tensors], None] = passed
@@ -100,7 +102,10 @@ def _interpolated(
     mixture: Mixture, current: Tensors, buffers: Collection[str], sources: Sources
 ) -> Model:
     (part,) = mixture.parts
-    local = sources.update(part, current)
+    if part.update.codec == FP32 or part.update.base.digest == mixture.replaces:
+        local = sources.update(part, current)
+    else:
+        local = sources.update(part, sources.base(part.base))
     sources.weigh(part, local, current)
     return aggregate.interpolate(current, local, mixture.keep, part.weight, buffers)
 
@@ -120,15 +125,16 @@ def _add_differences(
     deltas: MeanOfDeltas | Momentum, mixture: Mixture, current: Tensors, sources: Sources
 ) -> None:
     for part in mixture.parts:
-        local = sources.update(part, current)
         known = part.update.base.digest == mixture.replaces
         base = current if known else sources.base(part.base)
+        local = sources.update(part, base)
         sources.weigh(part, local, base)
         deltas.add(base, local, part.weight, part.update.samples)
         del base, local  # before the next ones are fetched
 
 
-def packed(model: Tensors) -> bytes:
-    """A model's bytes, as they are sent and named by their digest."""
+def packed(model: Tensors, codec: str = FP32, replaces: str = "") -> bytes:
+    """A model's bytes, as they are sent and named by their digest; `replaces`: the digest of the
+    version before, by which a codec rounds (`coded.encode_version`)."""
     make_room(sum(tensor.nbytes for tensor in model.values()))
-    return encode_tensors(model)
+    return encode_version(model, codec, replaces)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from hermes.codec import decode_tensors, digest_of
+from hermes.coded import decode_update
 from hermes.errors import (
     BrokerRefused,
     Defect,
@@ -24,6 +25,7 @@ from hermes.messages import VersionPublished
 from hermes.perform.merging import Mixture, Sources, form, packed
 from hermes.perform.store import Fetches
 from hermes.policy.aggregate import check_form
+from hermes.policy.codecs import FP32
 from hermes.values import Payload, Tensors
 
 GONE = (PeerError, NoSuchTopic, BrokerRefused)
@@ -81,7 +83,7 @@ def _next(last: Start, recipe: Recipe, buffers: Collection[str], sources: Source
     version = recipe.version
     _must_be_whole(last, recipe)
     formed = form(Mixture.again(recipe, last.digest), last.model, last.moments, buffers, sources)
-    data, moments = packed(formed.model), formed.moments
+    data, moments = packed(formed.model, version.codec, last.digest), formed.moments
     del formed
     found, named = digest_of(data), version.payload.digest
     if found != named:
@@ -116,7 +118,7 @@ def sources_in(store: Fetches, again: Mapping[str, Payload] = MappingProxyType({
     def update(part: Part, like: Tensors) -> Tensors:
         birth = part.update.birth
         name = f"update {birth.number} of {part.worker} ({birth.incarnation})"
-        local = _read(store, part.update.payload, name)
+        local = _read(store, part.update.payload, name, part.update.codec, like)
         refusal = check_form(local, like)
         if refusal is not None:
             raise PeerError(f"{name} does not fit: {refusal.code} {refusal.facts}")
@@ -129,8 +131,12 @@ def sources_in(store: Fetches, again: Mapping[str, Payload] = MappingProxyType({
     return Sources(update, base)
 
 
-def _read(store: Fetches, payload: Payload, name: str) -> Tensors:
+def _read(
+    store: Fetches, payload: Payload, name: str, codec: str = FP32, base: Tensors | None = None
+) -> Tensors:
+    """A version or, with its `base`, an update."""
     try:
-        return decode_tensors(store.get(payload))
+        data = store.get(payload)
+        return decode_tensors(data) if base is None else decode_update(data, codec, base)
     except GONE as error:
         raise PeerError(f"{name} cannot be read: {error.what}", where=error.where) from None

@@ -49,7 +49,8 @@ def secure(action: SecureVersions, seat: Seat) -> Secured:
             why = why or told(error)
             held = seat.held(version.payload.digest) if version is newest else None
             if held is not None:
-                again = ((version.version, seat.store.put(names.MODEL, packed(held))),)
+                payload = seat.store.put(names.MODEL, packed(held, newest.codec))
+                again = ((version.version, payload),)
                 return Secured(VersionsSecured(again, version.version, why, newest.version), held)
             continue
         if version is newest:

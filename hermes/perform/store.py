@@ -106,7 +106,7 @@ class Store:
         """Send `data` in chunks to a topic; raises `BrokerError`."""
         generation = self.generations.get(short, 0)
         topic = names.physical(self._run, short, generation)
-        make_room(len(data))
+        self.make_room(len(data))
         return tensors.send_payload(
             self._log, topic, short, generation, data, self.name(), chunk_size=self._chunk
         )
@@ -114,6 +114,10 @@ class Store:
     def name(self) -> str | None:
         """Of the payload that is put next, 32 hex digits; None: drawn at random."""
         return None
+
+    def make_room(self, size: int) -> None:
+        """Before `size` bytes are taken in."""
+        make_room(size)
 
     def append(self, short: str, data: bytes) -> Callable[[], int]:
         """Send one record; what is returned waits for its offset. While the outcome is unknown
@@ -138,7 +142,7 @@ class Store:
         kept = self._keeper.take(topic, payload) if self._keeper is not None else None
         if kept is not None:
             return kept
-        make_room(payload.length)
+        self.make_room(payload.length)
         parts = tensors.Assembler(payload)
         for _ in range(TRIES - 1):
             try:

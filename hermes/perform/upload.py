@@ -79,4 +79,5 @@ def upload(
         samples=prepared.samples,
         first_size=prepared.first_size,
         batch=batch,
+        pools=prepared.pools,
     )

@@ -7,6 +7,8 @@ from what was measured and never from the last answer: asked twice, a rule says 
 - `fixed`: nothing ever changes.
 - `iqr` (arXiv 2410.20495): an outlier among the round times is sized to meet the others' median.
 - `speed`: everyone's size is proportional to its samples a second, so that all rounds last alike.
+- `quota`: no size changes; how many steps a worker takes goes with each version (`zipline`).
+- `fastest`: no size changes after a round; who trains at all is decided once (`fastest`).
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ class SizeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What `--set size.X` sets."""
 
     rule: str = "iqr"
-    """`fixed`, `iqr` (outliers to the others' median) or `speed` (everyone, by samples a
-    second)."""
+    """`fixed`, `iqr` (outliers to the others' median), `speed` (everyone, by samples a second),
+    `quota` (each version says how many steps) or `fastest` (the quickest has all, others none)."""
     first: int = 2500
     """Samples in a worker's first shard, at most: train / expected workers bounds it, too. At
     least 1. Source: the paper's code."""
@@ -46,6 +48,9 @@ class SizeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     deadband: float = 0.05
     """`speed`: a change of size within this share is not made; 0 <= deadband < 1. Source: Tyagi &
     Sharma, ACSOS 2020."""
+    lookahead: int = 15
+    """`quota`: the most rounds' work that a worker does between two barriers; at least 1, which is
+    bsp. ZipLine's R (arXiv 2001.01347 takes 15 to 240, and finds no gain beyond 30)."""
 
 
 class Timing(Value, frozen=True):
@@ -68,6 +73,8 @@ class WorkerTimes(Value, frozen=True):
     """Samples of its shard."""
     batch: int
     """Samples of a mini-batch."""
+    pool: int | None = None
+    """Samples that it can be granted at most, where it has a pool of its own; None: `largest`."""
 
 
 class Work(NamedTuple):
@@ -81,6 +88,10 @@ class Work(NamedTuple):
     """Samples that a shard can have: the train set's."""
     total: int
     """`speed`: samples shared out, the sum of the first sizes of the workers alive."""
+
+    def most(self, worker: WorkerTimes) -> int:
+        """Samples that this worker's shard can have."""
+        return self.largest if worker.pool is None else min(self.largest, worker.pool)
 
 
 class Sizing(NamedTuple):
@@ -208,7 +219,10 @@ def _meet(
     if steps < work.epochs:
         return Keep(Reason("nothing-fits", facts))
     # The steps were measured with this worker's batch, so that batch turns them into samples.
-    size = _clip(math.floor(steps * me.batch / work.epochs), 1, work.largest)
+    wanted, most = math.floor(steps * me.batch / work.epochs), work.most(me)
+    size = _clip(wanted, 1, most)
+    if me.pool is not None and wanted > most:
+        facts |= {"wanted": wanted, "pool": most}
     return _answer("outlier", size, me, work, facts)
 
 
@@ -227,6 +241,8 @@ def speed(
         return Keep(Reason("no-timing"))
     size = shares([me, *others], work)[0]
     facts: Facts = {"speed": mine, "total": work.total, "before": me.size, "share": size}
+    if me.pool is not None and size == work.most(me):
+        facts |= {"pool": size}
     if abs(size - me.size) <= settings.deadband * me.size:
         return Keep(Reason("dead-band", facts))
     return _answer("by-speed", size, me, work, facts)
@@ -252,15 +268,16 @@ def shares(workers: Sequence[WorkerTimes], work: Work) -> list[int]:
     unknown = sum(w.size for w, value in zip(workers, speeds, strict=True) if value is None)
     left = max(work.total - unknown, len(known))
     least = max(1, min(work.batch, work.largest, left // max(1, len(known))))
-    found = iter(_divide(known, left, least, work.largest))
+    measured = [w for w, value in zip(workers, speeds, strict=True) if value is not None]
+    found = iter(_divide(known, left, least, [work.most(worker) for worker in measured]))
     return [
         worker.size if value is None else next(found)
         for worker, value in zip(workers, speeds, strict=True)
     ]
 
 
-def _divide(speeds: Sequence[float], total: int, least: int, most: int) -> list[int]:
-    """`total` in proportion to `speeds`, each part within [least, most], rounded down.
+def _divide(speeds: Sequence[float], total: int, least: int, most: Sequence[int]) -> list[int]:
+    """`total` in proportion to `speeds`, each part from `least` to its own `most`, rounded down.
 
     Parts out of bounds are settled at the bound and the rest is divided again. A pass settles
     only the side that is off by more, since settling it moves the others towards the other side.
@@ -272,18 +289,34 @@ def _divide(speeds: Sequence[float], total: int, least: int, most: int) -> list[
         # The small term: a share that is a whole number must not lose one to rounding.
         part = {index: left * speeds[index] / pace + 1e-6 for index in free}
         low = {index: least - value for index, value in part.items() if value < least}
-        high = {index: value - most for index, value in part.items() if value >= most + 1}
+        high = {i: value - most[i] for i, value in part.items() if value >= most[i] + 1}
         if not low and not high:
             return [settled.get(i, math.floor(part.get(i, 0))) for i in range(len(speeds))]
         if math.fsum(low.values()) >= math.fsum(high.values()):
             settled |= dict.fromkeys(low, least)
         else:
-            settled |= dict.fromkeys(high, most)
+            settled |= {index: most[index] for index in high}
 
 
 # --- shared -------------------------------------------------------------------------------------
 
-SIZES: dict[str, Rule] = {"fixed": fixed, "iqr": iqr, "speed": speed}
+SIZES: dict[str, Rule] = {
+    "fixed": fixed,
+    "iqr": iqr,
+    "speed": speed,
+    "quota": fixed,
+    "fastest": fixed,
+}
+
+
+def sets_quotas(settings: SizeSettings) -> bool:
+    """Whether each version says how much everybody trains on it."""
+    return settings.rule == "quota"
+
+
+def one_alone(settings: SizeSettings) -> bool:
+    """Whether the quickest worker trains, and nobody else."""
+    return settings.rule == "fastest"
 
 
 RANGES: dict[str, Allowed] = {
@@ -292,6 +325,7 @@ RANGES: dict[str, Allowed] = {
     "fence": number(least=0),
     "near": number(least=0, below=1),
     "deadband": number(least=0, below=1),
+    "lookahead": whole(1, 1000),
 }
 """What each of `SizeSettings` may be."""
 

@@ -58,6 +58,18 @@ def looks_at_drift(settings: GateSettings) -> bool:
     return settings.rule == "innovation"
 
 
+def looks_back(settings: GateSettings) -> bool:
+    """Whether a push may wait for a test beside the version that it goes out from."""
+    return settings.rule == "innovation" and settings.veto is not None
+
+
+def wants_test(settings: GateSettings, state: GateState, loss: float, learned: Learned) -> bool:
+    """Whether what would be said to this round is to be put to that test first."""
+    if not looks_back(settings):
+        return False
+    return innovation.wants_test(settings, decide(settings, state, loss, learned))
+
+
 def decide(
     settings: GateSettings, state: GateState, loss: float, learned: Learned = NOTHING
 ) -> Verdict:
@@ -115,6 +127,7 @@ RANGES: dict[str, Allowed] = {
     "gain": number(above=0, below=1),
     "shortest": whole(1),
     "longest": whole(1),
+    "veto": number(above=0, off=True),
 }
 """What each of `GateSettings` may be."""
 

@@ -33,6 +33,7 @@ _INNOVATION = "gate.rule is not innovation, the one rule that looks at it"
 _GATE = "Leave it out, or take gate.rule=zscore."
 _IQR = "size.rule is not iqr, the one rule that looks at it"
 _SPEED = "size.rule is not speed, the one rule that looks at it"
+_QUOTA = "size.rule is not quota, the one rule that looks at it"
 _MOMENTUM = "merge.rule is not momentum, the one rule that looks at it"
 _RATE = "merge.rule is neither momentum nor buffered, the rules that look at it"
 _ADD = "merge.rule is not add, the one rule that looks at it"
@@ -46,7 +47,7 @@ NEVER: tuple[Idle, ...] = (
     ),
     *(
         Idle(f"gate.{name}", lambda s: s.gate.rule != "innovation", _INNOVATION, "Leave it out.")
-        for name in ("rate", "gain", "shortest", "longest")
+        for name in ("rate", "gain", "shortest", "longest", "veto")
     ),
     *(
         Idle(f"size.{name}", lambda s: s.size.rule != "iqr", _IQR, "Leave it out.")
@@ -85,6 +86,22 @@ NEVER: tuple[Idle, ...] = (
         lambda s: s.merge.nesterov and s.merge.momentum == 0,
         "merge.momentum=0 leaves nothing to look ahead by",
         "Leave it out, or take merge.momentum=0.9.",
+    ),
+    Idle("size.lookahead", lambda s: s.size.rule != "quota", _QUOTA, "Leave it out."),
+    *(
+        Idle(
+            f"data.{name}",
+            lambda s, rule=rule: s.data.partition != rule,  # type: ignore[misc]
+            f"data.partition is not {rule}, the one rule that looks at it",
+            f"Leave it out, or take data.partition={rule}.",
+        )
+        for name, rule in (("dirichlet", "dirichlet"), ("classes", "by-class"))
+    ),
+    Idle(
+        "data.pools",
+        lambda s: s.data.partition == "iid",
+        "data.partition=iid makes no pools",
+        "Leave it out, or take data.partition=dirichlet.",
     ),
     Idle("size.deadband", lambda s: s.size.rule != "speed", _SPEED, "Leave it out."),
     Idle(

@@ -1,6 +1,6 @@
 """Has a worker learned enough to say? The budgeted innovation gate (notes: G1). Pure.
 
-No loss is looked at: a loss of one round is mostly noise. The score is what the unsent steps came
+No loss says when: a loss of one round is mostly noise. The score is what the unsent steps came
 to, by sample: |unsent|^2 / samples. Under gradient noise alone it stays where it is, however long a
 worker waits; where the steps have a direction it grows with them. The threshold follows the scores,
 so that a chosen share of the rounds pushes, whatever their scale:
@@ -8,8 +8,14 @@ so that a chosen share of the rounds pushes, whatever their scale:
 1. Nothing learned (a norm of 0): quiet, always.
 2. `longest` rounds since the last push: push. Fewer than `shortest`: quiet.
 3. score >= threshold: push. The first score of all is its own threshold.
-4. The threshold is multiplied by 1 + `gain` * (1 - `rate`) at a push, and divided by 1 + `gain` *
-   `rate` at a quiet round: at rest the share of pushes is `rate`, nearly.
+4. What would be pushed by 3 is put to a test (`policy/paired.py`): where it makes the loss on the
+   probe worse than that of the version it goes out from, by more than `veto` standard errors, it is
+   vetoed: thrown away, and the worker begins again from the newest version. A veto is no push:
+   rounds are counted on, and what is due by 2 goes out untested, so that nobody is silent for
+   longer than allowed even where every single model is worse than their mean.
+5. The threshold is multiplied by (1 + `gain`) ** (1 - `rate`) where 2 or 3 fired, and divided by
+   (1 + `gain`) ** `rate` at a quiet round: it stays where it is if the share of rounds that fire
+   is `rate`.
 
 Family: event-triggered SGD (SPARQ-SGD, arXiv 1910.14280; EventGraD, arXiv 2103.07454); the control
 of the rate instead of a level is ours.
@@ -20,6 +26,7 @@ from __future__ import annotations
 import math
 
 from hermes.errors import SettingError
+from hermes.policy.paired import worse
 from hermes.policy.verdict import GateSettings, GateState, Learned, Push, Verdict
 from hermes.values import Facts, Reason
 
@@ -39,8 +46,23 @@ def gate(settings: GateSettings, state: GateState, loss: float, learned: Learned
     facts["score"] = score
     push, code = _answer(settings, state, score)
     after = _followed(settings, state.threshold or score, push)
+    if code == "drifted" and settings.veto is not None and learned.paired is not None:
+        d, se, n = learned.paired
+        # As text where it is not finite: JSON has no word for it.
+        facts |= {
+            "d": d if math.isfinite(d) else str(d),
+            "se": se if math.isfinite(se) else str(se),
+        }
+        facts |= {"n": n, "limit": settings.veto}
+        if worse(learned.paired, settings.veto):
+            push, code = "veto", "worse"
     quiet = 0 if push == "push" else rounds
     return Verdict(push, Reason(code, facts), GateState((), quiet, after))
+
+
+def wants_test(settings: GateSettings, verdict: Verdict) -> bool:
+    """Whether the push that this verdict says, without a test, waits for one."""
+    return settings.veto is not None and verdict.reason.code == "drifted"
 
 
 def _answer(settings: GateSettings, state: GateState, score: float) -> tuple[Push, str]:
@@ -53,9 +75,8 @@ def _answer(settings: GateSettings, state: GateState, score: float) -> tuple[Pus
 
 
 def _followed(settings: GateSettings, threshold: float, push: Push) -> float:
-    if push == "push":
-        return threshold * (1 + settings.gain * (1 - settings.rate))
-    return threshold / (1 + settings.gain * settings.rate)
+    power = 1 - settings.rate if push == "push" else -settings.rate
+    return threshold * math.pow(1 + settings.gain, power)
 
 
 def check(settings: GateSettings) -> list[str]:

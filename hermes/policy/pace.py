@@ -7,6 +7,7 @@ thirty heartbeats must not teach anybody patience.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -62,6 +63,7 @@ def pace(values: Sequence[float]) -> Pace:
     return Pace(tuple(values), round(middle, DIGITS), round(max(spread, middle / STEADY), DIGITS))
 
 
+@functools.lru_cache(1 << 12)
 def limit(median: float, spread: float, floor: float, ceiling: float) -> float:
     """Seconds after which it has taken too long; `floor <= limit <= ceiling`.
 

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hermes.errors import SettingError
-from hermes.policy import aggregate, allocate, gate, retention, storage, sync
+from hermes.policy import aggregate, allocate, codecs, gate, partition, retention, storage, sync
 from hermes.policy.aggregate import MergeSettings
 from hermes.policy.allocate import SizeSettings
+from hermes.policy.codecs import CodecSettings
 from hermes.policy.gate import GateSettings
 from hermes.policy.idle import odd, refuse_idle
+from hermes.policy.partition import DataSettings
 from hermes.policy.ranges import (
     LONGEST,
     Allowed,
@@ -99,6 +101,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     merge: MergeSettings = MergeSettings()
     size: SizeSettings = SizeSettings()
     round: RoundSettings = RoundSettings()
+    codec: CodecSettings = CodecSettings()
+    data: DataSettings = DataSettings()
     stop: StopSettings = StopSettings()
     workers: WorkersSettings = WorkersSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -179,6 +183,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "round.epochs": 1,
         "round.steps": 1,
     },
+    "ebsp": {
+        "gate.rule": "open",
+        "close.rule": "all",
+        "continue.rule": "on-version",
+        "merge.rule": "mean",
+        "merge.max_staleness": 0,
+        "size.rule": "quota",
+        "size.lookahead": 15,
+        "round.epochs": 1,
+        "round.steps": 1,
+    },
     "fedbuff": {
         "gate.rule": "open",
         "close.rule": "count",
@@ -188,6 +203,26 @@ PRESETS: dict[str, dict[str, Any]] = {
         "size.rule": "fixed",
         "round.epochs": 1,
         "round.steps": 16,
+    },
+    "fastest-alone": {
+        "gate.rule": "open",
+        "close.rule": "all",
+        "continue.rule": "on-version",
+        "merge.rule": "mean",
+        "merge.max_staleness": 0,
+        "size.rule": "fastest",
+        "round.epochs": 1,
+        "round.steps": 512,
+    },
+    "central": {
+        "gate.rule": "open",
+        "close.rule": "all",
+        "continue.rule": "on-version",
+        "merge.rule": "mean",
+        "size.rule": "fixed",
+        "round.epochs": 1,
+        "round.steps": 64,
+        "workers.max": 1,
     },
 }
 """A strategy's name -> the settings that it stands for; a user's own settings win."""
@@ -202,6 +237,8 @@ SECTIONS: dict[str, dict[str, Allowed]] = {
     "merge": aggregate.RANGES,
     "size": allocate.RANGES,
     "round": {"epochs": whole(1), "steps": whole(1, off=True)},
+    "codec": codecs.RANGES,
+    "data": partition.RANGES,
     "stop": {
         "accuracy": number(above=0, most=1, off=True),
         "loss": number(off=True),
@@ -379,7 +416,8 @@ def _check_together(settings: Settings) -> None:
             "close.rule=all waits for a push of every worker, and a gate lets workers be quiet",
             remedy="Take gate.rule=open or close.rule=each.",
         )
-    if settings.round.steps is not None and settings.size.rule != "fixed":
+    _check_quota(settings)
+    if settings.round.steps is not None and settings.size.rule in ("iqr", "speed"):
         raise SettingError(
             f"size.rule={settings.size.rule} re-sizes the rounds, and round.steps="
             f"{settings.round.steps} fixes their length",
@@ -397,6 +435,26 @@ def _check_together(settings: Settings) -> None:
             "interpolate weighs the model that a worker has by its loss",
             remedy="Take continue.rule=on-version, or another merge.rule.",
         )
+
+
+def _check_quota(settings: Settings) -> None:
+    """Raise `SettingError` where there is no barrier for quotas, or nothing to count them in."""
+    if not allocate.sets_quotas(settings.size):
+        return
+    if settings.round.steps is None:
+        raise SettingError(
+            "size.rule=quota says how many times round.steps a worker trains, and round.steps=off",
+            remedy="Take round.steps=1, or another size.rule.",
+        )
+    for key, value, needed in (
+        ("close.rule", settings.close.rule, "all"),
+        ("continue.rule", settings.continue_.rule, "on-version"),
+    ):
+        if value != needed:
+            raise SettingError(
+                f"size.rule=quota plans for the next barrier, and {key}={value} has none",
+                remedy=f"Take {key}={needed}, or another size.rule.",
+            )
 
 
 def _odd_together(settings: Settings) -> list[str]:

@@ -35,13 +35,16 @@ class Allowed(NamedTuple):
     """Whether 1e3 is meant as 1000."""
 
 
-def whole(least: int, *, off: bool = False) -> Allowed:
-    """A whole number from `least` to LARGEST; with `off`, also None."""
+def whole(least: int, most: int = LARGEST, *, off: bool = False) -> Allowed:
+    """A whole number from `least` to `most`; with `off`, also None."""
+    words = f"a whole number of at least {least}"
 
     def fits(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
-    return _maybe(Allowed(f"a whole number of at least {least}", fits, whole=True), off)
+    if most < LARGEST:
+        words += f" and at most {most}"
+    return _maybe(Allowed(words, fits, whole=True), off)
 
 
 def number(

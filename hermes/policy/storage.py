@@ -125,29 +125,35 @@ class Pace(NamedTuple):
     """An hour, of all workers."""
     pushes: float
     versions: float
+    update: int
+    """Bytes of an update."""
 
     @property
     def bytes(self) -> int:
         """An hour."""
-        tensors = (self.pushes + self.versions) * self.model
+        tensors = self.pushes * self.update + self.versions * self.model
         return int(tensors + self.rounds * ROUND_BYTES + self.workers * WORKER_BYTES)
 
 
-def pace(model: int, rounds: Sequence[float], gate: str, close: CloseSettings) -> Pace:
-    """The pace of a run whose model has `model` bytes, and whose workers train so many seconds a
-    round each; `gate` is the rule."""
+def pace(
+    model: int, rounds: Sequence[float], gate: str, close: CloseSettings, update: int | None = None
+) -> Pace:
+    """The pace of a run whose versions have `model` bytes, its updates as many or `update`, and
+    whose workers train so many seconds a round each; `gate` is the rule."""
+    update = model if update is None else update
     share, workers = PUSHED.get(gate, 1.0), len(rounds)
     if close.rule in ("all", "quorum"):
         need = workers if close.rule == "all" else quorum(close, workers)
-        moved = (workers + 1) * model
+        moved = workers * update + model
         seconds = sorted(rounds)[need - 1] + VERSION + moved / RATE
         all_rounds = sum(3600 / max(seconds, own) for own in rounds)
-        return Pace(model, workers, all_rounds, all_rounds, 3600 / seconds)
+        return Pace(model, workers, all_rounds, all_rounds, 3600 / seconds, update)
     together = min(close.count, workers) if close.rule == "count" else 1
     all_rounds = sum(3600 / (seconds + TURN) for seconds in rounds)
-    most = 3600 * together / (VERSION + (together + 1) * model / RATE)
+    most = 3600 * together / (VERSION + (together * update + model) / RATE)
     pushes = min(share * all_rounds, most)
-    return Pace(model, workers, min(all_rounds, most / share), pushes, pushes / together)
+    all_rounds = min(all_rounds, most / share)
+    return Pace(model, workers, all_rounds, pushes, pushes / together, update)
 
 
 def far_off(expected: float, measured: float) -> bool:

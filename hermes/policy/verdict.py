@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from hermes.policy.paired import Paired
 from hermes.values import Reason, Value
 
 Push: TypeAlias = Literal["push", "quiet", "veto"]
@@ -42,6 +43,9 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """`innovation`: rounds between two pushes, at least."""
     longest: int = 20
     """`innovation`: rounds after which a worker pushes whatever it has learned, if anything."""
+    veto: float | None = 3.0
+    """`innovation`: throw away instead of pushing what makes the loss on the probe worse, by more
+    than so many standard errors of a paired test; above 0, or off."""
 
 
 class GateState(Value, frozen=True):
@@ -63,6 +67,9 @@ class Learned(NamedTuple):
     """L2 norm of it, over the parameters."""
     samples: int = 0
     """Sample passes that it is made of."""
+    paired: Paired | None = None
+    """How it did on the probe beside the version that it goes out from, where that was looked at:
+    only where it would be pushed (`wants_test`)."""
 
 
 NOTHING = Learned()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+from hermes.machine.pools import first_size
 from hermes.messages import (
     DataPublished,
     LedgerRecord,
@@ -151,7 +152,8 @@ class Series:
     def _admitted(self, at: int, entry: WorkerAdmitted) -> None:
         known = self._starts.setdefault(entry.worker, [])
         if not known and self._data is not None:
-            sized = (self._data.first_size, self._data.batch, "admitted", None, None)
+            size = first_size(self._data, entry.pool)
+            sized = (size, self._data.batch, "admitted", None, None)
             self.shards.append(Sharded(self._seconds(at), entry.worker, *sized))
         if entry.incarnation not in known:
             known.append(entry.incarnation)

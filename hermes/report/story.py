@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from hermes.machine.pools import first_size
 from hermes.messages import (
     DataPublished,
     LedgerRecord,
@@ -98,9 +99,9 @@ class Pushed(NamedTuple):
     """Bytes."""
 
 
-MOST = 1000
-"""Points that a series keeps where a run may be long: as many as a picture has columns. A page is
-built of all of them, again and again, by a master that should not grow."""
+MOST = 400
+"""Points that a series keeps where a run may be long: a picture shows no more. A page is built of
+all of them, again and again, by a master that should not grow (by some 4 MiB, with these)."""
 
 
 class Story:
@@ -217,7 +218,7 @@ class Story:
     def _admitted(self, at: int, entry: WorkerAdmitted) -> None:
         if entry.worker not in self.shards:
             self.shards[entry.worker] = Thinned(self._each)
-            self.shards[entry.worker].put((at, self._first_size))
+            self.shards[entry.worker].put((at, first_size(entry.data, entry.pool)))
         if entry.software is not None:
             self.software[entry.worker] = entry.software
         self._happened(at, entry.worker, "admitted", "")

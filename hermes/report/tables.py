@@ -16,7 +16,7 @@ from hermes.report.live.recent import Recent
 from hermes.report.live.waits import BROKEN_OFF, CALM, Around, standing
 from hermes.report.live.workers import waiting_share, worker_lines
 from hermes.report.story import Resize, Story
-from hermes.values import SECOND
+from hermes.values import SECOND, Superstep
 
 RESIZES = 6
 """Re-sizings that a status shows, beside each worker's first."""
@@ -129,12 +129,20 @@ def status_view(
         lines["best"] = f"{best} (version {known.best.version})"
     if state.scored:
         lines["test"] = _scores(state.scores.get("test_loss"), state.scores.get("test_accuracy"))
+    if newest is not None and newest.superstep is not None:
+        lines["quotas"] = _quotas(newest.superstep)
     beside = ("storage", "topics", "quarantined", "evidence")
     lines |= {name: facts[name] for name in beside if name in facts}
     around = (CALM if lives else BROKEN_OFF)._replace(dead=dead)
     workers = worker_lines(state, recent, state.time, around, width=width, moving=False)
     resizes = _resize_lines(story) if story is not None else []
     return Group(*fact_lines(lines), Text(), *workers, *resizes)
+
+
+def _quotas(planned: Superstep) -> str:
+    """How many rounds' work each worker does until the next barrier, and why."""
+    quotas = ", ".join(f"{name} {quota}" for name, quota in planned.quotas.items())
+    return f"{quotas}: {words.decided(planned.reason)}"
 
 
 def _scores(loss: float | None, accuracy: float | None) -> str:

@@ -6,23 +6,28 @@ the ledger has.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from hermes.codec import digest_of
+from hermes.coded import published
 from hermes.errors import (
     BrokerError,
     BrokerRefused,
     CheckFailed,
+    DecodeError,
     NoSuchTopic,
     PeerError,
     RunError,
     RunFailed,
 )
 from hermes.messages import VersionPublished
+from hermes.policy.codecs import FP32
 from hermes.runtime.at_once import write_at_once
 from hermes.runtime.folder import RunFolder
 from hermes.transport import names
@@ -51,17 +56,28 @@ class Kept(NamedTuple):
 def kept_in(folder: RunFolder | None, versions: Mapping[int, VersionPublished]) -> Kept:
     """What the run's folder holds, by the digests of its files."""
     known = {entry.payload.digest: number for number, entry in versions.items()}
+    codecs = {entry.codec for entry in versions.values()}
     found: dict[int, Path] = {}
     damaged: list[Path] = []
     for path in (folder.model, folder.best) if folder is not None else ():
         if not path.exists():
             continue
-        number = known.get(digest_of_file(path))
+        number = known.get(_digest_published(path, codecs))
         if number is None:
             damaged.append(path)
         else:
             found.setdefault(number, path)
     return Kept(found, tuple(damaged))
+
+
+def _digest_published(path: Path, codecs: Collection[str]) -> str:
+    """The digest of the version that a file of the run's folder holds (the run's versions have one
+    codec); of the file, where it holds none."""
+    (codec,) = codecs or {FP32}
+    if codec != FP32:
+        with contextlib.suppress(DecodeError):
+            return digest_of(published(path.read_bytes(), codec))
+    return digest_of_file(path)
 
 
 def digest_of_file(path: Path) -> str:

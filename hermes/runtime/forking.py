@@ -45,6 +45,7 @@ OF_STRATEGY = ("gate", "close", "continue", "merge", "size", "round")
 FIXED = {
     "split": "the data was split when it was sent",
     "batch": "it is the job's, and the data was sent with it",
+    "data": "the data was divided when it was sent",
 }
 """What the parent's data has settled for all that are forked from it, and why."""
 
@@ -79,6 +80,12 @@ class Fork(NamedTuple):
         smaller than its blocks."""
         found = self.at.state.data
         assert found is not None
+        if found.pools and len(found.pools) < expect:
+            raise SettingError(
+                f"the parent's data was divided into {len(found.pools)} pools, one a worker",
+                where=f"{expect} workers expected",
+                remedy="Expect fewer, or begin a run of its own: hermes run JOB.py",
+            )
         size = first_size(self.settings.size, found.samples["train"], expect)
         if size < found.block:
             raise SettingError(
@@ -286,6 +293,7 @@ class Inheritance:
             digest=version.payload.digest,
             samples=version.samples,
             cursor=state.cursor,
+            cursors=state.cursors,
             changes=changes(state.settings, fork.settings),
         )
 

@@ -221,8 +221,21 @@ def changed(
     if (state.stopped is None or ending) and not asked and not expect:
         return None
     _refuse_at_once(state, settings)
+    _refuse_without_pools(state, expect)
     facts = {key: value for key, value in asked.items() if not isinstance(value, (dict, list))}
     return RunReopened(to_tree(settings), Reason("asked", facts), expect)
+
+
+def _refuse_without_pools(state: MasterState, expect: int) -> None:
+    """More workers than the data was divided for: they would be refused, one by one."""
+    pools = len(state.data.pools) if state.data else 0
+    if pools and expect > pools:
+        raise SettingError(
+            f"{expect} workers are expected, and the data was divided into {pools} pools: each "
+            "worker has one of its own",
+            where=f"run {state.opened.run if state.opened else ''}",
+            remedy="Expect fewer workers, or begin a run of its own, with more data.pools.",
+        )
 
 
 def _refuse_at_once(state: MasterState, settings: Settings) -> None:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from hermes.codec import decode_tensors, digest_of
-from hermes.errors import Defect, RunError
+from hermes.coded import published
+from hermes.errors import DecodeError, Defect, RunError
 from hermes.machine.events import Recipe, RestoreState
 from hermes.machine.repair import recipes, stateful
 from hermes.machine.state import MasterState
@@ -232,8 +233,8 @@ def _bytes_of(
         why = "retention has let go of it"
     for path in (folder.best, folder.model):
         try:
-            data = path.read_bytes()
-        except OSError:
+            data = published(path.read_bytes(), at.version.codec)
+        except (OSError, DecodeError):
             continue
         if digest_of(data) == payload.digest:
             return data

@@ -401,11 +401,11 @@ class MasterProcess:
         if not self._stop.empty():
             raise UploadBroken
 
-    def _store_first(self, _action: StoreFirst) -> None:
+    def _store_first(self, action: StoreFirst) -> None:
         assert self._material is not None
         weights, state = self._material.take_weights(), self._material.take_state()
         be_thrifty(sum(tensor.nbytes for tensor in weights.values()))
-        self._handle(self._take_seats().store_first(weights, state))
+        self._handle(self._take_seats().store_first(weights, state, action.codec))
 
     def _take_seats(self) -> Desk:
         data = self._ledger.state.data

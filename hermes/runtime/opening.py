@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from hermes.coded import size_under
 from hermes.data.cache import BlockCache
 from hermes.data.prepare import Prepared
 from hermes.errors import RunError
@@ -68,7 +69,7 @@ class Material:
     def model_bytes(self) -> int:
         """Of a version."""
         assert self._trainer is not None
-        return sum(tensor.nbytes for tensor in self._trainer.weights().values())
+        return size_under(self._trainer.weights(), self._options.settings.codec.down)
 
     def storage(self, meter: Meter, steps: tuple[float, ...]) -> StorageWatch:
         """Whoever holds the run to its limit; `steps`: seconds of a step, by worker."""

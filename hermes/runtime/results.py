@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from hermes.codec import encode_tensors
+from hermes.coded import plain
 from hermes.machine.state import MasterState, Member
 from hermes.perform.desk import finite
 from hermes.perform.store import Store
@@ -21,10 +22,10 @@ from hermes.values import SECOND
 
 
 def save_models(folder: RunFolder, state: MasterState, store: Store, best: Best) -> Best:
-    """Write `model.safetensors` (the last version) and `best.safetensors` (best on validation);
-    returns which that is."""
+    """Write `model.safetensors` (the last version) and `best.safetensors` (best on validation), as
+    what the model's tensors are, whatever travelled; returns which that is."""
     assert state.newest is not None
-    last = store.get(state.newest.payload)
+    last = plain(store.get(state.newest.payload))
     folder.write(folder.model, last)
     final = state.scores.get("validation_loss")
     if best.model is None or (final is not None and final < best.loss):
@@ -57,7 +58,7 @@ def build_result(
         "reason_facts": state.stopped.facts,
         "digest": newest.payload.digest if newest else None,
         "version": newest.version if newest else None,
-        "seconds": round((now - (state.started or now)) / SECOND, 3),
+        "seconds": round((now - (now if state.started is None else state.started)) / SECOND, 3),
         "samples": newest.samples if newest else 0,
         "trained": sum(member.trained for member in state.members.values()),
         "accuracy": {

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from hermes.codec import decode_tensors, digest_of, encode_tensors
+from hermes.coded import published
 from hermes.errors import BrokerRefused, HermesError, NoSuchTopic, PeerError, RunFailed
 from hermes.machine.state import MasterState
 from hermes.messages import VersionPublished
@@ -39,8 +40,9 @@ def best_before(
     with contextlib.suppress(PeerError, BrokerRefused, NoSuchTopic, OSError):
         if known is not None and store.reaches(known.payload):
             found = store.get(known.payload)
-        elif digest_of(data := folder.best.read_bytes()) == digests.get(best.version):
-            found = data
+        else:
+            data = published(folder.best.read_bytes(), state.settings.codec.down)
+            found = data if digest_of(data) == digests.get(best.version) else None
     if found is None:
         return Best()
     return Best(best.version, best.loss, best.accuracy, decode_tensors(found))

@@ -17,6 +17,7 @@ from hermes.machine.events import StopAsked
 from hermes.machine.state import MasterState
 from hermes.policy import storage
 from hermes.policy.allocate import fitting_batch
+from hermes.policy.codecs import SHARE
 from hermes.policy.presets import Settings
 from hermes.policy.storage import Pace
 from hermes.report.words import duration, size
@@ -293,5 +294,6 @@ def watch_over(
 ) -> StorageWatch:
     """Whoever holds a run to its limit: `model` bytes a version, `rounds` seconds of a round by
     worker, `first` bytes that are sent at once. Raises `BrokerError`."""
-    pace = storage.pace(model, rounds, settings.gate.rule, settings.close)
+    update = round(model * SHARE[settings.codec.up] / SHARE[settings.codec.down])
+    pace = storage.pace(model, rounds, settings.gate.rule, settings.close, update)
     return StorageWatch(meter, settings.storage.max, pace, first)

@@ -18,6 +18,7 @@ from hermes.job import Job
 from hermes.jobfile import build
 from hermes.messages import JobSource
 from hermes.policy.allocate import first_size
+from hermes.policy.partition import partition_of
 from hermes.policy.presets import Settings
 from hermes.train import Trainer, make_trainer, starting_weights
 from hermes.train.fit import check_fit
@@ -40,6 +41,7 @@ def prepared_data(job: Job, settings: Settings, seed: int, expect: int, workdir:
         seed,
         lambda train: first_size(settings.size, train, expect),
         workdir,
+        partition_of(settings.data, expect, job.batch),
     )
 
 

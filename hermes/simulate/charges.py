@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from hermes.machine.events import Action, Evaluate, Merge, Score, Train
 from hermes.machine.rounds import HELD_OUT
 from hermes.messages import DataPublished, LedgerRecord, StateSaved, VersionPublished
-from hermes.perform.bench import Trained
-from hermes.simulate.devices import MASTER, World
+from hermes.simulate.devices import BESIDE, MASTER, World
 from hermes.simulate.network import Pipe
 from hermes.simulate.pace import Pace
 from hermes.transport import tensors
@@ -18,7 +17,7 @@ from hermes.transport.counting import KINDS, size_of
 from hermes.values import SECOND, Payload
 
 if TYPE_CHECKING:
-    from hermes.simulate.driver import Costs, Driver
+    from hermes.simulate.driver import Costs, Driver, Work
     from hermes.simulate.worker import SimulatedWorker
 
 Then = Callable[[], None]
@@ -64,8 +63,12 @@ class Charges(Protocol):
         """A worker's link gives nothing for so long."""
         ...
 
-    def busy(self, worker: str, now: int, action: Train, done: Trained) -> int:
-        """A round."""
+    def busy(self, worker: str, now: int, action: Train, work: Work) -> int:
+        """A round, but for what follows from how it ended."""
+        ...
+
+    def test(self, worker: str, now: int, action: Train, samples: int) -> int:
+        """Samples scored at the end of a round, for a push that is put to the test."""
         ...
 
     def action(self, action: Action) -> int:
@@ -108,10 +111,15 @@ class Flat:
     def cut(self, worker: str, lasts: int) -> None:
         """Small messages alone wait, and the worker sees to that."""
 
-    def busy(self, worker: str, now: int, action: Train, done: Trained) -> int:
+    def busy(self, worker: str, now: int, action: Train, work: Work) -> int:
         """Steps."""
         del now, action
-        return int(done.steps * self._costs.step / self._speeds[worker])
+        return int(work.steps * self._costs.step / self._speeds[worker])
+
+    def test(self, worker: str, now: int, action: Train, samples: int) -> int:
+        """Nothing."""
+        del worker, now, action, samples
+        return 0
 
     def action(self, action: Action) -> int:
         """One of three prices."""
@@ -125,8 +133,9 @@ class Modelled:
 
     counts_steps = True
 
-    def __init__(self, driver: Driver, world: World, seed: int) -> None:
-        self._driver, self._world = driver, world
+    def __init__(self, driver: Driver, world: World, seed: int, pushed: int | None = None) -> None:
+        """`pushed`: bytes of an update, where they are others than a version's."""
+        self._driver, self._world, self._pushed = driver, world, pushed
         self.grid = round(world.evaluate_seconds * SECOND)
         names = [device.name for device in world.devices]
         self._moved = {process: [0] * (2 * len(KINDS)) for process in (MASTER, *names)}
@@ -174,7 +183,7 @@ class Modelled:
         self._bring(worker, size, then)
 
     def update(self, worker: SimulatedWorker, put: Put, late: int, then: Stored) -> None:
-        """As many bytes as a version has, and a way there and back for the acknowledgement."""
+        """Its bytes, and a way there and back for the acknowledgement."""
         name, newest = worker.name, self._driver.watch.state.newest
         assert newest is not None
         latency = self._latency[name]
@@ -189,7 +198,8 @@ class Modelled:
             self._later(worker, latency, lambda: then(payload))
 
         over = partial(self._later, worker, latency + late, arrive)
-        self._up.begin(name, framed(newest.payload), over)
+        size = framed(newest.payload) if self._pushed is None else framed_bytes(self._pushed)
+        self._up.begin(name, size, over)
 
     def _bring(self, worker: SimulatedWorker, size: int, then: Then) -> None:
         """Asked for, and sent."""
@@ -212,18 +222,24 @@ class Modelled:
 
     # --- work -----------------------------------------------------------------------------------
 
-    def busy(self, worker: str, now: int, action: Train, done: Trained) -> int:
+    def busy(self, worker: str, now: int, action: Train, work: Work) -> int:
         """Steps, and a look at the probe, at this device's pace."""
+        each, step = self._each(action), self._world.step_seconds
+        seconds = work.samples * each if step is None else work.steps * step
+        seconds += self._probed(action) * each / self._world.scoring
+        return self._paces[worker].busy(now, seconds)
+
+    def test(self, worker: str, now: int, action: Train, samples: int) -> int:
+        """As the probe's, in the round's own jitter."""
+        return self._paces[worker].more(now, samples * self._each(action) / self._world.scoring)
+
+    def _each(self, action: Train) -> float:
+        """Seconds in which a device of speed 1 trains a sample."""
         world = self._world
         if world.step_seconds is not None:
-            seconds = done.steps * world.step_seconds
-            each = world.step_seconds / action.batch
-        else:
-            assert world.samples_per_second is not None
-            each = 1 / world.samples_per_second
-            seconds = done.samples * each
-        seconds += self._probed(action) * each / world.scoring
-        return self._paces[worker].busy(now, seconds)
+            return world.step_seconds / action.batch
+        assert world.samples_per_second is not None
+        return 1 / world.samples_per_second
 
     def _probed(self, action: Train) -> int:
         """Samples that the gate's probe holds."""
@@ -269,14 +285,25 @@ class Modelled:
         self._count(MASTER, DATA + SENT, sum(blocks))
 
     def flat(self) -> dict[str, tuple[int, ...]]:
-        """Bytes by process, as heartbeats carry them: (sent, received) by kind."""
-        return {process: tuple(moved) for process, moved in sorted(self._moved.items())}
+        """Bytes by process, as heartbeats carry them: (sent, received) by kind. None, where all
+        that trains stands beside the master."""
+        travels = any(device.link != BESIDE for device in self._world.devices)
+        return {
+            process: tuple(moved) if travels else (0,) * len(moved)
+            for process, moved in sorted(self._moved.items())
+        }
 
 
 def framed(payload: Payload) -> int:
     """Bytes of a payload's records: the chunks and their headers."""
+    return framed_bytes(payload.length, payload.chunks)
+
+
+def framed_bytes(length: int, chunks: int = 0) -> int:
+    """So many bytes in so many chunks (0: as many as it takes)."""
     header = tensors.Chunk("0" * 32, 0, 1, 1).headers()
-    return payload.length + payload.chunks * size_of(b"", header)
+    chunks = chunks or max(1, -(-length // tensors.CHUNK))
+    return length + chunks * size_of(b"", header)
 
 
 def _bits(megabits: float) -> int:

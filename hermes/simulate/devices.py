@@ -23,6 +23,12 @@ MASTER = "master"
 FASTEST = "fastest"
 """What `--only` takes beside a device's name."""
 
+CENTRAL = "central"
+"""The strategy that trains at the master's place, and the device that it trains on there."""
+
+BESIDE = "beside the master"
+"""That device's link: there is none."""
+
 COPIES = 5
 """Models that training one holds at the same time: weights, gradients, momentum, what arrives and
 what is sent."""
@@ -176,6 +182,29 @@ def only(loaded: Loaded, which: str) -> Loaded:
             remedy=f"It is {FASTEST}, or one of: {names}.",
         )
     return loaded._replace(world=msgspec.structs.replace(loaded.world, devices=tuple(found)))
+
+
+def taking_part(loaded: Loaded, strategy: str, which: str | None) -> Loaded:
+    """Those that train under this strategy: all of the file, or the one that `which` names as for
+    `only`; under `central` a device of speed 1 that stands beside the master. Raises
+    `UsageError`."""
+    if strategy != CENTRAL:
+        return loaded if which is None else only(loaded, which)
+    if which is not None:
+        raise UsageError(
+            f"{which!r} alone, and central trains on no device of {loaded.file}",
+            where="--only",
+            remedy="Leave one of the two out.",
+        )
+    free = 1e7
+    world = msgspec.structs.replace(
+        loaded.world,
+        devices=(Device(name=CENTRAL, link=BESIDE),),
+        links={BESIDE: Link(up_mbit=free, down_mbit=free)},
+        shared=Shared(up_mbit=free, down_mbit=free),
+        master=msgspec.structs.replace(loaded.world.master, merge_ms=0.0),
+    )
+    return loaded._replace(world=world)
 
 
 def check_memory(loaded: Loaded, model: int, shard: int) -> None:

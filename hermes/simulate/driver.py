@@ -68,6 +68,20 @@ class Costs(NamedTuple):
     """Until what was not acknowledged is sent again."""
 
 
+class Work(NamedTuple):
+    """What a round comes to, however it ends."""
+
+    steps: int
+    samples: int
+
+
+def work_of(action: Train) -> Work:
+    """As many batches as `data.order.batches` makes of the round's segments."""
+    sizes = [segment.stop - segment.start for segment in action.segments]
+    cuts = [sum(sizes)] if action.joined else sizes
+    return Work(sum(-(-size // action.batch) for size in cuts), sum(sizes))
+
+
 class Hands(Protocol):
     """Performs one master's actions; returns their outcome. They are gone with the master."""
 
@@ -85,7 +99,18 @@ class Bench(Protocol):
         """Make this version the local model; None: its bytes are not there."""
         ...
 
-    def train(self, action: Train) -> Trained: ...
+    def work(self, action: Train) -> Work:
+        """What this round comes to, before it is trained."""
+        ...
+
+    def train(self, action: Train, due: int) -> Callable[[], Trained]:
+        """Train a round; what is returned gives the outcome, and is called at `due` (virtual ns),
+        or never."""
+        ...
+
+    def pack(self) -> None:
+        """The local model is about to be sent: it stays as it is until `store`."""
+        ...
 
     def store(self) -> Payload:
         """Send the local model."""

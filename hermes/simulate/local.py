@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from hermes.chance import generator
 from hermes.codec import decode_tensors
+from hermes.data.blocks import decode_block
 from hermes.data.cache import BlockCache
 from hermes.data.prepare import Prepared, prepare
 from hermes.errors import Defect
@@ -41,8 +42,9 @@ from hermes.perform.remake import GONE
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer, upload
 from hermes.policy.allocate import first_size
+from hermes.policy.partition import partition_of
 from hermes.policy.presets import Settings, to_tree
-from hermes.simulate.driver import Costs, Setup
+from hermes.simulate.driver import Costs, Setup, Work, work_of
 from hermes.train import Trainer, make_trainer, starting_weights
 from hermes.train.protocol import Batch
 from hermes.transport import names
@@ -50,6 +52,12 @@ from hermes.transport.log import Log
 from hermes.values import Base, Payload, Tensors
 
 RUN = "simulated"
+
+BLOCKS = "blocks"
+"""The folder of them."""
+
+UNBOUNDED = 1 << 50
+"""Bytes of blocks that a run keeps on disk beside the log that has them in memory."""
 
 
 class LocalRun:
@@ -70,6 +78,7 @@ class LocalRun:
         self.names = map("{:032x}".format, itertools.count(1))
         """Of payloads: the same run names them alike."""
         self._decoded: dict[tuple[str, int], Batch] = {}
+        self._blocks: Blocks | None = None
 
     def setup(self, speeds: Mapping[str, float], joins: Mapping[str, int] | None = None) -> Setup:
         """Who takes part."""
@@ -95,8 +104,23 @@ class LocalRun:
         """The blocks of the upload, once there is one."""
         if self.manifest is None:
             raise Defect("nothing was uploaded yet")
-        cache = BlockCache(self.folder / "blocks", 1 << 30)
-        return Remembered(store, self.manifest, cache, self._decoded)
+        return InLog(store, self.manifest, self._cache(), self._decoded)
+
+    def lay_down(self, store: Store, splits: Iterable[str]) -> None:
+        """The blocks of these splits, as files, for other processes."""
+        assert self.manifest is not None
+        blocks = Blocks(store, self.manifest, self._cache())
+        for split in splits:
+            blocks.fetch(split, range(blocks.count(split)))
+
+    def _cache(self) -> BlockCache:
+        return BlockCache(self.folder / BLOCKS, UNBOUNDED)
+
+    def shared_blocks(self, store: Store) -> Blocks:
+        """The same for all workers: none of them holds the probe's for itself."""
+        if self._blocks is None:
+            self._blocks = self.blocks(store)
+        return self._blocks
 
     def trainer(self) -> Trainer:
         """The job's model and optimizer, as a run begins with them."""
@@ -122,8 +146,28 @@ class Remembered(Blocks):
     def read(self, split: str, index: int) -> Batch:
         """One block: its samples and labels, not to be changed."""
         if (split, index) not in self._decoded:
-            self._decoded[split, index] = super().read(split, index)
+            self._decoded[split, index] = self.load(split, index)
         return self._decoded[split, index]
+
+    def load(self, split: str, index: int) -> Batch:
+        """From the cache."""
+        return super().read(split, index)
+
+
+class InLog(Remembered):
+    """Blocks of a log in memory: what is decoded are views of its records, of which there is no
+    other copy."""
+
+    def fetch(self, split: str, indices: Sequence[int]) -> int:
+        """They are there."""
+        del split, indices
+        return 0
+
+    def load(self, split: str, index: int) -> Batch:
+        """From the log."""
+        block = self._manifest.blocks[split][index]
+        ((_, data),) = self._store.records(names.DATA, {block.offset: block.length})
+        return decode_block(data)
 
 
 class AtHand(Store):
@@ -136,6 +180,10 @@ class AtHand(Store):
     def name(self) -> str | None:
         """Of the payload that is put next."""
         return next(self._names)
+
+    def make_room(self, size: int) -> None:
+        """No client leaves models in cycles here: to look for them would take longer than all
+        transfers."""
 
     def get(self, payload: Payload) -> bytes | bytearray:
         """As `Store.get`; nothing is waited for."""
@@ -163,7 +211,7 @@ class LocalHands:
             self._judge = Judge(lambda: self._trainer, blocks, self._store)
             self._desk = Desk(self._store, self._judge, self._trainer.buffers())
         if isinstance(action, StoreFirst):
-            return self._desk.store_first(self._trainer.weights())
+            return self._desk.store_first(self._trainer.weights(), codec=action.codec)
         if isinstance(action, Evaluate):
             return self.evaluated(action.version, now)
         return self._desk.perform(action)
@@ -190,6 +238,7 @@ class LocalHands:
             run.seed,
             lambda train: first_size(run.settings.size, train, run.expect),
             run.folder,
+            partition_of(run.settings.data, run.expect, run.job.batch),
         )
         signer = Signer(RUN, b"simulated")
         data = upload(self._store, signer, run.source, prepared, run.job.batch)
@@ -209,11 +258,16 @@ class LocalBench:
     def bench(self) -> WorkerBench:
         """Made at first use: the data must lie in the log before."""
         if self._made is None:
-            trainer = self._run.trainer()
-            blocks = self._run.blocks(self._store)
-            self._made = WorkerBench(self._name, self._run.seed, self._run.job, trainer, blocks)
-            self._made.obey(self._run.settings)
+            self._made = self.made()
         return self._made
+
+    def made(self) -> WorkerBench:
+        """With a model and an optimizer of its own."""
+        run = self._run
+        blocks = run.shared_blocks(self._store)
+        made = WorkerBench(self._name, run.seed, run.job, run.trainer(), blocks)
+        made.obey(run.settings)
+        return made
 
     def fetch(self, grant: BlocksGranted) -> int:
         """Bring the blocks; the bytes that a worker with an empty cache would transfer."""
@@ -228,9 +282,18 @@ class LocalBench:
             return None
         return self.bench.load(action, data)
 
-    def train(self, action: Train) -> Trained:
-        """Train one round."""
-        return self.bench.train(action)
+    def work(self, action: Train) -> Work:
+        """What this round comes to."""
+        return work_of(action)
+
+    def train(self, action: Train, due: int) -> Callable[[], Trained]:
+        """Train one round, here and now."""
+        del due
+        done = self.bench.train(action)
+        return lambda: done
+
+    def pack(self) -> None:
+        """It is sent by `store`, at once."""
 
     def drop(self, number: int) -> None:
         """Nothing of this grant is needed any more."""

@@ -12,17 +12,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from hermes.coded import encode_update
 from hermes.errors import Defect
 from hermes.job import Job
-from hermes.machine.events import Action, DataStored, Evaluate, Event, StopAsked
+from hermes.machine.events import (
+    Action,
+    DataStored,
+    Evaluate,
+    Event,
+    LoadVersion,
+    StopAsked,
+    Train,
+)
+from hermes.machine.worker import base_of
 from hermes.messages import BlocksGranted, RunStopped
-from hermes.policy.presets import Settings
+from hermes.perform.bench import Trained, WorkerBench
+from hermes.perform.remake import GONE
+from hermes.policy.presets import Settings, to_tree
+from hermes.simulate.ahead import Crew, Seat, Send
 from hermes.simulate.charges import Modelled
 from hermes.simulate.devices import Loaded
 from hermes.simulate.driver import Costs, Driver
 from hermes.simulate.faults import Faults, FaultyLog, WorkerFault
-from hermes.simulate.local import LocalBench, LocalHands, LocalRun
-from hermes.values import SECOND, Reason, Tensors
+from hermes.simulate.local import BLOCKS, LocalBench, LocalHands, LocalRun
+from hermes.simulate.wire import Opening
+from hermes.train import Trainer
+from hermes.transport import names
+from hermes.values import SECOND, Base, Payload, Reason, Tensors
 
 FAREWELL = 3.0
 """Virtual seconds that workers are given to say bye after the end."""
@@ -49,24 +65,58 @@ class ModelledRun(LocalRun):
         self.costs = Costs(evaluate=0, beat=round(settings.workers.heartbeat * SECOND))
         self.best = Best()
         self.charges: Modelled | None = None
+        self.crew: Crew | None = None
+        """Who trains; None: this process."""
+        self._spare: Trainer | None = None
 
-    def driver(self) -> Driver:
-        """The run, to be driven; its `charges` are `Modelled`."""
+    def driver(self, processes: int = 1) -> Driver:
+        """The run, to be driven, over so many processes; its `charges` are `Modelled`. Where there
+        are several, `source` is what they build the job from, and `close` ends them."""
         speeds = {device.name: device.speed for device in self.loaded.world.devices}
-        setup = self.setup(speeds)._replace(
-            hands=lambda log: ModelledHands(self, log),
-            bench=lambda log, name: ModelledBench(self, log, name),
-        )
-        return Driver(
-            setup,
+        if processes > 1:
+            self.crew = Crew(self._opening(), processes, speeds)
+        setup = self.setup(speeds)._replace(hands=lambda log: ModelledHands(self, log))
+        driver = Driver(
+            setup._replace(bench=lambda log, name: self._bench(driver, log, name)),
             costs=self.costs,
             faults=Faults(workers=self._outages()),
             charges=self._charge,
         )
+        return driver
+
+    def close(self) -> None:
+        """No process of ours is left."""
+        if self.crew is not None:
+            self.crew.close()
+
+    def spare(self) -> Trainer:
+        """A trainer for those who train elsewhere; nobody trains it."""
+        if self._spare is None:
+            self._spare = self.trainer()
+        return self._spare
+
+    def _opening(self) -> Opening:
+        where = str(self.folder / BLOCKS)
+        of_run = (to_tree(self.settings), self.seed, self.threads, where)
+        return Opening(self.source, self.job.device, *of_run)
+
+    def _bench(self, driver: Driver, log: FaultyLog, name: str) -> ModelledBench:
+        if self.crew is None:
+            return ModelledBench(self, log, name)
+        return BenchAhead(self, log, name, lambda: driver.queue.now)
 
     def _charge(self, driver: Driver) -> Modelled:
-        self.charges = Modelled(driver, self.loaded.world, self.seed)
+        self.charges = Modelled(driver, self.loaded.world, self.seed, self._pushed())
         return self.charges
+
+    def _pushed(self) -> int | None:
+        """Bytes of an update, where a version has others."""
+        codec = self.settings.codec
+        if codec.up == codec.down:
+            return None
+        trainer = self.spare()
+        model = trainer.weights()
+        return len(encode_update(model, model, codec.up, trainer.buffers()))
 
     def _outages(self) -> tuple[WorkerFault, ...]:
         return tuple(
@@ -100,6 +150,9 @@ class ModelledHands(LocalHands):
         assert run.manifest is not None
         assert run.charges is not None
         run.charges.sent_data(b.length for blocks in run.manifest.blocks.values() for b in blocks)
+        if run.crew is not None:
+            run.lay_down(self._store, ("train", "probe"))
+            run.crew.data(run.manifest)
         return outcome
 
 
@@ -127,6 +180,64 @@ class ModelledBench(LocalBench):
         while len(self._disk) > 1 and sum(self._disk.values()) > room:
             self._disk.popitem(last=False)
         return moved
+
+
+class BenchAhead(ModelledBench):
+    """A worker's performer, whose bench is in another process."""
+
+    def __init__(self, run: ModelledRun, log: FaultyLog, name: str, now: Callable[[], int]) -> None:
+        super().__init__(run, log, name)
+        self._now = now
+        self._seat: Seat | None = None
+        self._packed: Callable[[Send], Payload] | None = None
+
+    @property
+    def seat(self) -> Seat:
+        """Taken at first use: the data must be there before."""
+        if self._seat is None:
+            crew = self._modelled.crew
+            assert crew is not None
+            self._seat = crew.seat(self._name, self._now)
+        return self._seat
+
+    def made(self) -> WorkerBench:
+        """It knows its grants, and trains nothing."""
+        run = self._modelled
+        blocks = run.shared_blocks(self._store)
+        return WorkerBench(self._name, run.seed, run.job, run.spare(), blocks)
+
+    def fetch(self, grant: BlocksGranted) -> int:
+        """Bring the blocks; the bytes that had to come."""
+        self.seat.accept(grant)
+        return super().fetch(grant)
+
+    def drop(self, number: int) -> None:
+        """Nothing of this grant is needed any more."""
+        self.seat.drop(number)
+        super().drop(number)
+
+    def load(self, action: LoadVersion) -> Base | None:
+        """Make this version the local model."""
+        try:
+            data = self._store.get(action.version.payload)
+        except GONE:
+            return None
+        self.seat.load(action, bytes(data))
+        return base_of(action.version)
+
+    def train(self, action: Train, due: int) -> Callable[[], Trained]:
+        """Begin a round, ahead of its time."""
+        return self.seat.train(action, due)
+
+    def pack(self) -> None:
+        """Begin to lay down what is sent."""
+        self._packed = self.seat.pack()
+
+    def store(self) -> Payload:
+        """Send it."""
+        packed, self._packed = self._packed, None
+        assert packed is not None
+        return packed(lambda data: self._store.put(names.from_worker(self._name), data))
 
 
 # --- the run, driven ----------------------------------------------------------------------------

@@ -19,6 +19,8 @@ class Pace:
         self._jitter = generator(seed, "device", device.name, "jitter")
         self._heat = generator(seed, "device", device.name, "throttling")
         self._hot = False
+        self._factor = 1.0
+        """Of the round that was begun last."""
         self._until = 0
         """Nanoseconds of virtual time at which it leaves the state that it is in."""
         if device.throttling is not None:
@@ -26,11 +28,15 @@ class Pace:
 
     def busy(self, now: int, seconds: float) -> int:
         """Nanoseconds for work of so many seconds at speed 1, begun now."""
-        work = seconds * SECOND / self._device.speed
         sigma = self._device.jitter
         if sigma:
-            work *= math.exp(sigma * float(self._jitter.standard_normal()) - sigma * sigma / 2)
-        left = max(1, round(work))
+            drawn = sigma * float(self._jitter.standard_normal())
+            self._factor = math.exp(drawn - sigma * sigma / 2)
+        return self.more(now, seconds)
+
+    def more(self, now: int, seconds: float) -> int:
+        """As `busy`, of work that belongs to what was begun last."""
+        left = max(1, round(seconds * SECOND / self._device.speed * self._factor))
         return left if self._device.throttling is None else self._through_heat(now, left)
 
     def _through_heat(self, now: int, left: int) -> int:

@@ -6,7 +6,7 @@ The digest of a version says what it was made of: the version before, and the up
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from msgspec.structs import replace
 
@@ -39,6 +39,8 @@ from hermes.machine.events import (
 )
 from hermes.messages import BlocksGranted, DataPublished, VersionPublished
 from hermes.perform.bench import Trained
+from hermes.policy.paired import Paired
+from hermes.simulate.driver import Work
 from hermes.simulate.faults import FaultyLog
 from hermes.transport import names, tensors
 from hermes.values import SECOND, Base, Birth, Payload, Reason
@@ -222,13 +224,23 @@ class ReferenceBench:
             return None
         return Base(version.version, version.payload.digest)
 
-    def train(self, action: Train) -> Trained:
-        """A round of random losses."""
+    def work(self, action: Train) -> Work:
+        """Whole batches."""
         samples = sum(part.stop - part.start for part in action.segments)
-        steps = max(1, samples // action.batch)
+        return Work(max(1, samples // action.batch), samples)
+
+    def train(self, action: Train, due: int) -> Callable[[], Trained]:
+        """A round of random losses."""
+        del due
         loss = self._random.uniform(0.1, 1.0)
         drift = loss if action.drift else 0.0
-        return Trained(steps, samples, loss, loss if action.probe else None, drift)
+        done = Trained(*self.work(action), loss, loss if action.probe else None, drift)
+        if action.gate is not None:
+            done = done._replace(paired=Paired(self._random.uniform(-0.2, 0.6), 0.1, 64))
+        return lambda: done
+
+    def pack(self) -> None:
+        """Nothing is sent yet."""
 
     def drop(self, number: int) -> None:
         """Nothing is held."""

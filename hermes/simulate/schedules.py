@@ -48,6 +48,12 @@ STEP = {
     "bsp": 3 * SECOND // 10,
     "fedavg": SECOND // 20,
     "fedavgm": SECOND // 20,
+    "asp": 3 * SECOND // 10,
+    "ssp": 3 * SECOND // 10,
+    "fedbuff": SECOND // 20,
+    "ebsp": SECOND // 10,
+    "fastest-alone": SECOND // 20,
+    "hermes": SECOND // 50,
 }
 """What a step takes: a round of each strategy lasts a third of a second on a fast device."""
 
@@ -56,6 +62,9 @@ SHORT: dict[str, dict[str, Any]] = {
     "fedavg": {"round.steps": 7},
     "fedavgm": {"round.steps": 7},
     "hermes-paper": {"gate.alpha": -0.7},
+    "fedbuff": {"round.steps": 7, "close.count": 2},
+    "ebsp": {"size.lookahead": 6},
+    "fastest-alone": {"round.steps": 7},
 }
 """Settings that bring more pushes into fewer events."""
 
@@ -157,8 +166,12 @@ class Schedule(NamedTuple):
     """Whether the broker can forget the first records of a topic; else topics are rotated."""
 
 
-STRATEGIES = ("hermes-paper", "bsp", "fedavg", "fedavgm")
-"""Under the last one the master holds tensors of its own."""
+STRATEGIES = (
+    *("hermes-paper", "bsp", "fedavg", "fedavgm"),
+    *("asp", "ssp", "fedbuff", "ebsp", "fastest-alone", "hermes"),
+)
+"""Under the fourth one and the last the master holds tensors of its own. (`central` is bsp of one
+worker, which alone may hang for ever.)"""
 
 
 def draw(seed: int, strategy: str | None = None) -> Schedule:
@@ -186,6 +199,8 @@ def draw(seed: int, strategy: str | None = None) -> Schedule:
         versions += chance.randint(2, 6)  # long enough for several generations
     if chance.random() < 0.2:
         drawn = STRATEGIES[3]
+    if chance.random() < 0.3:
+        drawn = chance.choice(STRATEGIES[4:])
     drawn = strategy or drawn
     return Schedule(seed, drawn, versions, speeds, tuple(late), tuple(script), keep, trims)
 

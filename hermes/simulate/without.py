@@ -170,10 +170,14 @@ CASES: dict[str, Case] = {
     "one-merge": Case("8", "merges run side by side", _without(may_merge=_yes)),
     "after-stop": Case("8", "the run goes on after its stop", _without(running=_yes)),
     "returned-first": Case(
-        "9a", "blocks given back are forgotten", _without(free=lambda state: ((), state.cursor))
+        "9a",
+        "blocks given back are forgotten",
+        _without(free=lambda state, _worker: ((), state.cursor)),
     ),
     "exclusive": Case(
-        "9a", "the walk begins anew for each", _without(free=lambda state: (state.returned, 0))
+        "9a",
+        "the walk begins anew for each",
+        _without(free=lambda state, _worker: (state.returned, 0)),
     ),
     "holds-round": Case(
         "9a", "a worker holds two grants, however small", _without(holds_round=_yes)

@@ -52,6 +52,7 @@ from hermes.messages import (
     Update,
     WorkerBody,
 )
+from hermes.perform.bench import Trained
 from hermes.transport import names
 from hermes.values import Base, Payload
 
@@ -273,20 +274,32 @@ class SimulatedWorker:
         self.driver.charges.version(self, version.payload, lambda: self.deliver(loaded))
 
     def _train(self, action: Train) -> None:
-        done = self.bench.train(action)
         driver = self.driver
-        busy = driver.charges.busy(self.name, driver.queue.now, action, done)
-        self._round = (driver.queue.now, max(1, busy), done.steps)
+        work, began = self.bench.work(action), driver.queue.now
+        busy = driver.charges.busy(self.name, began, action, work)
+        self._round = (began, max(1, busy), work.steps)
+        outcome = self.bench.train(action, began + busy)
 
         def finish() -> None:
             if self.hangs_until > driver.queue.now:
                 self._at(self.hangs_until - driver.queue.now, finish, action.round)
-                return
-            self._steps += done.steps
-            self._round = (0, 1, 0)
-            self.deliver(done.finished(action.round, busy))
+            elif self.alive:
+                self._tested(action, outcome(), busy)
 
         self._at(busy, finish, action.round)
+
+    def _tested(self, action: Train, done: Trained, busy: int) -> None:
+        """The steps are done; a push that was put to the test takes that long, too."""
+        driver, more = self.driver, 0
+        self._steps += done.steps
+        self._round = (0, 1, 0)
+        if done.tested:
+            more = driver.charges.test(self.name, driver.queue.now, action, done.tested)
+        finished = done.finished(action.round, busy + more)
+        if more:
+            self._at(more, lambda: self.deliver(finished), action.round)
+        else:
+            self.deliver(finished)
 
     def _store(self, action: StoreUpdate) -> None:
         del action
@@ -303,6 +316,7 @@ class SimulatedWorker:
                 driver.log.garble(self._topic(payload.generation), payload.last)
             return payload
 
+        self.bench.pack()
         late = faults.delayed.get(which, 0)
         driver.charges.update(self, put, late, lambda stored: self.deliver(UpdateStored(stored)))
 

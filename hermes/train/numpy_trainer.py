@@ -11,7 +11,7 @@ from hermes import nn
 from hermes.blame import blame_batch, call_user
 from hermes.errors import JobError
 from hermes.job import Job
-from hermes.train.gathering import gathered
+from hermes.train.gathering import gathered, of_whole_blocks
 from hermes.train.protocol import Array, Batch, Scores, check_weights
 from hermes.train.tally import Tally
 from hermes.values import Tensors
@@ -71,6 +71,22 @@ class NumpyTrainer:
         for x, y in gathered(batches, max(self._job.batch, SCORED)):
             tally.add(len(x), *self._score(x, y))
         return tally.scores()
+
+    def losses(self, x: Array, y: Array, block: int) -> list[float]:
+        found: list[float] = []
+        for batch, rows in of_whole_blocks((x, y), block, max(self._job.batch, SCORED)):
+            found += self._losses(batch, rows)
+        return found
+
+    def _losses(self, batch: Batch, rows: list[slice]) -> list[float]:
+        """One forward pass, and the loss of the outputs of each of these rows."""
+        x, y = batch
+        try:
+            with np.errstate(all="ignore"):
+                outputs = self._model.forward(np.asarray(x, dtype=np.float32))
+                return [float(self._job.loss.forward(outputs[some], y[some])) for some in rows]
+        except Exception as error:  # as in `step`
+            raise blame_batch(self._job, error, batch) from error
 
     def reset_optimizer(self) -> None:
         parameters = self._model.parameters()

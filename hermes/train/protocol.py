@@ -65,6 +65,10 @@ class Trainer(Protocol):
     def evaluate(self, batches: Iterable[Batch]) -> Scores:
         """Loss and metric over all samples of `batches`, of any sizes; changes nothing."""
 
+    def losses(self, x: Array, y: Array, block: int) -> list[float]:
+        """Mean loss of each `block` samples in a row, by the job's own loss: as `evaluate`, but
+        not put together. The number of samples is a multiple of `block`. Changes nothing."""
+
     def reset_optimizer(self) -> None:
         """Begin with a fresh optimizer: its momentum and the like are forgotten."""
 

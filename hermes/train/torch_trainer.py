@@ -15,7 +15,7 @@ from hermes.blame import blame_batch, call_user
 from hermes.job import Job
 from hermes.train import torch_chance as chance
 from hermes.train import torch_checks as checks
-from hermes.train.gathering import gathered
+from hermes.train.gathering import gathered, of_whole_blocks
 from hermes.train.protocol import Array, Batch, Scores, check_weights
 from hermes.train.tally import Tally
 from hermes.train.torch_batches import array_of, labels_of, samples_of, tensor_of
@@ -172,13 +172,41 @@ class TorchTrainer:
 
     def evaluate(self, batches: Iterable[Batch]) -> Scores:
         tally = Tally()
-        scoring = chance.seeded(chance.SCORING, self._device)
-        with _modes_kept(self._model.modules()), scoring, torch.no_grad():
-            self._model.eval()
+        with self._scoring():
             # A training batch fits into memory, and a few large ones are sooner scored.
             for x, y in gathered(batches, self._job.batch):
                 tally.add(len(x), *self._score(x, y))
         return tally.scores()
+
+    def losses(self, x: Array, y: Array, block: int) -> list[float]:
+        found: list[float] = []
+        with self._scoring():
+            for batch, rows in of_whole_blocks((x, y), block, self._job.batch):
+                found += self._losses(batch, rows)
+        return found
+
+    def _losses(self, batch: Batch, rows: list[slice]) -> list[float]:
+        """One forward pass, and the loss of the outputs of each of these rows; where the outputs
+        are no one tensor of a row a sample, a forward pass for each."""
+        with self._blamed(batch):
+            samples, labels = samples_of(batch[0], self._device), labels_of(batch[1], self._device)
+            with self._context():
+                self._part = ""
+                outputs = self._outputs = self._through(samples)
+                self._part = "loss"
+                if isinstance(outputs, torch.Tensor) and outputs.shape[:1] == samples.shape[:1]:
+                    losses = [self._loss(outputs[some], labels[some]) for some in rows]
+                else:
+                    losses = [self._forward(samples[some], labels[some]) for some in rows]
+            return [float(loss) for loss in losses]
+
+    @contextlib.contextmanager
+    def _scoring(self) -> Iterator[None]:
+        """The model evaluates, and everything is afterwards as before."""
+        scoring = chance.seeded(chance.SCORING, self._device)
+        with _modes_kept(self._model.modules()), scoring, torch.no_grad():
+            self._model.eval()
+            yield
 
     def _score(self, x: Array, y: Array) -> tuple[float, float | None]:
         """Loss and metric of one batch."""

@@ -220,6 +220,8 @@ class MemoryReader:
 
 def record_size(value: bytes, headers: Headers) -> int:
     """Bytes of value and headers."""
+    if not headers:
+        return len(value)
     return len(value) + sum(len(key.encode()) + len(data) for key, data in headers)
 
 

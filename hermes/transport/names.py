@@ -7,6 +7,7 @@ generation k > 0 appends `.g<k>`. Run ids and worker names hold no dot, so readi
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -61,6 +62,7 @@ def prefix_of(run: str) -> str:
     return f"hermes.{checked_run(run)}."
 
 
+@functools.lru_cache(1 << 13)
 def physical(run: str, short: str, generation: int = 0) -> str:
     """The topic's name at the broker. Raises `UsageError` for a bad run, topic or generation."""
     suffix = f".g{generation}" if generation else ""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from hermes.codec import decode_tensors, digest_of
+from hermes.coded import decode_update
 from hermes.errors import DecodeError, Defect, DigestMismatch, PeerError
 from hermes.machine.events import Part, Recipe
 from hermes.messages import VersionPublished
@@ -187,7 +188,8 @@ class Walk:
         members = {part.birth: part for part in step.version.members}
 
         def update(part: Part, like: Tensors) -> Tensors:
-            local = decode_tensors(self._payloads.get(part.update.payload))
+            data = self._payloads.get(part.update.payload)
+            local = decode_update(data, part.update.codec, like)
             refusal = check_form(local, like)
             if refusal is not None:
                 raise PeerError(f"{_name(named[part.update.birth])} does not fit: {refusal.code}")

@@ -157,7 +157,8 @@ SETTINGS: dict[str, Case] = {
     "a strategy that there is not": (
         "--strategy fedagv",
         "--strategy: unknown strategy 'fedagv'",
-        "It is one of: hermes, hermes-paper, bsp, fedavg, fedavgm, asp, ssp, fedbuff. Did you mean "
+        "It is one of: hermes, hermes-paper, bsp, fedavg, fedavgm, asp, ssp, ebsp, fedbuff, "
+        "fastest-alone, central. Did you mean "
         "fedavg?",
     ),
     "epochs of rounds that are steps": (

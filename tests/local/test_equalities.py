@@ -16,7 +16,7 @@ from hermes.codec import decode_tensors, digest_of, encode_tensors
 from hermes.data.blocks import decode_block
 from hermes.data.order import epoch_order
 from hermes.data.prepare import prepare
-from hermes.messages import BlocksGranted, VersionPublished
+from hermes.messages import BlocksGranted, RoundNoted, VersionPublished
 from hermes.perform.store import Store
 from hermes.policy.allocate import first_size
 from hermes.policy.presets import resolve
@@ -57,13 +57,14 @@ class Outcome:
 
     def __init__(self, folder: Path, made: hermes.Job, strategy: str, **settings: Any) -> None:
         workers = settings.pop("workers", 1)
+        speeds = {f"worker-{number + 1}": 1.0 for number in range(workers)}
+        speeds = settings.pop("speeds", speeds)
         self.seed = settings.pop("seed", SEED)
         layer = {key.replace("__", "."): value for key, value in settings.items()}
         self.settings = resolve(strategy, [made.settings(), layer])
-        folder = folder / digest_of(f"{strategy}{settings}{self.seed}{workers}".encode())
+        folder = folder / digest_of(f"{strategy}{settings}{self.seed}{speeds}".encode())
         folder.mkdir(exist_ok=True)
         run = LocalRun(made, self.settings, self.seed, folder)
-        speeds = {f"worker-{number + 1}": 1.0 for number in range(workers)}
         self.driver = Driver(run.setup(speeds))
         self.master: SimulatedMaster = self.driver.run()
         assert self.master.finished
@@ -310,6 +311,48 @@ def test_nothing_is_discounted_and_no_step_is_shorter_at_a_barrier(tmp_path: Pat
     (rate,) = {e.outer.rate for e in shorter.entries(VersionPublished) if e.outer is not None}
     assert rate == pytest.approx(0.679, abs=1e-3)
     assert shorter.data == Outcome(tmp_path, job(), "fedavgm", **ahead, merge__rate=rate).data
+
+
+@pytest.mark.parametrize("strategy", ["fastest-alone", "central", "ebsp"])
+def test_whoever_trains_alone_is_the_plain_loop_bit_for_bit(tmp_path: Path, strategy: str) -> None:
+    """The floors, and a barrier of one: 40 steps over several grants, with momentum."""
+    found = Outcome(
+        tmp_path, job(0.9), strategy, stop__versions=10, size__first=100, round__steps=4
+    )
+    plain = PlainLoop(tmp_path, job(0.9), first=100)
+    for _, (x, y) in zip(range(40), plain.joined(), strict=False):
+        plain.step(x, y)
+    assert found.data == plain.data
+
+
+def test_the_quickest_of_three_is_a_plain_loop_over_its_own_grants_bit_for_bit(
+    tmp_path: Path,
+) -> None:
+    """Its trial counts, and nothing of the others does."""
+    speeds = {"worker-1": 0.5, "worker-2": 1.0, "worker-3": 0.3}
+    found = Outcome(
+        tmp_path, job(0.9), "fastest-alone", speeds=speeds, stop__versions=6, round__steps=3
+    )
+    assert {part.worker for e in found.entries(VersionPublished) for part in e.members} == {
+        "worker-2"
+    }
+    trainer = make_trainer(job(0.9), generator(SEED, "init"))
+    for x, y in batches_of(found)["worker-2"][:18]:
+        trainer.step(x, y, 1.0)
+    assert found.data == encode_tensors(trainer.weights())
+
+
+def test_ebsp_that_looks_one_step_ahead_is_bsp_bit_for_bit(tmp_path: Path) -> None:
+    """Three workers of unequal speed; with a further look the quotas are in proportion to it."""
+    made: dict[str, Any] = {"speeds": {"worker-1": 1.0, "worker-2": 0.5, "worker-3": 0.25}}
+    made |= {"stop__versions": 10, "size__first": 100}
+    bsp = Outcome(tmp_path, job(0.9), "bsp", **made)
+    assert Outcome(tmp_path, job(0.9), "ebsp", **made, size__lookahead=1).data == bsp.data
+    far = Outcome(tmp_path, job(0.9), "ebsp", **made)
+    planned = [e.superstep.quotas for e in far.entries(VersionPublished) if e.superstep]
+    assert planned == [{"worker-1": 4, "worker-2": 2, "worker-3": 1}] * 10
+    steps = {e.steps for e in far.entries(RoundNoted) if e.worker == "worker-1" and e.round > 1}
+    assert steps == {4}
 
 
 def test_bsp_with_four_workers_is_sgd_with_a_batch_four_times_as_large(tmp_path: Path) -> None:

@@ -226,6 +226,21 @@ def test_an_update_is_what_it_holds_not_what_it_claims(tmp_path: Path) -> None:
     assert (failed.birth, failed.reason.code) == (first.update.birth, "unreadable")
 
 
+def test_an_update_under_another_codec_than_it_says_is_named(tmp_path: Path) -> None:
+    """By the desk, and where a version is made again."""
+    course = Course(tmp_path)
+    (one, two) = course.updates()
+    liar = replace(two, update=replace(two.update, codec="fp16"))
+    no = course.desk.perform(course.merge((one, liar)))
+    facts = {"codec": "fp32", "wanted": "fp16"}
+    assert no == MergeFailed(1, liar.update.birth, Reason("wrong-codec", facts))
+    course.run(1)
+    recipe = course.recipes[0]
+    parts = tuple(replace(p, update=replace(p.update, codec="fp16")) for p in recipe.parts)
+    with pytest.raises(PeerError, match="codec fp32; their message says fp16"):
+        course.remake([replace(recipe, parts=parts)])
+
+
 def test_a_restarted_desk_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """From the newest snapshot; from the older one where that is gone or damaged; from none."""
     course = Course(tmp_path).run(7, snapshots=(3, 6))

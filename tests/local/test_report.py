@@ -29,7 +29,7 @@ from hermes.messages import (
 from hermes.report import words
 from hermes.report.page.facts import Beside
 from hermes.report.page.page import page
-from hermes.report.story import MOST, Story
+from hermes.report.story import Story
 from hermes.runtime import reporter
 from hermes.runtime.archive import read_archive
 from hermes.runtime.folder import RunFolder
@@ -89,7 +89,7 @@ def records(folder: RunFolder) -> list[LedgerRecord]:
 
 
 def told(folder: RunFolder, **beside: Any) -> str:
-    story = Story(MOST)
+    story = Story()
     view = saved(folder, story.read)
     return page(story, view.state, Beside(folder.run, str(folder.path), WRITTEN, **beside))
 

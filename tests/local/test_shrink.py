@@ -99,14 +99,14 @@ def test_failures_are_the_same_but_for_names_and_numbers() -> None:
 
 def test_a_schedule_is_told_in_words() -> None:
     """Each fault on a line, with when or where it strikes; the ledger's end as it stands."""
-    found = broken(draw(0), "order")
+    found = broken(draw(2), "order")
     assert found is not None
     driver = found.shrunk.driver
     assert driver is not None
     story = list(tell.story(driver, last=5))
     assert story[0].startswith("... ")
     assert len(story) == 6
-    assert "RoundNoted worker-1 round 1" in story[-1]
+    assert "RoundNoted worker-1 round 2" in story[-1]
     assert tell.fault_line(Fault("cut", SECOND, "worker-2", SECOND // 2)) == (
         "at 1 s: worker-2 is cut off for 0.5 s"
     )

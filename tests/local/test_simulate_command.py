@@ -171,6 +171,30 @@ def test_one_device_alone(simulate: Simulate) -> None:
     assert list(result["workers"]) == ["device-01"]
 
 
+def test_the_floors_fastest_alone_and_central(
+    simulate: Simulate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The quickest device trains alone: the first that is measured, on the file's links. At the
+    master nothing travels, and no time goes by but its steps'."""
+    common = ("--set", "stop.samples=4000", "--set", "round.steps=25")
+    file = written(tmp_path / "d.json")
+    alone = simulate(file, "--strategy", "fastest-alone", *common, folder="alone")
+    workers = alone["workers"]
+    assert (workers["quick"]["samples"], workers["slow"]["samples"]) == (4000, 0)
+    assert workers["slow"]["final_shard"] == 0
+    central = simulate(file, "--strategy", "central", *common, folder="central")
+    assert central["workers"]["central"]["samples"] == 4000
+    assert central["seconds"] == pytest.approx(4000 / 2000, rel=1e-3)
+    assert central["seconds"] < alone["seconds"]
+    assert central["bytes"]["update"] == {"sent": 0, "received": 0}
+    for folder in ("alone", "central"):
+        assert run(["verify", "--out", str(tmp_path / folder), "--quiet"]) == 0
+    capsys.readouterr()
+    both = ["--strategy", "central", "--only", "quick"]
+    assert run(["simulate", DIGITS, "--devices", str(file), *both]) == 2
+    assert "central trains on no device of" in capsys.readouterr().err
+
+
 def test_ctrl_c_writes_what_there_is(shell: Shell) -> None:
     """And says so by its exit code."""
     going = shell.start("simulate", DIGITS, "--devices", str(LAN), "--strategy", "bsp", *ENDLESS)

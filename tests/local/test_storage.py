@@ -213,7 +213,7 @@ def test_what_the_broker_says_counts_and_what_came_since_is_added() -> None:
 def test_other_runs_in_the_same_memory_are_told_of() -> None:
     with Silent() as log:
         log.create(["hermes.r.model"])
-        guess = Pace(1000, 0, 600.0, 600.0, 600.0)
+        guess = Pace(1000, 0, 600.0, 600.0, 600.0, 1000)
         alone = StorageWatch(Meter(log, "r"), "1GB", guess, 0)
         assert alone.opening().text.endswith("about 555 h 33 min.")
         log.create(["hermes.a.model", "hermes.a.data", "hermes.b.ledger", "not-ours"])
@@ -249,7 +249,7 @@ def trained(seconds: float, version: int) -> MasterState:
 def watch(limit: str | None = "1GB") -> tuple[StorageWatch, Meter]:
     """Of a run that is expected to write 1.8 MB an hour."""
     meter = Meter(Silent(), "r")
-    return StorageWatch(meter, limit, Pace(1000, 0, 600.0, 600.0, 600.0), 0), meter
+    return StorageWatch(meter, limit, Pace(1000, 0, 600.0, 600.0, 600.0, 1000), 0), meter
 
 
 def test_a_pace_that_is_far_off_is_said_once() -> None:

@@ -42,6 +42,10 @@ KNOWN = {
     "hermes.runtime.local mourning.look: while ... over.wait()": "until the block is left",
     "hermes.runtime.storage Asker._serve: while ... self._over.wait()": "until `stop`",
     "hermes.runtime.watch BrokerWatch._watch: while ... self._over.wait()": "until `stop`",
+    # A child that is told what to do, and goes when its parent does (its standard input ends).
+    "hermes.simulate.aside Inbox.take: self._changed.wait()": "until its parent has work, or goes",
+    "hermes.simulate.aside Inbox.take: while ... self._changed.wait()": "until its parent has "
+    "work, or goes",
     # Loops that count.
     "hermes.perform.store Store._stretch: while ... reader.poll()": "TRIES polls of PATIENCE "
     "without a record are an error",
@@ -67,6 +71,9 @@ KNOWN = {
     "hermes.cli.onlooker : with self._lock": "reads or draws; nothing inside waits",
     "hermes.runtime.acks : with self._looking": "asks receipts with a timeout of 0",
     "hermes.runtime.storage : with self._lock": "counts",
+    "hermes.simulate.ahead : with self._lock": "counts; nothing inside waits but for a process "
+    "that has closed its output, and that with a bound",
+    "hermes.simulate.aside : with self._changed": "lists; what waits inside lets it go",
     "hermes.transport.counting : with self._lock": "counts",
     "hermes.transport.flight : with self._changed": "counts; what waits inside lets it go",
     "hermes.transport.memory : with self._open().changed": "lists and dictionaries",

@@ -56,6 +56,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fedavg": {"stop.versions": 14, "round.steps": 4},
     "bsp": {"stop.versions": 60},
     "ssp": {"stop.versions": 120, "round.steps": 3},
+    "ebsp": {"stop.versions": 40, "size.lookahead": 3},
+    "fastest-alone": {"stop.versions": 90, "round.steps": 4},
     "hermes-paper, by drift": {
         "stop.versions": 24,
         "gate.rule": "innovation",
@@ -249,6 +251,13 @@ CASES: dict[str, tuple[str, type, Callable[[Any], bool], Change, str]] = {
         lambda e: e.reason.code == "above-threshold",
         code("no-spread"),
         "code",
+    ),
+    "a loss on the probe": (
+        "hermes-paper, by drift",
+        RoundNoted,
+        lambda e: e.reason.code == "drifted" and "d" in e.reason.facts,
+        facts(d=5.0, se=0.1, n=16),
+        "verdict",
     ),
     "a median": (
         "hermes-paper",

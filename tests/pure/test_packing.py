@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
+from hermes.codec import decode_tensors
 from hermes.errors import DecodeError
-from hermes.packing import DTYPES, decode_tensors, encode_tensors
+from hermes.packing import DTYPES, encode_tensors
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12).filter(lambda n: n != "__metadata__")
 SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)

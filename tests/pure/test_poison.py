@@ -210,6 +210,23 @@ def test_what_comes_from_the_future_is_told_again() -> None:
     assert recompute.rejected(taken, nearer).outcome == DIFFERS
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("fp32", "fp16"), ("fp16", "fp32"), ("fp16", "x" * 99)]
+)
+def test_another_codec_is_refused_by_name_and_told_again(ours: str, theirs: str) -> None:
+    stage = MasterStage("bsp", codec__up=ours)
+    before = stage.state
+    update = replace(stage.update("w1"), codec=theirs)
+    decision = stage.say("w1", stage.round("w1", update))
+    entry = one(UpdateRejected, decision)
+    assert entry.reason == Reason("wrong-codec", {"codec": theirs[:40], "wanted": ours})
+    assert one(SetAside, decision).update == update
+    taken = apply_entries(before, (UpdateTaken("w1", update),))
+    assert recompute.rejected(taken, entry).outcome == AGREES
+    other = replace(entry, reason=Reason("wrong-codec", {"codec": "int8", "wanted": ours}))
+    assert recompute.rejected(taken, other).outcome == DIFFERS
+
+
 def test_honest_lateness_is_no_poison() -> None:
     stage = MasterStage("bsp")
     merged(stage, "w1", 1.0)

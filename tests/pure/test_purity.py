@@ -13,7 +13,7 @@ import hermes
 
 ROOT = Path(hermes.__file__).parent
 
-PURE = ("values", "messages", "codec", "packing", "policy", "machine")
+PURE = ("values", "messages", "codec", "coded", "halves", "packing", "policy", "machine")
 
 WORLD = frozenset(
     [

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from hermes.machine.master import REPLACED
+from hermes.machine.pools import first_size
 from hermes.messages import (
-    DataPublished,
     Entry,
     LedgerRecord,
     MasterStarted,
@@ -92,7 +92,6 @@ class Recent:
         """When an update that still waits was accepted."""
         self.moved: Mapping[str, tuple[int, ...]] = {}
         """Bytes by process, as the last beat had them."""
-        self._first_size = 0
         self._every, self._skipped = 1, 0
 
     def read(self, record: LedgerRecord) -> None:
@@ -145,8 +144,6 @@ class Recent:
     def _of_run(self, entry: Entry, at: int) -> None:
         if isinstance(entry, MasterStarted):
             self.claimed = at
-        elif isinstance(entry, DataPublished):
-            self._first_size = entry.first_size
         elif isinstance(entry, TrainingStarted):
             self.started = at
         elif isinstance(entry, RunStopped):
@@ -189,7 +186,7 @@ class Recent:
             self.quiet[entry.worker] = quiet + 1 if entry.verdict == "quiet" else 0
         elif isinstance(entry, WorkerAdmitted):
             self._admitted(entry)
-            self.shards.setdefault(entry.worker, self._first_size)
+            self.shards.setdefault(entry.worker, first_size(entry.data, entry.pool))
             self.decided[entry.worker] = self.heard[entry.worker] = at
         elif isinstance(entry, WorkerBack):
             self._back(entry.worker, at)

@@ -12,7 +12,7 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from hermes.machine import events
@@ -94,10 +94,21 @@ def _asked(block: list[ast.stmt], function: Function) -> tuple[str, ...]:
 
 
 def called_in_order(function: Function) -> list[Function]:
-    """Functions of its own module that a function calls, one after the other, in its body."""
-    calls = [s.value.func for s in tree(function).body if _is_statement_call(s)]  # type: ignore
+    """Functions of its own module that a function calls, one after the other, in its body and in
+    the branches of that."""
+    statements = _flat(tree(function).body)
+    calls = [s.value.func for s in statements if _is_statement_call(s)]  # type: ignore
     found = [_resolve(call, function) for call in calls]
     return [it for it in found if _is_ours(it)]
+
+
+def _flat(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements in order; in the place of an `if` what it has done."""
+    for statement in body:
+        if isinstance(statement, ast.If):
+            yield from _flat([*statement.body, *statement.orelse])
+        else:
+            yield statement
 
 
 def table_of(function: Function, name: str) -> Table:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from hermes.machine import duties
 from hermes.machine.apply import apply_entries
+from hermes.machine.pools import largest
 from hermes.machine.state import MasterState
 from hermes.messages import (
     BlocksGranted,
@@ -224,7 +225,7 @@ class Retelling:
         """The rule was asked, and the ledger has no new size."""
         for worker in workers:
             answer = self._answers.pop(worker, None)
-            if answer is None or self.state.settings.size.rule == "fixed":
+            if answer is None or self.state.settings.size.rule in ("fixed", "quota"):
                 continue
             member = self.state.members[worker]
             recorded = {"size": member.size, "batch": member.batch}
@@ -296,6 +297,10 @@ class Retelling:
         }
         if entry.outer is not None:
             common["outer"] = msgspec.structs.asdict(entry.outer)
+        if entry.superstep is not None:
+            planned = entry.superstep
+            why = {"code": planned.reason.code, **planned.reason.facts}
+            common["superstep"] = {"quotas": dict(planned.quotas), **why}
         if self._wanted(MASTER):
             weights: dict[str, float] = {}
             for part in entry.members:  # one worker may have several in it
@@ -319,7 +324,8 @@ class Retelling:
             code = "admitted-by-new-master" if again else "admitted-again"
         check = recompute.admitted(self.state, entry)
         data = entry.data
-        size = data.first_size if known is None else known.size
+        most = largest(data, entry.pool)
+        size = min(data.first_size if known is None else known.size, most)
         self._note(
             worker,
             "admitted",
@@ -331,6 +337,8 @@ class Retelling:
             expect=entry.opened.expect,
             first=self.state.settings.size.first,
             base=entry.version.version,
+            pool=entry.pool,
+            pool_size=most,
             started=entry.started,
             software=msgspec.structs.asdict(entry.software) if entry.software else None,
         )
@@ -342,6 +350,7 @@ class Retelling:
     def _granted(self, worker: str, entry: BlocksGranted) -> None:
         check = recompute.granted(self.state, entry)
         details = {"grant": entry.number, "size": entry.size, "batch": entry.batch}
+        details["pool"] = self.state.members[worker].pool
         self._note(worker, "granted", Reason("next-blocks"), check, **details)
 
     def _returned(self, worker: str, entry: BlocksReturned) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hermes.policy.aggregate import SUMS
 from hermes.report.why.decided import Decision
 from hermes.report.why.of_log import SAY as OF_LOG
 from hermes.report.why.phrases import Say, Setting, Told, clock, fact, listed, loss, when
 from hermes.report.why.tell import SAY as OF_WORKERS
-from hermes.report.why.tell import closed
+from hermes.report.why.tell import barrier, closed
 from hermes.report.words import count, duration
 from hermes.values import SECOND, Reason
 
@@ -29,9 +31,16 @@ def _version(decision: Decision, setting: Setting) -> Told:
     body = (
         f"Made of {_updates(details['members'])}: {_closed(decision.reason)} "
         f"{_weights(decision)} It added {count(details['samples'])} samples, "
-        f"{count(details['all_samples'])} in all."
+        f"{count(details['all_samples'])} in all.{_planned(details.get('superstep'))}"
     )
     return Told("version", title, body)
+
+
+def _planned(planned: dict[str, Any] | None) -> str:
+    if planned is None:
+        return ""
+    all_ = ", ".join(f"{name} {times}" for name, times in planned["quotas"].items())
+    return f" Quotas until the next barrier: {all_}; {barrier(planned)}."
 
 
 def _updates(names: list[str]) -> str:

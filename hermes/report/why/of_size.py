@@ -5,7 +5,7 @@ from __future__ import annotations
 from hermes.report.why.decided import Decision
 from hermes.report.why.phrases import Setting, Told, fact, many, seconds, when
 from hermes.report.words import count
-from hermes.values import Facts
+from hermes.values import Facts, Reason
 
 
 def resized(decision: Decision, setting: Setting) -> Told:
@@ -13,8 +13,31 @@ def resized(decision: Decision, setting: Setting) -> Told:
     change = f"{count(details['before'])} -> {count(details['size'])} samples"
     if details["batch"] != details["before_batch"]:
         change += f", batch {details['before_batch']} -> {details['batch']}"
-    body = _pace(decision, setting) if decision.reason.code != "by-speed" else _share(decision)
+    code = decision.reason.code
+    if code in ALONE:
+        body = f"{alone(decision.reason)[0].upper()}{alone(decision.reason)[1:]}."
+    else:
+        body = _pace(decision, setting) if code != "by-speed" else _share(decision)
     return Told("re-sized", f"re-sized, {when(decision, setting)}: {change}", body)
+
+
+ALONE = {
+    "on-trial": "it is on trial: none of the {alive} alive is measured yet, the quickest will "
+    "train alone",
+    "quickest": "it trains alone: with {speed} samples a second it is the quickest of those that "
+    "were measured ({alive} alive)",
+    "not-quickest": "{quickest} trains alone, with {its} samples a second the quickest; this "
+    "worker (measured: {speed}) has no work meanwhile",
+}
+"""Code -> why one trains and the others do not; `{...}` stand for facts."""
+
+
+def alone(reason: Reason) -> str:
+    """Why this worker trains alone, or does not train."""
+    try:
+        return ALONE[reason.code].format_map({k: fact(v) for k, v in reason.facts.items()})
+    except KeyError:
+        return reason.code
 
 
 def _pace(decision: Decision, setting: Setting) -> str:
@@ -30,8 +53,16 @@ def _pace(decision: Decision, setting: Setting) -> str:
         f"n steps took t = {start}{seconds(b)} * n (a = {fact(a)}, b = {fact(b)}); steps = "
         f"(median - a) / b = {fact(facts['steps'])} meet the median; times batch "
         f"{details['before_batch']} over {passes} {'pass' if passes == 1 else 'passes'}: "
-        f"{count(details['size'])} samples, batch {details['batch']}."
+        f"{count(details['size'])} samples, batch {details['batch']}.{_bound(facts)}"
     )
+
+
+def _bound(facts: Facts) -> str:
+    """That it would have more, if its pool held more."""
+    if "pool" not in facts:
+        return ""
+    wanted = f"; {count(int(facts.get('wanted') or 0))} would do" if "wanted" in facts else ""
+    return f" Its pool holds no more{wanted}."
 
 
 def _limits(decision: Decision, setting: Setting) -> str:
@@ -50,7 +81,7 @@ def _share(decision: Decision) -> str:
     return (
         f"It trains {fact(facts.get('speed'))} samples a second (the median of its last rounds); "
         f"in proportion to all workers' speeds its share of the {facts.get('total')} samples that "
-        f"all shards hold together is {facts.get('share')}."
+        f"all shards hold together is {facts.get('share')}.{_bound(facts)}"
     )
 
 
@@ -81,6 +112,8 @@ def _kept_since(decision: Decision, setting: Setting) -> str:
     if code == "dead-band":
         share = facts.get("share")
         return f"its share would be {share}, a change within {100 * size_.deadband:g} %"
+    if code in ALONE:
+        return alone(decision.reason)
     return "no round of this batch was measured yet" if code == "no-timing" else code
 
 

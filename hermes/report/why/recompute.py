@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from hermes.machine import closing, duties, rules, stopping
+from hermes.machine import alone, closing, duties, rules, stopping
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
 from hermes.machine.master import refused
+from hermes.machine.pools import pool_for
 from hermes.machine.soft import Soft
 from hermes.machine.state import MasterState, Pending
 from hermes.machine.walk import next_grant
@@ -43,8 +44,9 @@ from hermes.messages import (
 )
 from hermes.policy import aggregate, allocate, gate, norm, pace, sync
 from hermes.policy.gate import GateState, Verdict
+from hermes.policy.paired import Paired
 from hermes.policy.sync import Close
-from hermes.values import SECOND, Birth, Outer, Position, Reason
+from hermes.values import SECOND, Birth, Outer, Position, Reason, Superstep
 
 AGREES, DIFFERS, OPEN = "agrees", "differs", "not recomputable"
 
@@ -117,8 +119,17 @@ def verdict_of(state: MasterState, known: GateState, entry: RoundNoted) -> Verdi
     # An open gate notes no loss where it is not finite, and looks at none.
     facts = entry.reason.facts
     samples = facts.get("samples")
-    learned = gate.Learned(as_float(facts.get("drift")), samples if isinstance(samples, int) else 0)
+    samples = samples if isinstance(samples, int) else 0
+    learned = gate.Learned(as_float(facts.get("drift")), samples, _paired(facts))
     return gate.decide(state.settings.gate, known, as_float(facts.get("loss")), learned)
+
+
+def _paired(facts: Numbers) -> Paired | None:
+    """The test of a push, as the round noted it."""
+    n = facts.get("n")
+    if "d" not in facts or not isinstance(n, int):
+        return None
+    return Paired(as_float(facts["d"]), as_float(facts.get("se")), n)
 
 
 def round_noted(entry: RoundNoted, verdict: Verdict) -> Check:
@@ -172,12 +183,16 @@ def rejected(state: MasterState, entry: UpdateRejected) -> Check:
     if reason.code in ("unknown-base", "from-the-future", "malformed"):
         offset = int(as_float(reason.facts.get("before", 2**53)))
         return compare(of(reason), of(at_once(state, entry.worker, pending.update, offset)))
+    if reason.code == "wrong-codec" and pending.update.codec != state.settings.codec.up:
+        return compare(of(reason), of(at_once(state, entry.worker, pending.update, 2**53)))
     if reason.code == "too-stale":
         assert state.newest is not None
         staleness = state.newest.version - pending.update.oldest
         return compare(of(reason), of(aggregate.check_staleness(state.settings.merge, staleness)))
     if reason.code == norm.ABSURD:
         return compare(of(reason), of(_beyond(state, as_float(reason.facts.get("norm")))))
+    if reason.code == alone.NOT_QUICKEST:
+        return compare(of(reason), of(alone.refusal(state, entry.worker)))
     if "loss_global" in reason.facts:
         return compare(of(reason), of(_weighed(reason)))
     return unsettled(OF_TENSORS)
@@ -257,6 +272,8 @@ def _made(
         entry.version, entry.rule, entry.keep, [m.weight for m in entry.members], entry.samples
     )
     recorded = {**recorded, **_step_facts(entry.outer)}
+    recorded = {**recorded, **_quota_facts(entry.superstep)}
+    recomputed = {**recomputed, **_quota_facts(closing.superstep(state))}
     beyond = sum(_beyond(state, part.norm) is not None for part in entry.members)
     recorded, recomputed = {**recorded, "absurd norms": 0}, {**recomputed, "absurd norms": beyond}
     why = _since_when(moment.reason, entry.reason)
@@ -294,6 +311,13 @@ def _step_facts(outer: Outer | None) -> Numbers:
     return {} if outer is None else msgspec.structs.asdict(outer)
 
 
+def _quota_facts(planned: Superstep | None) -> Numbers:
+    if planned is None:
+        return {}
+    quotas = {f"quota {name}": quota for name, quota in planned.quotas.items()}
+    return {**quotas, "planned": planned.reason.code, **planned.reason.facts}
+
+
 def _weights(moment: Closing, losses: Numbers) -> tuple[float, Sequence[float]]:
     if moment.weights:
         return 0.0, moment.weights
@@ -326,6 +350,7 @@ def _told(entry: WorkerAdmitted) -> Numbers:
         "started": entry.started,
         "size": data.first_size,
         "batch": data.batch,
+        "pool": entry.pool,
     }
 
 
@@ -352,6 +377,7 @@ def refused_hello(state: MasterState, entry: WorkerRefused) -> Check:
         "too-many": member is None and len(state.members) >= limit == facts.get("limit"),
         "name-taken": member is not None and member.status == "alive",
         "run-stopped": state.stopped is not None,
+        "no-pool": state.data is not None and pool_for(state, entry.worker) is None,
     }
     code = entry.reason.code
     if code not in holds:
@@ -361,7 +387,7 @@ def refused_hello(state: MasterState, entry: WorkerRefused) -> Check:
 
 def granted(state: MasterState, entry: BlocksGranted) -> Check:
     """A grant: the next blocks of the walk, what was returned first."""
-    again = next_grant(state, entry.worker, *rules.free(state))
+    again = next_grant(state, entry.worker, *rules.free(state, entry.worker))
     return compare(_grant_facts(entry), _grant_facts(again))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hermes.policy.aggregate import SUMS
 from hermes.policy.norm import ABSURD, TIMES
 from hermes.policy.pace import SPREADS
@@ -17,6 +19,7 @@ from hermes.report.why.phrases import (
     listed,
     loss,
     many,
+    seconds,
     when,
 )
 from hermes.report.words import count, duration, size
@@ -53,6 +56,8 @@ def _gate(decision: Decision) -> str:
             f"Probe loss {loss(facts.get('loss'))} is the first of its window (since its start, or "
             f"its last push): one loss has no spread.{_decay(decision)}"
         )
+    if "drift" in facts:
+        return _drift(decision)
     losses = ", ".join(loss(value) for value in window)
     if code == "no-spread":
         return f"Its last {len(window)} probe losses are all alike ({losses}): z is not defined."
@@ -67,6 +72,32 @@ def _gate(decision: Decision) -> str:
         f"{loss(facts.get('mean'))} of its last {len(window)} losses ({losses}): z = {shown} "
         f"{sign} threshold {limit}.{_decay(decision)}"
     )
+
+
+def _drift(decision: Decision) -> str:
+    """Of `gate.rule=innovation`."""
+    facts, code = decision.reason.facts, decision.reason.code
+    said = (
+        f"What it learned and has not sent has norm {_of(facts, 'drift')}, by "
+        f"{_of(facts, 'samples')} samples"
+    )
+    if "score" in facts:
+        said += f": score {_of(facts, 'score')}, threshold {_of(facts, 'threshold')}"
+    if "d" not in facts:
+        return f"{said}: {code}."
+    if not facts.get("n"):
+        return f"{said}: {code}. The probe is too small to put it to the test."
+    test = (
+        f"On the probe it changes the loss of the version that it goes out from by "
+        f"{_of(facts, 'd')}, standard error {_of(facts, 'se')} over {_of(facts, 'n')} blocks of "
+        f"samples; what is worse by more than {_of(facts, 'limit')} of these is vetoed."
+    )
+    thrown = " It is thrown away, and the worker begins again from the newest version."
+    return f"{said}. {test}{thrown if code == 'worse' else ''}"
+
+
+def _of(facts: Facts, name: str) -> str:
+    return fact(facts.get(name))
 
 
 def _decay(decision: Decision) -> str:
@@ -112,9 +143,33 @@ def _merged(decision: Decision, setting: Setting) -> Told:
     version = details["merged_into"]
     body = (
         f"It was merged into version {version} ({clock(decision.at, setting)}, "
-        f"{_after(decision)}) {_weight(decision)}{_quorum(decision)}"
+        f"{_after(decision)}) {_weight(decision)}{_quorum(decision)}{_next(decision)}"
     )
     return Told("merged", f"merged into version {version} ({clock(decision.at, setting)})", body)
+
+
+def _next(decision: Decision) -> str:
+    """What it trains on this version, where that was planned."""
+    planned = decision.details.get("superstep")
+    if planned is None or decision.worker not in planned["quotas"]:
+        return ""
+    return f" Until the next barrier: {quota(planned, decision.worker)}; {barrier(planned)}."
+
+
+def quota(planned: dict[str, Any], worker: str) -> str:
+    """`3 rounds' work in one`."""
+    times = planned["quotas"][worker]
+    return "one round" if times == 1 else f"{times} rounds' work in one"
+
+
+def barrier(planned: dict[str, Any]) -> str:
+    """Why those are the quotas."""
+    if planned["code"] == "unmeasured":
+        return f"all take one step alike, since {planned.get('worker')} was not measured yet"
+    return (
+        f"the predicted ends (up to {planned['lookahead']} of each) lie nearest each other there, "
+        f"{seconds(planned['spread'])} apart, {seconds(planned['barrier'])} from the version"
+    )
 
 
 def _after(decision: Decision) -> str:
@@ -195,6 +250,8 @@ HELD = "the version that it was held against"
 REFUSALS = {
     "too-stale": "since its oldest step {staleness} versions were published, and "
     "{max_staleness} are allowed",
+    "not-quickest": "{quickest} trains alone, with {its} samples a second the quickest (this "
+    "worker: {speed})",
     "unknown-base": "it says that it started from version {base}, which is none of this run",
     "from-the-future": "it says that it started from version {base}, and the newest was {newest}",
     f"{ABSURD} False": f"its model lies {{norm}} from {HELD}, and {{limit}} is the most that is "
@@ -208,6 +265,7 @@ REFUSALS = {
     "the first is {tensor})",
     "wrong-shape": "its tensor {tensor} is {found}, the model's {wanted}",
     "wrong-dtype": "its tensor {tensor} is {found}, the model's {wanted}",
+    "wrong-codec": "its tensors travel as {codec}, and {wanted} was to come",
     "loss-not-finite": "no weight can be made of its loss on validation, {loss_worker} (the global "
     "model's is {loss_global})",
     "loss-negative": "no weight can be made of a negative loss: {loss_worker} on validation (the "
@@ -236,6 +294,10 @@ def _admitted(decision: Decision, setting: Setting) -> Told:
         body = f"Its first shard: {shard} (the smaller of {first} workers expected)."
     else:
         body = f"Its shard stays {shard}."
+    if details["pool"] >= 0:
+        body += (
+            f" It is granted from pool {details['pool']}, {count(details['pool_size'])} samples."
+        )
     software = details["software"] or {}
     parts = [f"Hermes {software.get('hermes')}", f"Python {software.get('python')}"]
     parts += [software["machine"]] if software.get("machine") else []
@@ -250,6 +312,7 @@ REFUSED = {
     "incarnation-taken": "it calls its process as another worker calls its own",
     "name-taken": "another process of this name is heard, and it does not follow on that one",
     "run-stopped": "the run had stopped",
+    "no-pool": "the data was divided into {pools} pools, and each has its worker (data.pools)",
 }
 
 
@@ -310,7 +373,9 @@ def _granted(decision: Decision, setting: Setting) -> Told:
     details = decision.details
     shard = f"{count(details['size'])} samples, batch {details['batch']}"
     title = f"grant {details['grant']}, {when(decision, setting)}: {shard}"
-    return Told("granted", title, "The next blocks of the walk, those given back first.")
+    pool = details.get("pool", -1)
+    body = "The next blocks of the walk" + (f" over pool {pool}" if pool >= 0 else "")
+    return Told("granted", title, f"{body}, those given back first.")
 
 
 def _returned(decision: Decision, setting: Setting) -> Told:
