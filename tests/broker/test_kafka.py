@@ -99,13 +99,14 @@ def test_an_append_to_a_topic_long_gone_waits_for_nothing(
     broker: Child = request.getfixturevalue(kind)
     others = [f"{name}-{number}" for number in range(10)]
     with KafkaLog(broker.address) as log, KafkaLog(broker.address) as other:
-        log.create([name, *others])
+        log.create([name])
         log.append(name, b"x").offset()
         other.delete([name])
         begun = time.monotonic()
 
         def write_until_seen() -> None:
-            for topic in others:  # one that is new to it makes it look around
+            for topic in others:  # one that was not there when it looked last makes it look again
+                other.create([topic])
                 log.append(topic, b"x").offset()
                 log.append(name, b"y")
 
