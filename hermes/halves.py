@@ -64,7 +64,8 @@ _FORMS = {
 
 def shrink(array: Array, chance: Chance | None = None) -> Scaled:
     """Floats of 32 or 64 bits, in any shape, as halves: rounded to the nearest or, with `chance`,
-    up or down at random, so that the mean of many roundings is x."""
+    up or down at random, so that the mean of many roundings is x
+    (denormal numbers of 32 bits apart: parts of 2^-13 of a step of theirs are dropped)."""
     flat: Any = np.ascontiguousarray(array).reshape(-1)
     first = _exponent(_largest(flat), rounded=False)
     rounded = np.empty(flat.size, np.float16)

@@ -1,4 +1,4 @@
-"""Which pool does each training sample belong to? Pure.
+"""Which pool does each training sample belong to?
 
 A pool is what one worker is granted from. Every sample is in exactly one pool; which one follows
 from the labels and a named stream of the seed. The rules are told in `hermes.policy.partition`.

@@ -17,9 +17,16 @@ NOT_QUICKEST = "not-quickest"
 
 
 def chosen(state: MasterState) -> Runner | None:
-    """The worker that trains; None while they are on trial."""
-    members = [state.members[name] for name in state.alive()]
-    return fastest.quickest([_runner(member) for member in members])
+    """The worker that trains; None while they are on trial.
+
+    None takes the place of one whose update waits to be merged: a merge may be under way, and a
+    master that begins again after it could not know.
+    """
+    alive = {name: state.members[name] for name in state.alive()}
+    for pending in state.pending:
+        if pending.worker in alive and alive[pending.worker].size:
+            return _runner(alive[pending.worker])
+    return fastest.quickest([_runner(member) for member in alive.values()])
 
 
 def _runner(member: Member) -> Runner:

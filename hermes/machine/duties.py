@@ -177,7 +177,6 @@ def _choose(draft: Draft) -> None:
     state = draft.state
     if not allocate.one_alone(state.settings.size) or state.started is None or state.stopped:
         return
-    merging = {part.update.birth for part in draft.soft.merge.parts} if draft.soft.merge else set()
     for name in state.alive():
         resize(draft, name)
         refusal = alone.refusal(draft.state, name)
@@ -187,7 +186,7 @@ def _choose(draft: Draft) -> None:
         if returned is not None:
             draft.add(returned)
         for pending in state.pending:
-            if pending.worker == name and pending.update.birth not in merging:
+            if pending.worker == name:
                 draft.add(UpdateRejected(name, pending.update.birth, refusal))
 
 

@@ -13,6 +13,7 @@ first start.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from msgspec.structs import replace
@@ -156,22 +157,19 @@ def standing_still(rules: Rules, state: MasterState, soft: Soft, worker: str) ->
 
 def waits(state: MasterState, worker: str) -> bool:
     """Whether it waits for a version, or for the slowest of all."""
-    pending = sum(p.worker == worker for p in state.pending)
-    rule = state.settings.continue_
-    if CONTINUE[rule.rule].waits:
-        return pending > 0
-    finished = state.members[worker].closed + pending
-    return too_far_ahead(rule, finished, slowest_closed(state))
+    return worker in waiters(state)
 
 
 def waiters(state: MasterState) -> set[str]:
-    """All alive who wait, as `waits` says."""
-    rule = state.settings.continue_
+    """All who do."""
+    rule, pending = state.settings.continue_, Counter(one.worker for one in state.pending)
     if CONTINUE[rule.rule].waits:
-        return {pending.worker for pending in state.pending}
+        return set(pending)
     if rule.slack is None:
         return set()
-    return {name for name in state.alive() if waits(state, name)}
+    slowest = slowest_closed(state)
+    clocks = {name: member.closed + pending[name] for name, member in state.members.items()}
+    return {name for name, clock in clocks.items() if too_far_ahead(rule, clock, slowest)}
 
 
 def next_look(draft: Draft) -> list[int]:

@@ -8,7 +8,7 @@ from what was measured and never from the last answer: asked twice, a rule says 
 - `iqr` (arXiv 2410.20495): an outlier among the round times is sized to meet the others' median.
 - `speed`: everyone's size is proportional to its samples a second, so that all rounds last alike.
 - `quota`: no size changes; how many steps a worker takes goes with each version (`zipline`).
-- `fastest`: no size changes after a round; who trains at all is decided once (`fastest`).
+- `fastest`: one has all the work, the others none; who it is may change (`fastest`).
 """
 
 from __future__ import annotations

@@ -114,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 PRESETS: dict[str, dict[str, Any]] = {
     "hermes": {
         "gate.rule": "innovation",
+        "gate.veto": 3.0,
         "gate.rate": 0.5,
         "close.rule": "quorum",
         "continue.rule": "on-version",

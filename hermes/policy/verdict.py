@@ -43,7 +43,7 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """`innovation`: rounds between two pushes, at least."""
     longest: int = 20
     """`innovation`: rounds after which a worker pushes whatever it has learned, if anything."""
-    veto: float | None = 3.0
+    veto: float | None = None
     """`innovation`: throw away instead of pushing what makes the loss on the probe worse, by more
     than so many standard errors of a paired test; above 0, or off."""
 

@@ -53,7 +53,7 @@ class Process:
         self._lock = threading.Lock()
         self._number = 0
         self._asked: dict[int, Future[wire.Answer]] = {}
-        self._failed: HermesError | None = None
+        self._failed: BaseException | None = None
         self._closing = False
         self._ears = threading.Thread(target=self._hear, name="hermes-aside", daemon=True)
         self._ears.start()
@@ -84,21 +84,28 @@ class Process:
         return future.result
 
     def _hear(self) -> None:
-        trouble: HermesError | None = None
-        while (answer := wire.receive(self._from, wire.Answer)) is not None:
-            if answer.trouble is not None:
-                trouble = wire.error_of(answer.trouble)
-                break
-            with self._lock:
-                future = self._asked.pop(answer.number)
-            future.set_result(answer)
+        trouble: BaseException | None
+        try:
+            trouble = self._answers()
+        except Exception as error:  # noqa: BLE001  (or whoever waits for an answer waits for ever)
+            trouble = error
         with self._lock:
             self._failed = trouble or self._ended()
             left, self._asked = self._asked, {}
         for future in left.values():
             future.set_exception(self._failed)
 
-    def _ended(self) -> HermesError:
+    def _answers(self) -> HermesError | None:
+        """Hand them out, until there are no more: what it has ended by, if it said so."""
+        while (answer := wire.receive(self._from, wire.Answer)) is not None:
+            if answer.trouble is not None:
+                return wire.error_of(answer.trouble)
+            with self._lock:
+                future = self._asked.pop(answer.number)
+            future.set_result(answer)
+        return None
+
+    def _ended(self) -> BaseException:
         if self._failed is not None:
             return self._failed
         how = "has gone"

@@ -139,4 +139,6 @@ def error_of(trouble: Trouble) -> HermesError:
     from hermes import errors
 
     made: type[HermesError] = getattr(errors, trouble.kind, HermesError)
+    if made.__init__ is not HermesError.__init__:  # it is made of other things than words
+        made = HermesError
     return made(trouble.what, where=trouble.where, remedy=trouble.remedy)

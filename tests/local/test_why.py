@@ -61,6 +61,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hermes-paper, by drift": {
         "stop.versions": 24,
         "gate.rule": "innovation",
+        "gate.veto": 3,
         "continue.rule": "at-once",
         "merge.rule": "mean",
     },

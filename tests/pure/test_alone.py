@@ -139,3 +139,17 @@ def test_one_that_comes_alone_needs_no_decision() -> None:
     assert one(Merge, push(stage, "w1", 1.0)).version == 1
     assert not of(ShardResized, stage.entries)
     retold(stage)
+
+
+def test_none_takes_the_place_of_one_whose_update_is_being_merged() -> None:
+    """A master that begins again in the middle could not know of the merge: it decides alike."""
+    for killed in (False, True):
+        stage = stage_of()
+        assert [part.worker for part in one(Merge, push(stage, "w1", 1.0)).parts] == ["w1"]
+        quick = push(stage, "w3", 0.5)
+        assert [e.worker for e in of(UpdateRejected, quick)] == ["w3"]
+        assert sizes(stage)["w1"] > 0
+        if killed:
+            assert not of(UpdateRejected, stage.restart())
+        assert [pending.worker for pending in stage.state.pending] == ["w1"]
+        retold(stage)
