@@ -30,7 +30,7 @@ from hermes.messages import (
 from hermes.report.thin import Stretch, Stretches, Thinned
 from hermes.values import SECOND, Reason
 
-FEWER = 2
+FEWER = 4
 """Of what is kept a worker, so many times fewer than of what is kept once."""
 
 
@@ -99,16 +99,19 @@ class Pushed(NamedTuple):
     """Bytes."""
 
 
-MOST = 400
-"""Points that a series keeps where a run may be long: a picture shows no more. A page is built of
-all of them, again and again, by a master that should not grow (by some 4 MiB, with these)."""
+MOST = 5000
+"""Points that a series keeps where a run may be long: more than a picture shows."""
+
+LIVE = 400
+"""The same while the run goes: a page is built of all of them, again and again, by a master that
+should not grow (by some 4 MiB, with these)."""
 
 
 class Story:
     """Reads valid ledger records in order."""
 
     def __init__(self, most: int | None = None) -> None:
-        """`most`: points that a series keeps (a worker's series: half of it); None keeps all."""
+        """`most`: points that a series keeps (a worker's series: a quarter); None keeps all."""
         self.most = most
         self.opened: RunOpened | None = None
         self.data: DataPublished | None = None

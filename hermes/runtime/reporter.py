@@ -171,9 +171,9 @@ class Page:
     """The story so far, and how it becomes HTML."""
 
     def __init__(self) -> None:
-        from hermes.report.story import MOST, Story
+        from hermes.report.story import LIVE, Story
 
-        self.story = Story(MOST)
+        self.story = Story(LIVE)
 
     def html(self, state: MasterState, beside: Beside) -> bytes:
         """The page, as UTF-8."""

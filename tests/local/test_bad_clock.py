@@ -84,6 +84,7 @@ def test_a_bad_clock_changes_no_decision_and_no_bit(
     monkeypatch.setattr(time, "time_ns", lambda: int(max(1.0, 1.7e9 + next(leaps)) * 1e9))
     monkeypatch.setattr("hermes.runtime.logs.datetime", Mad)
     mad = Crew(tmp_path / "mad", JOB, strategy, **settings, **more).see_through(1)
+    assert (mad.error, calm.error) == (None, None), mad.said()
     assert mad.result["status"] == calm.result["status"] == "finished", mad.said()
     assert mad.result["digest"] == calm.result["digest"]
     assert mad.result["version"] == calm.result["version"] == 6
