@@ -180,7 +180,7 @@ def test_the_library_says_nothing(
     assert not [record for record in caplog.records if record.name.startswith("kafka")]
 
 
-@pytest.mark.parametrize(("kind", "most"), [("embedded", 0.03), ("apache", 0.02)])
+@pytest.mark.parametrize(("kind", "most"), [("embedded", 0.03), ("apache", 0.01)])
 def test_an_idle_reader_costs_next_to_nothing(
     kind: str, most: float, name: str, request: pytest.FixtureRequest
 ) -> None:

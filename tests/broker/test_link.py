@@ -57,9 +57,7 @@ def holds(crossing: Crossing, request: float) -> None:
         assert fired.caught > 0
         assert fired.before > 0
         assert fired.leaked <= 0  # -1: all was through just as it began
-    # The bar is a request an outage (`benchmarks/link.py`); beside other work one more may be sent
-    # again, since nobody answered in time.
-    assert crossing.bytes <= SLACK * SIZE + request * (len(crossing.fired) + 1)
+    assert crossing.bytes <= SLACK * SIZE + request * len(crossing.fired)
 
 
 def test_a_model_crosses_a_link_that_is_up_and_down(far: Far) -> None:
