@@ -41,10 +41,12 @@ def owners(
             where=f"data.partition={rule}",
             remedy="Take fewer workers or pools, a smaller batch, or more data.",
         )
-    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    by_label = np.argsort(labels, kind="stable").astype(np.int64, copy=False)
+    names, firsts = np.unique(labels[by_label], return_index=True)
+    classes = np.split(by_label, firsts[1:])
     if rule == "dirichlet":
         return _dirichlet(partition, classes, stream)
-    return _by_class(partition, classes, np.unique(labels), stream)
+    return _by_class(partition, classes, names, stream)
 
 
 def in_order(pool_of: Indices, pools: int) -> tuple[Indices, tuple[int, ...]]:
@@ -65,7 +67,8 @@ def _dirichlet(
         for members in classes:
             shares = stream.dirichlet(np.full(pools, a))
             cuts = np.floor(np.cumsum(shares)[:-1] * len(members) + 0.5).astype(np.int64)
-            _deal(found, members, np.split(permutation(stream, len(members)), cuts), range(pools))
+            shuffled = members[permutation(stream, len(members))]
+            _deal(found, np.split(shuffled, cuts), range(pools))
         if np.bincount(found, minlength=pools).min() >= partition.least:
             return found
     raise SettingError(
@@ -112,7 +115,8 @@ def _by_class(
                 where=where,
                 remedy="Take fewer classes a pool, fewer pools, or more data.",
             )
-        _deal(found, members, np.array_split(permutation(stream, len(members)), len(held)), held)
+        shuffled = members[permutation(stream, len(members))]
+        _deal(found, np.array_split(shuffled, len(held)), held)
     sizes = np.bincount(found, minlength=pools)
     if sizes.min() < partition.least:
         raise SettingError(
@@ -124,7 +128,7 @@ def _by_class(
     return found
 
 
-def _deal(found: Indices, members: Indices, parts: list[Indices], pools: range | list[int]) -> None:
-    """These parts of a class go to these pools; by chance, so that a pool's classes are mixed."""
+def _deal(found: Indices, parts: list[Indices], pools: range | list[int]) -> None:
+    """These parts of a class, of which each has the places of its samples, go to these pools."""
     for part, pool in zip(parts, pools, strict=True):
-        found[members[part]] = pool
+        found[part] = pool

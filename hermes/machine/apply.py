@@ -135,6 +135,7 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
     elif old.incarnation == entry.incarnation:
         member = replace(old, term=term)
     else:
+        same = old.pool == entry.pool  # else what it had was bounded by another one
         member = replace(
             old,
             incarnation=entry.incarnation,
@@ -142,7 +143,8 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
             unable=False,
             term=term,
             pool=entry.pool,
-            size=min(old.size, pools.largest(data, entry.pool)),
+            size=old.size if same else pools.first_size(data, entry.pool),
+            batch=old.batch if same else data.batch,
             clock=max(old.clock, slowest(state)),
             closed=closed_at(state, entry.worker),
             base=entry.version.version,

@@ -35,7 +35,7 @@ class Afloat:
 
     def outgoing(self, local: Tensors) -> Tensors:
         """The model that travels: the version less what is unsent."""
-        self._going = self._standing(local)
+        self._going = self.standing(local)
         return self._going
 
     def arrives(self, model: Tensors) -> None:
@@ -61,13 +61,9 @@ class Afloat:
         """The version that it stands on; not to be changed."""
         return self._base
 
-    def standing(self, local: Tensors) -> Tensors:
-        """That version less what is unsent: what would travel now."""
-        return self._standing(local)
-
     def unsent(self, local: Tensors) -> float:
         """The L2 norm of what is not sent."""
-        return norm.distance(self._standing(local), self._base, self._buffers)
+        return norm.distance(self.standing(local), self._base, self._buffers)
 
     def rebased(
         self, version: Tensors, local: Tensors, pending: Iterable[str], *, keeps: bool
@@ -95,8 +91,8 @@ class Afloat:
             model[name] = _rounded(moved, array.dtype)
         return model
 
-    def _standing(self, local: Tensors) -> Tensors:
-        """The version less what is unsent."""
+    def standing(self, local: Tensors) -> Tensors:
+        """The version less what is unsent: what would travel now."""
         if not self._pushed:
             return local
         return {name: self._back_in(name, array) for name, array in local.items()}

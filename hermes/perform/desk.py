@@ -31,7 +31,7 @@ from hermes.machine.events import (
 )
 from hermes.messages import Update, VersionPublished
 from hermes.perform.blocks import Blocks
-from hermes.perform.merging import Formed, Mixture, Sources, form, packed
+from hermes.perform.merging import Formed, Mixture, Sources, form, lies_elsewhere, packed
 from hermes.perform.moments import Moments
 from hermes.perform.remake import GONE
 from hermes.perform.secure import Seat, secure
@@ -217,8 +217,8 @@ class Desk:
 
     def _held_against(self, action: Score, current: Tensors) -> Tensors:
         """The version that an update is told by; where it is a model, any will do."""
-        update, known = action.update, action.version.payload.digest
-        if update.codec == FP32 or update.base.digest == known or action.base is None:
+        update = action.update
+        if action.base is None or not lies_elsewhere(update, action.version.payload.digest):
             return current
         return self._read_base(action.base, update.birth)
 

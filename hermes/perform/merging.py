@@ -13,6 +13,7 @@ from typing import NamedTuple
 from hermes.coded import encode_version
 from hermes.errors import Defect
 from hermes.machine.events import Merge, Part, Recipe
+from hermes.messages import Update
 from hermes.perform.room import make_room
 from hermes.policy import aggregate
 from hermes.policy.aggregate import Mean, MeanOfDeltas, Model, SumOfDeltas
@@ -102,10 +103,8 @@ def _interpolated(
     mixture: Mixture, current: Tensors, buffers: Collection[str], sources: Sources
 ) -> Model:
     (part,) = mixture.parts
-    if part.update.codec == FP32 or part.update.base.digest == mixture.replaces:
-        local = sources.update(part, current)
-    else:
-        local = sources.update(part, sources.base(part.base))
+    away = lies_elsewhere(part.update, mixture.replaces)
+    local = sources.update(part, sources.base(part.base) if away else current)
     sources.weigh(part, local, current)
     return aggregate.interpolate(current, local, mixture.keep, part.weight, buffers)
 
@@ -131,6 +130,12 @@ def _add_differences(
         sources.weigh(part, local, base)
         deltas.add(base, local, part.weight, part.update.samples)
         del base, local  # before the next ones are fetched
+
+
+def lies_elsewhere(update: Update, current: str) -> bool:
+    """Whether this update is told as the way from another version than that of this digest, which
+    must then be at hand to read it."""
+    return update.codec != FP32 and update.base.digest != current
 
 
 def packed(model: Tensors, codec: str = FP32, replaces: str = "") -> bytes:

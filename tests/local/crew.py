@@ -21,6 +21,27 @@ from hermes.transport.memory import MemoryLog
 
 KEY = b"k" * 32
 
+ALONE = """
+import numpy as np
+import hermes
+from hermes import nn
+
+def data():
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 2
+    x = (rng.normal(size=(400, 4)) + y[:, None]).astype(np.float32)
+    return x, y
+
+job = hermes.Job(
+    model=lambda: nn.Sequential(nn.Linear(4, 2)),
+    data=data,
+    batch=16,
+    optimizer=lambda params: nn.SGD(params, lr=0.1),
+    loss=nn.CrossEntropy(),
+)
+"""
+"""A job that needs no file beside it."""
+
 
 class Crew:
     """One run; `see_through` starts it and waits for its end."""

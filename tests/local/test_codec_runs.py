@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from blurred import finished
-from crew import Crew
+from crew import ALONE, Crew
 from safetensors.numpy import load_file
 
 from hermes.codec import digest_of
@@ -22,24 +22,6 @@ from hermes.simulate.driver import MILLI, Driver
 from hermes.simulate.faults import BrokerFault, Faults, MasterFault
 from hermes.simulate.local import RUN
 from hermes.verify.run import verify
-
-ALONE = """
-import numpy as np
-import hermes
-from hermes import nn
-
-def data():
-    y = np.arange(240) % 2
-    return (np.eye(4)[y] + np.sin(np.arange(960)).reshape(240, 4)).astype(np.float32), y
-
-job = hermes.Job(
-    model=lambda: nn.Sequential(nn.Linear(4, 2)),
-    data=data,
-    batch=16,
-    optimizer=lambda params: nn.SGD(params, lr=0.1),
-    loss=nn.CrossEntropy(),
-)
-"""
 
 SPEEDS = {"worker-1": 1.0, "worker-2": 0.8, "worker-3": 0.4}
 HALF = {"codec.up": "fp16", "codec.down": "fp16"}

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from blurred import JOB, finished
 from commands import Shown
-from crew import KEY, Crew
+from crew import ALONE, KEY, Crew
 from msgspec.structs import replace
 
 from hermes import nn
@@ -765,26 +765,6 @@ def test_folders_that_are_no_exported_log(
 
 
 # --- the folder of a run ------------------------------------------------------------------------
-
-ALONE = """
-import numpy as np
-import hermes
-from hermes import nn
-
-def data():
-    rng = np.random.default_rng(0)
-    y = np.arange(400) % 2
-    x = (rng.normal(size=(400, 4)) + y[:, None]).astype(np.float32)
-    return x, y
-
-job = hermes.Job(
-    model=lambda: nn.Sequential(nn.Linear(4, 2)),
-    data=data,
-    batch=16,
-    optimizer=lambda params: nn.SGD(params, lr=0.1),
-    loss=nn.CrossEntropy(),
-)
-"""
 
 
 def test_the_folder_of_a_run_without_its_broker(

@@ -25,7 +25,6 @@ from hermes.halves import TILE, grow, shrink
 from hermes.packing import encode_tensors
 from hermes.policy import codecs
 
-WIDE = st.sampled_from([np.float32, np.float64])
 CHANCES = st.one_of(st.none(), st.integers(0, 2**32))
 
 

@@ -252,6 +252,17 @@ def test_the_pool_of_one_that_has_left_is_given_away_last(divided):
     Audit().read(stage.records)
 
 
+def test_who_comes_back_to_a_larger_pool_is_granted_as_a_newcomer(divided):
+    """Where sizes are fixed, what its first pool had would bound it for ever."""
+    stage = divided(6, size__rule="fixed")
+    for gone, other in (("w5", "w7"), ("w3", "w5")):
+        stage.say(gone, Bye("enough"))
+        decision = stage.hello(other, f"{other}-2")
+    assert one(WorkerAdmitted, decision).pool == 2
+    assert of(BlocksGranted, decision)[0].size == stage.state.members["w5"].size == 24
+    Audit().read(stage.records)
+
+
 def test_a_lost_worker_keeps_its_pool_and_is_granted_it_again(divided):
     stage = divided(2)
     stage.beat("w1")
