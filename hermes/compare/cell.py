@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version as release
 from pathlib import Path
 
@@ -14,18 +14,27 @@ import msgspec
 
 import hermes
 from hermes.codec import decode_tensors
-from hermes.compare.matrix import Cell
+from hermes.compare.matrix import Cell, Until
 from hermes.compare.outcome import FORMAT, Outcome, Point, Spent
+from hermes.compare.score import held
 from hermes.jobfile import build
 from hermes.machine.state import MasterState
-from hermes.messages import JobSource, LedgerRecord, RoundNoted, VersionEvaluated, VersionPublished
+from hermes.messages import (
+    JobSource,
+    LedgerRecord,
+    RoundNoted,
+    RunStopped,
+    VersionEvaluated,
+    VersionPublished,
+)
 from hermes.perform.desk import Judge, finite
 from hermes.policy.presets import from_tree, to_tree
-from hermes.simulate.charges import MODEL, RECEIVED, SENT, UPDATE
+from hermes.simulate.charges import MODEL, RECEIVED, SENT, UPDATE, framed
 from hermes.simulate.devices import MASTER, Loaded, World
 from hermes.simulate.driver import Driver
 from hermes.simulate.local import AtHand
 from hermes.simulate.modelled import ModelledRun, drive
+from hermes.simulate.scored import Kept
 from hermes.values import SECOND, Payload
 
 
@@ -49,18 +58,21 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     device: str | None
     """Where it is computed; None: as the job says."""
     path: str
+    until: Until | None = None
+    """What ends it beside its settings."""
 
     def digest(self) -> str:
         """Of what its outcome depends on: two cells with the same are the same."""
         parts = (
             *(FORMAT, release("hermes-edge"), self.settings, self.world, self.seed),
             *(self.job_name, self.job_text, self.args, self.device or ""),
+            *(() if self.until is None else (self.until,)),
         )
         return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
 
 def order_of(cell: Cell, source: JobSource, job: Path, device: str | None, path: Path) -> Order:
-    """What a process needs to run this cell."""
+    """What a process needs to run this cell; of `source` its name and text."""
     return Order(
         strategy=cell.strategy,
         devices=cell.devices,
@@ -72,9 +84,10 @@ def order_of(cell: Cell, source: JobSource, job: Path, device: str | None, path:
         job_file=str(job),
         job_name=source.name,
         job_text=source.text,
-        args=source.args,
+        args=cell.args,
         device=device,
         path=str(path),
+        until=cell.until,
     )
 
 
@@ -86,9 +99,9 @@ def code_digest() -> str:
     return found.hexdigest()
 
 
-def run_cell(order: Order, tell: Callable[[float], None]) -> Outcome:
-    """Run it to its end; `tell` is called with the share of it that is done. Raises `HermesError`
-    for what is wrong with the job or its data."""
+def run_cell(order: Order, tell: Callable[[float], None], kept: Kept | None = None) -> Outcome:
+    """Run it to its end; `tell` is called with the share of it that is done. `kept`: what other
+    cells have scored. Raises `HermesError` for what is wrong with the job or its data."""
     began, code = time.monotonic(), code_digest()
     settings = from_tree(order.settings)
     job = build(order.job_text, order.job_file, order.args).on(order.device)
@@ -96,10 +109,19 @@ def run_cell(order: Order, tell: Callable[[float], None]) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="hermes-compare-") as work:
         run = ModelledRun(job, settings, order.seed, Path(work), loaded)
         run.source = JobSource(order.job_name, order.job_text, order.args)
-        run.threads = 1
+        run.threads, run.kept = 1, kept
         driver = run.driver()
-        seen = Seen(run, driver)
-        stopped_at = drive(driver, [], lambda: tell(_part(driver)))
+        seen, wanted = Seen(run, driver), list[bool]()
+
+        def look() -> None:
+            # How far it is to a target nobody can tell.
+            tell(_part(driver) if order.until is None else 0.0)
+            if order.until is None or wanted or driver.watch.state.stopped is not None:
+                return
+            if seen.held(order.until):
+                wanted.append(True)
+
+        stopped_at = drive(driver, wanted, look)
         state = driver.watch.state
         assert state.stopped is not None
         newest = state.newest
@@ -110,8 +132,9 @@ def run_cell(order: Order, tell: Callable[[float], None]) -> Outcome:
             devices=order.devices,
             seed=order.seed,
             settings=order.settings,
+            args=order.args,
             status=state.status,
-            reason=state.stopped.code,
+            reason="target" if wanted else state.stopped.code,
             grid=order.world.evaluate_seconds,
             seconds=stopped_at / SECOND,
             version=newest.version if newest else 0,
@@ -161,7 +184,10 @@ class Seen:
         self._published: dict[int, tuple[Payload, int]] = {}
         """By version: its tensors, and the samples in it; those before the last one scored are
         dropped."""
+        self._stopped_at: int | None = None
         self._judge: Judge | None = None
+        self._due = 0.0
+        """Virtual time of the next look at the target."""
         self._store = AtHand(run, driver.log, driver.log.generations)
         driver.heard.append(self._take)
 
@@ -169,13 +195,24 @@ class Seen:
         """The points of the grid up to the stop (virtual time, ns)."""
         return tuple(p for p in self._points if round(p.seconds * SECOND) <= stopped_at)
 
+    def held(self, until: Until) -> bool:
+        """Whether the last point of the grid that is surely scored is the third to hold it."""
+        grid, now = self._run.loaded.world.evaluate_seconds, self._driver.queue.now / SECOND
+        if now < self._due:
+            return False
+        self._due = now + grid
+        return held(self._points, grid, now - grid, until.accuracy, until.on) is not None
+
     def _take(self, data: bytes, record: LedgerRecord) -> None:
         self.ledger.update(hashlib.sha256(data).digest())
         for entry in record.entries:
             if isinstance(entry, VersionPublished):
                 self._published[entry.version] = (entry.payload, entry.samples)
             elif isinstance(entry, VersionEvaluated):
-                self._point(entry)
+                if self._stopped_at is None or entry.started <= self._stopped_at:
+                    self._point(entry)
+            elif isinstance(entry, RunStopped):
+                self._stopped_at = record.time
             elif isinstance(entry, RoundNoted):
                 moved = min(entry.moved, entry.waited)
                 spent = self.spent
@@ -191,7 +228,7 @@ class Seen:
             del self._published[version]
         if self._judge is None:
             blocks = self._run.blocks(self._store)
-            self._judge = Judge(self._run.trainer, blocks, self._store)
+            self._judge = self._run.judge(self._run.trainer, blocks, self._store)
         scores = self._judge.scores(decode_tensors(self._store.get(payload)), "test")
         state = self._driver.watch.state
         self._points.append(
@@ -205,12 +242,22 @@ class Seen:
                 finite(scores.accuracy),
                 finite(scores.loss),
                 entry.accuracy,
+                self._calls(payload),
             )
         )
 
+    def _calls(self, payload: Payload) -> int:
+        """Exchanges that workers began; all versions are as long as this one."""
+        members = self._driver.watch.state.members.values()
+        asked = sum(member.rounds + member.pushes for member in members)
+        return asked + self._sum((MODEL + RECEIVED,)) // framed(payload)
+
     def _moved(self) -> int:
         """Bytes of models and updates that the workers have sent and received."""
+        return self._sum([kind + way for kind in (MODEL, UPDATE) for way in (SENT, RECEIVED)])
+
+    def _sum(self, places: Sequence[int]) -> int:
+        """Of the workers' bytes."""
         assert self._run.charges is not None
-        places = [kind + way for kind in (MODEL, UPDATE) for way in (SENT, RECEIVED)]
         flat = self._run.charges.flat()
         return sum(flat[name][place] for name in flat if name != MASTER for place in places)

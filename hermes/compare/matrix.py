@@ -10,23 +10,28 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
+from hermes.compare.form import (
+    REMEDY,
+    Struct,
+    check_all,
+    check_numbers,
+    check_seeds,
+    converted,
+    refused,
+)
+from hermes.compare.score import TEST
+from hermes.compare.space import Search, Space, Tuned, check_apart, read_spaces
 from hermes.errors import SettingError, UsageError
 from hermes.policy.presets import PRESETS, Layer, Settings, resolve, warnings
-from hermes.policy.ranges import LONGEST, Allowed, number, shown, whole
+from hermes.policy.ranges import LONGEST, number, whole
 from hermes.simulate.devices import Loaded, load, taking_part, tree_of
-
-REMEDY = "See docs/compare.md."
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}")
 """Of a strategy in the file, and of a file of devices: they become names of files."""
-
-
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the file may hold, and nothing else."""
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -42,13 +47,17 @@ class Limit(Struct, frozen=True, kw_only=True):
     """Sample passes merged."""
     seconds: float | None = None
     """Virtual, since training started."""
+    target: bool = False
+    """Whether it also ends once it holds the target."""
 
 
 class Contender(Struct, frozen=True, kw_only=True):
     """A strategy with its settings."""
 
     strategy: str
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = msgspec.field(default_factory=dict)
+    args: tuple[str, ...] = ()
+    """Of the job, after those of the file."""
     only: str | None = None
     """One device alone, as `hermes simulate --only` has it."""
 
@@ -62,11 +71,13 @@ class Written(Struct, frozen=True, kw_only=True):
     devices: tuple[str, ...]
     seeds: tuple[int, ...]
     strategies: dict[str, dict[str, Any]]
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = msgspec.field(default_factory=dict)
     baseline: str
     limit: dict[str, Any]
     grid: float = 0.5
     """Virtual seconds between two points at which every cell is scored."""
+    search: dict[str, Any] | None = None
+    tuned: dict[str, Any] | None = None
 
 
 class Matrix(NamedTuple):
@@ -87,11 +98,36 @@ class Matrix(NamedTuple):
     common: dict[str, Any]
     baseline: str
     limit: Limit
+    grid: float
+    search: Search | None = None
+    spaces: Mapping[str, Space] = {}
+    """Of the search, by strategy."""
+    tuned: Tuned | None = None
+    """Where its settings come from, where a search has written it."""
+    places: Mapping[str, str] = {}
+    """Where a strategy stands in the file, if not under its name."""
+    on: str = TEST
+    """Which accuracy is held against the target."""
 
     @property
     def name(self) -> str:
         """Of its folder."""
         return Path(self.file).stem
+
+    def args_of(self, name: str) -> tuple[str, ...]:
+        """What the job is given for this strategy: those of the file, then its own."""
+        return self.args + self.contenders[name].args
+
+    def place(self, name: str) -> str:
+        """Of a strategy in the file."""
+        return self.places.get(name, f"strategies.{name}")
+
+
+class Until(NamedTuple):
+    """An accuracy at which a cell ends, once it is held."""
+
+    on: str
+    accuracy: float
 
 
 class Cell(NamedTuple):
@@ -102,16 +138,17 @@ class Cell(NamedTuple):
     devices: str
     seed: int
     settings: Settings
+    args: tuple[str, ...]
+    """Of the job."""
     loaded: Loaded
     """Already with one device alone, where that is wanted."""
+    until: Until | None = None
+    """What ends it beside its limit."""
 
     @property
     def key(self) -> str:
         """Its name, and that of its file."""
         return f"{self.strategy}--{self.devices}--{self.seed}"
-
-
-Read = TypeVar("Read", bound=Struct)
 
 
 # --- the file -----------------------------------------------------------------------------------
@@ -134,18 +171,25 @@ def load_matrix(path: Path) -> Matrix:
             where=file,
             remedy="Name it with letters, digits, '.', '-' and '_', such as digits.json.",
         )
-    written = _converted(tree_of(data, file, REMEDY), Written, file, "")
-    target = _converted(written.target, Target, file, "target")
-    limit = _converted(written.limit, Limit, file, "limit")
+    written = converted(tree_of(data, file, REMEDY), Written, file, "")
+    target = converted(written.target, Target, file, "target")
+    limit = converted(written.limit, Limit, file, "limit")
     contenders = {
-        name: _converted(tree, Contender, file, f"strategies.{name}")
+        name: converted(tree, Contender, file, f"strategies.{name}")
         for name, tree in written.strategies.items()
     }
     _check_numbers(written, target, limit, file)
     _check_names(written, contenders, file)
+    search = None if written.search is None else converted(written.search, Search, file, "search")
+    spaces = {} if search is None else read_spaces(search, contenders, file)
+    tuned = None if written.tuned is None else converted(written.tuned, Tuned, file, "tuned")
+    if search is not None:
+        check_apart(file, "search.seeds", search.seeds, written.seeds)
+    if tuned is not None:
+        check_apart(file, "tuned.seeds", tuned.seeds, written.seeds)
     if limit.samples is None and limit.seconds is None:
         remedy = 'Give one, such as {"seconds": 120}: without it a cell may never end.'
-        raise _refused(file, "limit", "no limit is set", remedy)
+        raise refused(file, "limit", "no limit is set", remedy)
     return Matrix(
         file,
         hashlib.sha256(data).hexdigest(),
@@ -159,52 +203,29 @@ def load_matrix(path: Path) -> Matrix:
         written.set,
         written.baseline,
         limit,
+        written.grid,
+        search,
+        spaces,
+        tuned,
     )
 
 
-def _converted(tree: Any, kind: type[Read], file: str, place: str) -> Read:
-    where = f"{file}: {place}" if place else file
-    known = [field.name for field in msgspec.structs.fields(kind)]
-    for key in tree if isinstance(tree, Mapping) else ():
-        if key not in known:
-            near = difflib.get_close_matches(key.lower(), known, n=1)
-            meant = f"Did you mean {near[0]}?" if near else f"It is one of: {', '.join(known)}."
-            raise SettingError(f"unknown key {key!r}", where=where, remedy=meant)
-    try:
-        return msgspec.convert(tree, kind)
-    except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$")
-        key = ".".join(part for part in (place, path.strip("`.")) if part)
-        raise SettingError(text, where=f"{file}: {key}" if key else file, remedy=REMEDY) from None
-
-
-def _refused(file: str, key: str, what: str, remedy: str) -> SettingError:
-    return SettingError(what, where=f"{file}: {key}", remedy=remedy)
-
-
 def _check_numbers(written: Written, target: Target, limit: Limit, file: str) -> None:
-    checks: list[tuple[str, Any, Allowed]] = [
+    checks = [
         ("target.accuracy", target.accuracy, number(above=0, most=1)),
         ("limit.samples", limit.samples, whole(1, off=True)),
         ("limit.seconds", limit.seconds, number(least=0.001, most=LONGEST, off=True)),
         ("grid", written.grid, number(least=0.5, most=LONGEST)),
     ]
-    checks += [(f"seeds[{i}]", seed, whole(0)) for i, seed in enumerate(written.seeds)]
-    for key, value, allowed in checks:
-        if not allowed.fits(value):
-            raise _refused(file, key, f"it is {shown(value)}", f"It is {allowed.words}.")
+    check_numbers(file, checks)
+    check_seeds(file, "seeds", written.seeds)
 
 
 def _check_names(written: Written, contenders: Mapping[str, Contender], file: str) -> None:
-    for key, value in (("seeds", written.seeds), ("devices", written.devices)):
-        if not value:
-            raise _refused(file, key, "there is none", "At least one is needed.")
-        twice = [one for one in value if value.count(one) > 1]
-        if twice:
-            raise _refused(file, key, f"{twice[0]!r} is there twice", "Name each once.")
+    check_all(file, "devices", written.devices)
     for name, contender in contenders.items():
         if not NAME.fullmatch(name) or "--" in name:
-            raise _refused(
+            raise refused(
                 file,
                 f"strategies.{name}",
                 f"{name!r} is no name for one",
@@ -213,7 +234,7 @@ def _check_names(written: Written, contenders: Mapping[str, Contender], file: st
         if contender.strategy not in PRESETS:
             near = difflib.get_close_matches(contender.strategy, list(PRESETS), n=1)
             meant = f" Did you mean {near[0]}?" if near else ""
-            raise _refused(
+            raise refused(
                 file,
                 f"strategies.{name}.strategy",
                 f"unknown strategy {contender.strategy!r}",
@@ -221,7 +242,7 @@ def _check_names(written: Written, contenders: Mapping[str, Contender], file: st
             )
     if written.baseline not in contenders:
         known = ", ".join(contenders) or "none"
-        raise _refused(
+        raise refused(
             file,
             "baseline",
             f"there is no strategy {written.baseline!r} in this file",
@@ -234,9 +255,9 @@ def _worlds(written: Written, path: Path, file: str) -> dict[str, Loaded]:
     for index, one in enumerate(written.devices):
         key, name = f"devices[{index}]", Path(one).stem
         if not NAME.fullmatch(name) or "--" in name:
-            raise _refused(file, key, f"{name!r} is no name for results", "Rename the file.")
+            raise refused(file, key, f"{name!r} is no name for results", "Rename the file.")
         if name in found:
-            raise _refused(file, key, f"two files are called {name!r}", "Rename one.")
+            raise refused(file, key, f"two files are called {name!r}", "Rename one.")
         try:
             loaded = load(path.parent / one)
         except SettingError:
@@ -253,20 +274,27 @@ def _worlds(written: Written, path: Path, file: str) -> dict[str, Loaded]:
 # --- its cells ----------------------------------------------------------------------------------
 
 
-def cells_of(matrix: Matrix, of_job: Layer) -> tuple[list[Cell], list[str]]:
-    """All cells, and what is odd about their settings; `of_job`: what the job says. Seeds are
-    outermost, so that what is there at any time can be compared."""
+def cells_of(
+    matrix: Matrix, of_job: Mapping[tuple[str, ...], Layer]
+) -> tuple[list[Cell], list[str]]:
+    """All cells, and what is odd about their settings; `of_job`: what the job says, by what it is
+    given. Seeds are outermost, so that what is there at any time can be compared."""
     settings: dict[str, Settings] = {}
     worlds: dict[tuple[str, str], Loaded] = {}
     found_odd: list[str] = []
     for name, contender in matrix.contenders.items():
-        settings[name], told = _settings(matrix, name, contender, of_job)
+        own = of_job[matrix.args_of(name)]
+        settings[name], told = _settings(matrix, name, contender, own)
         found_odd += [text for text in told if text not in found_odd]
         for devices, loaded in matrix.worlds.items():
             worlds[name, devices] = _alone(matrix, name, contender, loaded)
             _check_room(matrix, name, settings[name], worlds[name, devices])
+    until = Until(matrix.on, matrix.target) if matrix.limit.target else None
     cells = [
-        Cell(name, devices, seed, settings[name], worlds[name, devices])
+        Cell(
+            *(name, devices, seed, settings[name], matrix.args_of(name), worlds[name, devices]),
+            until,
+        )
         for seed in matrix.seeds
         for devices in matrix.worlds
         for name in matrix.contenders
@@ -277,7 +305,7 @@ def cells_of(matrix: Matrix, of_job: Layer) -> tuple[list[Cell], list[str]]:
 def _settings(
     matrix: Matrix, name: str, contender: Contender, of_job: Layer
 ) -> tuple[Settings, list[str]]:
-    own = f"{matrix.file}: strategies.{name}.set"
+    own = f"{matrix.file}: {matrix.place(name)}.set"
     common = f"{matrix.file}: set"
     limits = {
         **dict.fromkeys(msgspec.structs.asdict(Settings().stop)),
@@ -311,7 +339,7 @@ def _alone(matrix: Matrix, name: str, contender: Contender, loaded: Loaded) -> L
     try:
         return taking_part(loaded, contender.strategy, contender.only)
     except UsageError as error:
-        key = f"{matrix.file}: strategies.{name}.only"
+        key = f"{matrix.file}: {matrix.place(name)}.only"
         raise SettingError(error.what, where=key, remedy=error.remedy) from None
 
 
@@ -321,6 +349,6 @@ def _check_room(matrix: Matrix, name: str, settings: Settings, loaded: Loaded) -
         raise SettingError(
             f"{loaded.file} has {devices} devices, and workers.max={settings.workers.max} admits "
             "fewer: the run would never start",
-            where=f"{matrix.file}: strategies.{name}.set",
+            where=f"{matrix.file}: {matrix.place(name)}.set",
             remedy=f'"workers.max": {devices}, or fewer devices.',
         )

@@ -28,6 +28,8 @@ class Point(msgspec.Struct, frozen=True, array_like=True):
     test_accuracy: float | None
     test_loss: float | None
     validation_accuracy: float | None
+    calls: int | None = None
+    """Reports of rounds, updates pushed and versions fetched by then, by all workers."""
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -50,6 +52,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     devices: str
     seed: int
     settings: dict[str, object]
+    args: tuple[str, ...] = ()
+    """Of the job."""
     status: str
     reason: str
     grid: float

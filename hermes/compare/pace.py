@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hermes.compare.cell import Order
 from hermes.compare.pool import Running
@@ -15,8 +15,10 @@ SURE = 0.03
 class Pace:
     """Real seconds that cells take."""
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, expected: Mapping[str, float] | None = None) -> None:
+        """`expected`: seconds of a cell by strategy, before any is known."""
         self._processes = processes
+        self._expected = expected or {}
         self._took: dict[tuple[str, str], list[float]] = {}
         """By strategy and devices."""
 
@@ -37,10 +39,22 @@ class Pace:
                 rest.append(whole - one.seconds)
             else:
                 unsure.append((kind, one.seconds))
-        if not known:
+        if not known and not self._expected:
             return None
-        usual = statistics.fmean(known.values())
-        rest += [max(0.0, known.get(kind, usual) - spent) for kind, spent in unsure]
-        later = [known.get((one.strategy, one.devices), usual) for one in waiting]
+        usual = statistics.fmean(known.values() or self._expected.values())
+        scale = self._scale(known)
+
+        def whole_of(strategy: str, devices: str) -> float:
+            guess = self._expected.get(strategy)
+            return known.get((strategy, devices), usual if guess is None else guess * scale)
+
+        rest += [max(0.0, whole_of(*kind) - spent) for kind, spent in unsure]
+        later = [whole_of(one.strategy, one.devices) for one in waiting]
         whole = sum(rest) + sum(later)
         return max(whole / self._processes, max([*rest, *later], default=0.0))
+
+    def _scale(self, known: Mapping[tuple[str, str], float]) -> float:
+        """How much longer than expected it takes."""
+        pairs = [(took, self._expected.get(kind[0])) for kind, took in known.items()]
+        sums = [sum(one) for one in zip(*((t, e) for t, e in pairs if e is not None), strict=True)]
+        return sums[0] / sums[1] if sums else 1.0

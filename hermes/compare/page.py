@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from hermes.compare.outcome import Outcome
+from hermes.compare.outcome import Outcome, Point
 from hermes.compare.score import ENOUGH, IN_A_ROW, MEASURES, Row, coverage
 from hermes.report import words
 from hermes.report.charts.chart import Bar, Bars, Chart, Head, Lines, Series, Table
@@ -38,6 +38,10 @@ class Told(NamedTuple):
     """That were to be run."""
     written: str
     """Wall time, ISO 8601, UTC."""
+    tuned: str = ""
+    """How the settings were chosen; empty where the file does not say."""
+    first: str = ""
+    """What stands before all else, as HTML."""
 
 
 def page(told: Told) -> str:
@@ -52,6 +56,7 @@ def page(told: Told) -> str:
     body = [
         _header(told, worlds),
         "<main>",
+        told.first,
         *parts,
         _failed(told),
         _method(told),
@@ -113,48 +118,97 @@ def _headline(told: Told) -> str:
 def _world(told: Told, devices: str, here: list[Row]) -> tuple[str, list[Chart]]:
     """Its section, and the numbers at the pointer."""
     looks = {row.strategy: look for look, row in enumerate(here)}
-    curves, at_pointer = _curves(devices, here, looks)
-    drawn: list[Chart] = [chart for chart in (curves, _front(told, devices, here, looks)) if chart]
-    used = _used(devices, here)
-    html = "".join(figure([chart]) for chart in drawn)
+    over_time = _curves(told, devices, here, looks, OVER_TIME)
+    over_bytes = _curves(told, devices, here, looks, OVER_BYTES)
+    front, used = _front(told, devices, here, looks), _used(devices, here)
+    drawn = [over_time.drawn, front, over_bytes.drawn]
+    html = "".join(figure([chart]) for chart in drawn if chart)
     html = html or none("No cell of it has run to its end.")
-    body = f"{table_of(table(here), 'sortable')}{html}{figure([used]) if used else ''}"
+    body = f"{table_of(_short(table(here)), 'sortable')}{html}{figure([used]) if used else ''}"
     title = f"How do they compare on {devices}?"
     part = f'<section id="on-{escape(devices)}"><h2>{escape(title)}</h2>{body}</section>'
-    return part, [at_pointer or chart if chart is curves else chart for chart in drawn]
+    at_pointer = [over_time.medians, front, over_bytes.medians]
+    return part, [chart for chart in at_pointer if chart]
 
 
-def _curves(
-    devices: str, here: list[Row], looks: dict[str, int]
-) -> tuple[Lines | None, Lines | None]:
+class Over(NamedTuple):
+    """What accuracy is drawn over."""
+
+    key: str
+    title: str
+    label: str
+    unit: str
+    of: Callable[[Point], float]
+
+
+OVER_TIME = Over(
+    "accuracy",
+    "Accuracy on test over virtual time",
+    "virtual time since the run began",
+    "time",
+    lambda point: point.seconds,
+)
+OVER_BYTES = Over(
+    "bytes",
+    "Accuracy on test over bytes",
+    "bytes of models and updates, sent and received",
+    "bytes",
+    lambda point: float(point.bytes),
+)
+
+
+class Curves(NamedTuple):
     """All seeds, to be drawn; and their medians, for the pointer."""
+
+    drawn: Lines | None = None
+    medians: Lines | None = None
+
+
+def _curves(told: Told, devices: str, here: list[Row], looks: dict[str, int], over: Over) -> Curves:
+    """Accuracy over time, or over bytes; from `_floor` on."""
+    low = _floor(told.target, here)
     series, medians = [], []
     for row in here:
-        lines = [known for one in row.outcomes.values() if (known := _course(one))[0]]
+        lines = [known for one in row.outcomes.values() if (known := _course(one, over, low))[0]]
         for xs, ys in lines:
             series.append(_series(row, looks, *_corners(xs, ys)))
         if lines:
             xs, ys = _median_of(lines)
             medians.append(_series(row, looks, xs, ys)._replace(step=True))
     if not series:
-        return None, None
+        return Curves()
     rows = [
         (one.strategy, str(o.seed), words.duration(o.seconds), words.score(o.test_accuracy))
         for one in here
         for o in one.outcomes.values()
     ]
-    xs_all, ys_all = [x for s in series for x in s.xs], [y for s in series for y in s.ys]
+    below = f" What is below {low:g} is drawn at the bottom." if low else ""
     head = Head(
-        f"accuracy-{devices}",
-        "Accuracy on test over virtual time",
+        f"{over.key}-{devices}",
+        over.title,
         f"Every seed of every strategy: {words.counted(len(series), 'run')}.",
         Table(("strategy", "seed", "ended after", "accuracy at the end"), tuple(rows), left=1),
         "Scored at fixed points of virtual time, the same for all, off the clock. At the pointer: "
-        "the median of the seeds.",
+        f"the median of the seeds.{below}",
     )
-    x = axis("virtual time since the run began", "time", xs_all, zero=True)
-    chart = Lines(head, x, axis("accuracy on test", "score", ys_all), tuple(series))
-    return chart, chart._replace(series=tuple(medians))
+    xs_all = [x for s in series for x in s.xs if x > 0]
+    x = axis(over.label, over.unit, xs_all, zero=True, may_be_log=over is OVER_BYTES)
+    y = axis("accuracy on test", "score", [low, *(y for s in series for y in s.ys)])
+    y = y._replace(low=low) if low else y
+    chart = Lines(head, x, y, tuple(series))
+    return Curves(chart, chart._replace(series=tuple(medians)))
+
+
+def _floor(target: float, here: Sequence[Row]) -> float:
+    """The least accuracy that is drawn: what is well below the target is the same for all. 0 where
+    somebody's best is below that."""
+    low = round(max(0.0, 1 - 4 * (1 - target)), 3)
+    bests = [
+        max((p.test_accuracy or 0.0 for p in one.points), default=0.0)
+        for row in here
+        for one in row.outcomes.values()
+    ]
+    return low if bests and min(bests) > low else 0.0
 
 
 def _series(row: Row, looks: dict[str, int], xs: Sequence[float], ys: Sequence[float]) -> Series:
@@ -167,10 +221,10 @@ def _corners(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], lis
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 
-def _course(outcome: Outcome) -> tuple[list[float], list[float]]:
+def _course(outcome: Outcome, over: Over, low: float) -> tuple[list[float], list[float]]:
     known = [p for p in outcome.points if p.test_accuracy is not None]
-    xs, ys = [p.seconds for p in known], [float(p.test_accuracy or 0) for p in known]
-    if xs and outcome.seconds > xs[-1]:
+    xs, ys = [over.of(p) for p in known], [max(low, p.test_accuracy or 0.0) for p in known]
+    if xs and over is OVER_TIME and outcome.seconds > xs[-1]:
         xs, ys = [*xs, outcome.seconds], [*ys, ys[-1]]
     return xs, ys
 
@@ -249,11 +303,21 @@ def _used(devices: str, here: list[Row]) -> Bars | None:
 # --- tables -------------------------------------------------------------------------------------
 
 
+def _short(known: Table) -> Table:
+    """Without what the bars show."""
+    kept = [place for place, name in enumerate(known.columns) if name not in KINDS]
+
+    def cut(row: Sequence[str]) -> tuple[str, ...]:
+        return tuple(row[place] for place in kept)
+
+    return known._replace(columns=cut(known.columns), rows=tuple(map(cut, known.rows)))
+
+
 def table(here: Sequence[Row]) -> Table:
     """One row a strategy: medians to the target, and ratios to the baseline."""
     columns = (
         *("strategy", "reached", "time", "time ratio", "bytes", "bytes ratio"),
-        *("samples", "pushes", "accuracy at end", "training", "waiting", "front"),
+        *("samples", "pushes", "at end", "training", "waiting", "front"),
     )
     return Table(columns, tuple(_row(row) for row in here), left=1)
 
@@ -329,8 +393,11 @@ def _method(told: Told) -> str:
         f"{base}, 0 never got there, ∞ where {base} never did, - where neither did",
         "seeds": ", ".join(map(str, told.seeds)),
         "claim": claim(len(told.seeds)),
+        "at end": "accuracy on test at the end of a cell, median of the seeds",
         "front": "no other strategy took less time with no more bytes, by medians",
     }
+    if told.tuned:
+        facts["settings"] = told.tuned
     items = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
     title = "How was it measured?"
     return f'<section id="method"><h2>{title}</h2><dl class="facts">{items}</dl></section>'

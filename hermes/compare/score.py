@@ -19,6 +19,9 @@ ENOUGH = 6
 """Seeds from which on an interval is told: min .. max of six pairs holds the median with a
 probability of 1 - 2 / 2^6 = 96.9 %, whatever the distribution."""
 
+TEST, VALIDATION = "test_accuracy", "validation_accuracy"
+"""Of a point: what is reported, and what settings are chosen by."""
+
 MEASURES = ("seconds", "bytes", "samples", "pushes")
 """What is measured up to the target."""
 
@@ -33,6 +36,8 @@ class Reached(NamedTuple):
     """Sample passes trained, merged or not."""
     pushes: float
     version: int | None = None
+    calls: float = math.inf
+    """Reports of rounds, updates pushed and versions fetched."""
 
     @property
     def ever(self) -> bool:
@@ -43,22 +48,40 @@ class Reached(NamedTuple):
 NEVER = Reached(math.inf, math.inf, math.inf, math.inf)
 
 
-def reached(outcome: Outcome, target: float) -> Reached:
-    """The first of three points of the grid in a row at which the test accuracy was the target or
-    above. A point without a new version has the accuracy of the one before."""
-    points, grid = outcome.points, outcome.grid
-    last = math.floor(outcome.seconds / grid + 1e-9)
+def reached(outcome: Outcome, target: float, on: str = TEST) -> Reached:
+    """The first of three points of the grid in a row at which the accuracy (on the test set, unless
+    told otherwise) was the target or above. A point without a new version has the accuracy of the
+    one before."""
+    first = held(outcome.points, outcome.grid, outcome.seconds, target, on)
+    if first is None:
+        return NEVER
+    calls = math.inf if first.calls is None else first.calls
+    measured = (first.seconds, first.bytes, first.trained, first.pushes)
+    return Reached(*measured, first.version, calls)
+
+
+def held(
+    points: Sequence[Point], grid: float, seconds: float, target: float, on: str = TEST
+) -> Point | None:
+    """The first of three points of the grid in a row, up to so many seconds, with that accuracy."""
+    last = math.floor(seconds / grid + 1e-9)
     """Number of the last point of the grid before the end."""
     first: Point | None = None
     for index, point in enumerate(points):
-        if point.test_accuracy is None or point.test_accuracy < target:
+        accuracy: float | None = getattr(point, on)
+        if accuracy is None or accuracy < target:
             first = None
             continue
         first = first or point
         until = round(points[index + 1].seconds / grid) - 1 if index + 1 < len(points) else last
         if until - round(first.seconds / grid) + 1 >= IN_A_ROW:
-            return Reached(first.seconds, first.bytes, first.trained, first.pushes, first.version)
-    return NEVER
+            return first
+    return None
+
+
+def accuracy_at_end(outcome: Outcome) -> float | None:
+    """On validation, at the last point of the grid."""
+    return outcome.points[-1].validation_accuracy if outcome.points else None
 
 
 def ratio(baseline: float, own: float) -> float | None:

@@ -6,63 +6,28 @@ import csv
 import json
 import math
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import DIGITS, ROOT, Shell, wait_for
+from matrices import FRAIL, GIVEN, MATRIX, Compare, outcome, typed, written
 
 from hermes.cli.entry import run
 from hermes.compare.cell import Order
 from hermes.compare.matrix import cells_of, load_matrix
-from hermes.compare.outcome import Outcome, Point, Spent
+from hermes.compare.outcome import Outcome, Point
 from hermes.compare.pace import Pace
 from hermes.compare.pool import Running
 from hermes.compare.score import ratio, ratios, reached, rows, told
 from hermes.policy.presets import Layer
 from hermes.simulate.devices import World
 
-Compare = Callable[..., tuple[int, dict[str, Any], str]]
-
-WORLD: dict[str, Any] = {
-    "samples_per_second": 2000,
-    "evaluate_seconds": 0.5,
-    "links": {"default": {"latency_ms": 5, "up_mbit": 10, "down_mbit": 10}},
-    "devices": [{"name": "quick"}, {"name": "slow", "speed": 0.5}],
-}
-MATRIX: dict[str, Any] = {
-    "job": DIGITS,
-    "target": {"accuracy": 0.6},
-    "devices": ["pair.json"],
-    "seeds": [1],
-    "limit": {"seconds": 3},
-    "baseline": "fedavg",
-    "strategies": {
-        "fedavg": {"strategy": "fedavg"},
-        "alone": {"strategy": "fedavg", "set": {"round.steps": 8}, "only": "fastest"},
-    },
-}
-
-
-def written(folder: Path, **changes: Any) -> Path:
-    """A file that compares two, but for these changes."""
-    (folder / "pair.json").write_text(json.dumps(WORLD))
-    file = folder / "tiny.json"
-    file.write_text(json.dumps({**MATRIX, **changes}))
-    return file
-
 
 @pytest.fixture
 def compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Compare:
-    """Types the command in this process; exit code, result, stderr."""
-
-    def typed(file: Path, *args: str, folder: str = "out") -> tuple[int, dict[str, Any], str]:
-        code = run(["compare", str(file), "--out", str(tmp_path / folder), "--json", *args])
-        printed = capsys.readouterr()
-        return code, json.loads(printed.out) if printed.out else {}, printed.err
-
-    return typed
+    """The command."""
+    return typed(tmp_path, capsys)
 
 
 # --- runs ---------------------------------------------------------------------------------------
@@ -120,17 +85,42 @@ def test_it_is_the_same_with_one_process_and_two_and_what_is_there_is_not_run_ag
     assert [row["seconds_to_target"] for row in table] == [""] * 4
 
 
-FRAIL = """
-import os, pathlib, sys
-for name in ("raise", "kill") if "hermes.compare" in sys.orig_argv else ():
-    try:
-        pathlib.Path({folder!r}, name).rename(pathlib.Path({folder!r}, name + "d"))
-    except FileNotFoundError:
-        continue
-    if name == "kill":
-        os.kill(os.getpid(), 9)
-    raise RuntimeError("no luck <today>")
-"""
+def test_a_strategy_has_arguments_of_its_own(compare: Compare, tmp_path: Path) -> None:
+    """They are the job's, after those of the file, and a part of what a cell depends on."""
+    (tmp_path / "given.py").write_text(GIVEN)
+
+    def file(**own: list[str]) -> Path:
+        strategies = {name: {"strategy": "bsp", "args": args} for name, args in own.items()}
+        changes = {"strategies": strategies, "baseline": "a", "limit": {"samples": 300}}
+        return written(tmp_path, job="given.py", args=["lr=0.2"], **changes)
+
+    code, first, _ = compare(file(a=[], b=["lr=0.2"], c=["lr=0.3", "batch=16"]))
+    assert code == 0
+    a, b, c = (cell["model_digest"] for cell in first["cells"])
+    assert a == b != c
+    assert [cell["pushes"] for cell in first["cells"]] == [10, 10, 20]
+    assert first["contenders"]["c"]["args"] == ["lr=0.3", "batch=16"]
+    code, _, said = compare(file(a=["lr=0.3"], b=["lr=0.2"], c=["lr=0.3", "batch=16"]))
+    assert (code, "3 cells, 2 are there already" in said) == (0, True)
+    code, _, said = compare(file(a=[], b=["lr=quick"]))
+    assert code == 2
+    assert "tiny.json: strategies.b.args: with lr=quick: " in said
+    assert "'quick'" in said
+
+
+def test_a_cell_may_end_once_it_holds_the_target(compare: Compare, tmp_path: Path) -> None:
+    """What it took is the same; what ends it is told, and is a part of what it depends on."""
+    changes: dict[str, Any] = {"strategies": {"fedavg": {"strategy": "fedavg"}}}
+    whole = compare(written(tmp_path, limit={"seconds": 8}, **changes))[1]["cells"][0]
+    code, short, _ = compare(written(tmp_path, limit={"seconds": 8, "target": True}, **changes))
+    cell = short["cells"][0]
+    assert code == 0
+    assert (whole["reason"], cell["reason"]) == ("seconds", "target")
+    measured = [key for key in cell if key.endswith("_to_target")]
+    assert [cell[key] for key in measured] == [whole[key] for key in measured]
+    assert cell["seconds_to_target"] + 3 * 0.5 <= cell["seconds"] + 0.5 < 8
+    page = Path(short["paths"]["html"]).read_text("utf-8")
+    assert "8 s of virtual time or until it holds the target" in page
 
 
 def test_a_cell_that_fails_is_told_and_the_others_go_on(compare: Compare, tmp_path: Path) -> None:
@@ -162,7 +152,8 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(shell: Shell) -> None:
     file = written(shell.folder, seeds=[1, 2, 3], limit={"seconds": 600})
     going = shell.start("compare", str(file), "--processes", "2")
     wait_for(going, r"about .* left; 0 of 6 done")
-    assert len([one for one in shell.left_behind() if "-m hermes.compare" in one]) == 2
+    # Two, and the cell that each has forked.
+    assert len([one for one in shell.left_behind() if "-m hermes.compare" in one]) == 4
     going.send_signal(signal.SIGINT)
     _, said = going.communicate(timeout=30)
     assert going.returncode == 130
@@ -244,46 +235,35 @@ def test_what_it_names_must_be_there(compare: Compare, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+COMES = ROOT / "conf" / "compare"
+JOB = {(): Layer("job", {}, typed=False)}
+
+
 def test_the_file_that_comes_with_hermes_fits() -> None:
     """Eight strategies, each within its own settings, and three seeds."""
-    matrix = load_matrix(ROOT / "conf" / "compare" / "digits.json")
-    cells, odd = cells_of(matrix, Layer("job", {}, typed=False))
+    cells, odd = cells_of(load_matrix(COMES / "digits.json"), JOB)
     assert odd == []
     assert len({cell.key for cell in cells}) == len(cells) == 24
     assert {cell.loaded.world.evaluate_seconds for cell in cells} == {0.5}
 
 
+@pytest.mark.parametrize("name", ["ablation", "ablation-paper"])
+def test_an_ablation_changes_one_thing_at_a_time(name: str) -> None:
+    """Each is legal, has an effect, and is that preset but for one setting."""
+    matrix = load_matrix(COMES / f"{name}.json")
+    cells, odd = cells_of(matrix, JOB)
+    assert odd == []
+    assert len(cells) == 3 * len(matrix.contenders)
+    whole = next(cell.settings for cell in cells if cell.strategy == matrix.baseline)
+    assert not matrix.contenders[matrix.baseline].set
+    seen = [whole]
+    for cell in cells[1 : len(matrix.contenders)]:
+        assert len(matrix.contenders[cell.strategy].set) == 1, cell.strategy
+        assert cell.settings not in seen, cell.strategy
+        seen.append(cell.settings)
+
+
 # --- numbers, by hand -----------------------------------------------------------------------------
-
-
-def outcome(points: list[tuple[float, float | None]], /, **known: Any) -> Outcome:
-    """A cell with these (seconds, test accuracy); 100 bytes, 10 samples and 1 push a second."""
-    made = [
-        Point(at, i, int(at * 5), int(at * 10), int(at), int(at * 100), score, None, None)
-        for i, (at, score) in enumerate(points)
-    ]
-    settled: dict[str, Any] = {
-        "strategy": "a",
-        "devices": "d",
-        "seed": 1,
-        "settings": {},
-        "digest": "",
-        "code": "",
-        "status": "finished",
-        "reason": "seconds",
-        "grid": 1.0,
-        "seconds": 10.0,
-        "version": 9,
-        "samples": 0,
-        "trained": 0,
-        "pushes": 0,
-        "test_accuracy": None,
-        "real_seconds": 1.0,
-        "model_digest": None,
-        "ledger_digest": "",
-        "spent": Spent(1, 1, 2),
-    }
-    return Outcome(**{**settled, "points": tuple(made), **known})
 
 
 @pytest.mark.parametrize(
@@ -358,6 +338,11 @@ def test_what_is_left_is_told_from_what_is_known() -> None:
     pace.note("quick", "d", 4.0)
     assert pace.left([Running(slow, 10.0, 0.5)], [slow, slow, quick]) == (10 + 20 + 20 + 4) / 2
     assert pace.left([Running(slow, 10.0, 0.5)], []) == 10.0
+    # What is expected is told first, and corrected by what is seen.
+    pace = Pace(1, {"slow": 40.0, "quick": 10.0})
+    assert pace.left([], [slow, quick]) == 50.0
+    pace.note("quick", "d", 5.0)
+    assert pace.left([Running(slow, 1.0, 0.0)], [quick]) == 19.0 + 5.0
 
 
 def order(strategy: str) -> Order:

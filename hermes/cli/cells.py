@@ -1,0 +1,261 @@
+"""How are the cells of a comparison checked and run, and what is told meanwhile?"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hermes.cli.trouble import note, say_error, warn
+from hermes.errors import JobError
+
+if TYPE_CHECKING:
+    from hermes.compare.cell import Order
+    from hermes.compare.matrix import Cell, Matrix
+    from hermes.compare.outcome import Outcome
+    from hermes.compare.pace import Pace
+    from hermes.compare.pool import Running
+    from hermes.job import Job
+    from hermes.messages import JobSource
+
+PROGRESS = 10.0
+"""Real seconds between two lines of how much is left."""
+
+
+# --- before anything is run -----------------------------------------------------------------------
+
+
+def checked(matrix: Matrix, device: str | None) -> tuple[list[Cell], JobSource]:
+    """All cells, tried as far as can be without running them. Raises `JobError`, `SettingError`,
+    `UsageError`."""
+    from hermes.compare.matrix import cells_of
+    from hermes.jobfile import build, load_source
+    from hermes.messages import JobSource
+    from hermes.policy.presets import Layer
+
+    read = load_source(matrix.job)
+    jobs: dict[tuple[str, ...], Job] = {}
+    layers: dict[tuple[str, ...], Layer] = {}
+    for name in matrix.contenders:
+        args = matrix.args_of(name)
+        if args in jobs:
+            continue
+        with _blaming(matrix, name):
+            job = jobs[args] = build(read.text, read.name, args).on(device)
+        _check_metric(matrix, job)
+        # What a job says of its own end counts for nothing here.
+        said = {key: value for key, value in job.settings().items() if not key.startswith("stop.")}
+        layers[args] = Layer(job.place or str(matrix.job), said, typed=False)
+    cells, odd = cells_of(matrix, layers)
+    for text in odd:
+        warn(text)
+    with tempfile.TemporaryDirectory(prefix="hermes-compare-") as work:
+        _try(matrix, jobs, cells, Path(work))
+    return cells, JobSource(matrix.job_name, read.text, matrix.args)
+
+
+@contextlib.contextmanager
+def _blaming(matrix: Matrix, name: str) -> Iterator[None]:
+    """Says which strategy's arguments the job did not take."""
+    try:
+        yield
+    except JobError as error:
+        own = matrix.contenders[name].args
+        if not own:
+            raise
+        place = f" ({error.where})" if error.where else ""
+        raise JobError(
+            f"with {' '.join(own)}: {error.what}{place}",
+            where=f"{matrix.file}: {matrix.place(name)}.args",
+            remedy=error.remedy,
+        ) from None
+
+
+def _check_metric(matrix: Matrix, job: Job) -> None:
+    from hermes.errors import SettingError
+
+    if job.metric is None:
+        raise SettingError(
+            f"it is {matrix.target:g}, and this job measures none: its metric is None",
+            where=f"{matrix.file}: target.accuracy",
+            remedy='Give the job metric="accuracy".',
+        )
+
+
+def _try(
+    matrix: Matrix, jobs: Mapping[tuple[str, ...], Job], cells: list[Cell], work: Path
+) -> None:
+    """The job's model and data with the first cell; model, optimiser and the devices' memory with
+    all of them."""
+    from hermes.cli.simulate import tried
+    from hermes.policy.allocate import first_size
+    from hermes.runtime.trying import fresh_trainer
+    from hermes.simulate.devices import check_memory
+
+    first = cells[0]
+    with _blaming(matrix, first.strategy):
+        prepared = tried(jobs[first.args], first.settings, first.seed, first.loaded, work)
+    models: dict[tuple[str, ...], int] = {}
+    for cell in cells:
+        if cell.args not in models:
+            with _blaming(matrix, cell.strategy):
+                trainer = fresh_trainer(jobs[cell.args], cell.seed)
+            models[cell.args] = sum(t.nbytes for t in trainer.weights().values())
+        expected, train = len(cell.loaded.world.devices), prepared.samples["train"]
+        shard = first_size(cell.settings.size, train, expected) * prepared.bytes_each
+        check_memory(cell.loaded, models[cell.args], shard)
+
+
+# --- running them ---------------------------------------------------------------------------------
+
+
+class Work:
+    """A comparison, from what is there of it to its end."""
+
+    def __init__(
+        self,
+        matrix: Matrix,
+        cells: list[Cell],
+        source: JobSource,
+        device: str | None,
+        folder: Path,
+        *,
+        quiet: bool,
+    ) -> None:
+        from hermes.compare.cell import order_of
+        from hermes.compare.outcome import read_outcome
+
+        self.matrix, self.cells, self.folder = matrix, cells, folder
+        self.outcomes: list[Outcome] = []
+        self.failed: list[tuple[str, str]] = []
+        self.interrupted = False
+        self.on = "test"
+        """Which accuracy is told as cells end."""
+        self._quiet, self.source = quiet, source
+        self._orders: list[Order] = []
+        """Of what is still to be run."""
+        self._reused: list[Outcome] = []
+        for cell in cells:
+            path = folder / "cells" / f"{cell.key}.json"
+            order = order_of(cell, source, matrix.job, device, path)
+            known = read_outcome(path, order.digest())
+            if known is None:
+                self._orders.append(order)
+            else:
+                self._reused.append(known)
+        self.outcomes += self._reused
+
+    def run(self, processes: int, expected: Mapping[str, float] | None = None) -> None:
+        """What is missing, over so many processes; told as it goes. `expected`: seconds of a cell
+        by strategy, to tell how long it takes before anything is known."""
+        from hermes.compare.pace import Pace
+        from hermes.compare.pool import run_all
+        from hermes.runtime.interrupt import on_interrupt
+
+        self._make_folder()
+        self._say_what_is_there()
+        wanted: list[bool] = []
+        pace = Pace(processes, expected)
+        teller = Teller(self._orders, self._reused, pace, self.on, self._say)
+        teller.look([])
+        ends = run_all(self._orders, processes, lambda: bool(wanted), teller.look)
+        with on_interrupt(lambda: wanted.append(True)), contextlib.closing(ends):
+            for ended in ends:
+                self._take(ended.order, ended.error)
+                teller.ended(ended.order, None if ended.error else self.outcomes[-1])
+        self.interrupted = bool(wanted)
+
+    def _take(self, order: Order, error: str) -> None:
+        from hermes.compare.outcome import read_outcome
+
+        path = Path(order.path)
+        known = None if error else read_outcome(path, order.digest())
+        if known is None:
+            said = error or (
+                "its outcome cannot be read, or is of another state of Hermes's source: was that "
+                "changed meanwhile?"
+            )
+            self.failed.append((path.stem, said))
+            say_error(f"cell {path.stem}: {said}")
+            return
+        self.outcomes.append(known)
+        if known.status == "failed":
+            warn(f"cell {path.stem}: the run ended short ({known.reason}); what it reached counts")
+
+    def _make_folder(self) -> None:
+        from hermes.errors import UsageError
+
+        try:
+            (self.folder / "cells").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"the comparison's folder cannot be made: {error.strerror or error}",
+                where=str(self.folder),
+                remedy="Choose another place with --out DIR.",
+            ) from None
+
+    def _say_what_is_there(self) -> None:
+        from hermes.compare.cell import code_digest
+        from hermes.report.words import counted
+
+        there = f", {len(self._reused)} are there already" if self._reused else ""
+        self._say(f"{self.matrix.name}: {counted(len(self.cells), 'cell')}{there}")
+        now = code_digest()
+        other = sum(one.code != now for one in self._reused)
+        if other:
+            warn(
+                f"{counted(other, 'cell')} that are there were run by another state of Hermes's "
+                f"source, of the same version; to run them again, remove {self.folder / 'cells'}"
+            )
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            note(text)
+
+
+class Teller:
+    """Says how much is left: first as soon as that is known, then as cells end and now and then."""
+
+    def __init__(
+        self,
+        orders: list[Order],
+        done: list[Outcome],
+        pace: Pace,
+        on: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self._waiting, self._all, self._say = list(orders), len(orders), say
+        self._pace, self._through = pace, 0
+        self._on, self._due = on, 0.0
+        for one in done:
+            self._pace.note(one.strategy, one.devices, one.real_seconds)
+
+    def look(self, running: list[Running]) -> None:
+        """What is under way."""
+        begun = {one.order.path for one in running}
+        self._waiting = [one for one in self._waiting if one.path not in begun]
+        left = self._pace.left(running, self._waiting)
+        if left is None or time.monotonic() < self._due or not (running or self._waiting):
+            return
+        from hermes.report.words import duration
+
+        self._due = time.monotonic() + PROGRESS
+        self._say(f"about {duration(left)} left; {self._through} of {self._all} done")
+
+    def ended(self, order: Order, outcome: Outcome | None) -> None:
+        """A cell is through."""
+        from hermes.compare.score import accuracy_at_end
+        from hermes.report.words import duration, score
+
+        self._through += 1
+        if outcome is None:
+            return
+        self._pace.note(order.strategy, order.devices, outcome.real_seconds)
+        final = outcome.test_accuracy if self._on == "test" else accuracy_at_end(outcome)
+        self._say(
+            f"{self._through:4d} of {self._all}  {Path(order.path).stem}: {score(final)} on "
+            f"{self._on} at the end ({duration(outcome.real_seconds)})"
+        )
