@@ -24,7 +24,7 @@ class CloseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     rule: str = "each"
     """"each": with every update; "all": when all alive workers have pushed; "count": over the first
     `count` updates; "quorum": when `share` of the workers alive have pushed, and a grace is over
-    (or all have)."""
+    (or all have); "flagged": all take each step together, and push if any of them wants to."""
     count: int = 10
     """"count": updates in a version; where fewer workers are alive, as many updates as those.
     FedBuff's K (arXiv 2106.06639)."""
@@ -126,6 +126,20 @@ def _quorum(settings: CloseSettings, scene: Scene) -> Close | Wait:
     return Close(_every(scene), reason) if may_close(reason) else Wait(Reason("grace", facts))
 
 
+def _flagged(_settings: CloseSettings, scene: Scene) -> Close | Wait:
+    # Of the alive there are those who were asked to push and have not yet (`machine.steps`).
+    if scene.alive or not scene.waiting:
+        facts: Facts = {"pushed": len(scene.waiting), "missing": len(scene.alive)}
+        return Wait(Reason("not-all-pushed", facts))
+    return Close(_every(scene), Reason("synced", {"pushed": len(scene.waiting)}))
+
+
+def steps_together(settings: CloseSettings) -> bool:
+    """Whether everybody waits after each round until all alive have finished it: what a gate calls
+    worth a push is then a flag, upon which all push."""
+    return settings.rule == "flagged"
+
+
 def quorum(settings: CloseSettings, alive: int) -> int:
     """How many of so many workers must be heard; at least one."""
     # 0.7 * 10 is 7.000000000000001.
@@ -172,6 +186,7 @@ CLOSE: dict[str, Callable[[CloseSettings, Scene], Close | Wait]] = {
     "all": _all,
     "count": _count,
     "quorum": _quorum,
+    "flagged": _flagged,
 }
 
 

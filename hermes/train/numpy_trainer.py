@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -65,6 +66,13 @@ class NumpyTrainer:
         except Exception as error:  # the job's own layers, loss and optimizer may raise anything
             raise blame_batch(self._job, error, (x, y)) from error
         return loss
+
+    def gradient(self) -> float:
+        with np.errstate(all="ignore"):
+            squares = [
+                float(np.square(p.grad, dtype=np.float64).sum()) for p in self._parameters.values()
+            ]
+        return math.sqrt(sum(squares))
 
     def evaluate(self, batches: Iterable[Batch]) -> Scores:
         tally = Tally()

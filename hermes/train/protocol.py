@@ -62,6 +62,11 @@ class Trainer(Protocol):
         """One optimizer step on this batch, at `factor` times the learning rate; the batch's mean
         loss before it."""
 
+    def gradient(self) -> float:
+        """L2 norm, over the parameters, of the gradient of the last step, as the optimizer was
+        given it (clipped, where the job clips). Not finite where that is not; 0 where that step
+        was skipped."""
+
     def evaluate(self, batches: Iterable[Batch]) -> Scores:
         """Loss and metric over all samples of `batches`, of any sizes; changes nothing."""
 

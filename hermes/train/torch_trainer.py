@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -110,6 +111,14 @@ class TorchTrainer:
                 self._scaler.step(self._optimizer)
                 self._scaler.update()
             return float(loss)
+
+    def gradient(self) -> float:
+        found = [p.grad for p in self._parameters if p.grad is not None]
+        norms = [torch.linalg.vector_norm(_in_full(grad)) for grad in found]
+        norm = float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
+        if self._scaler is not None and not math.isfinite(norm):
+            return 0.0  # a scale that is too large: the scaler has skipped this step
+        return norm
 
     def _step_by_closure(self, samples: torch.Tensor, labels: torch.Tensor) -> float:
         """The optimizer asks for the loss as often as it likes (LBFGS)."""
@@ -268,6 +277,13 @@ def _modes_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _in_full(grad: torch.Tensor) -> torch.Tensor:
+    """A gradient whose norm neither overflows in half the bits nor stumbles over what is sparse."""
+    grad = grad.detach()
+    values = grad.coalesce().values() if grad.is_sparse else grad
+    return values if values.is_complex() else values.float()
 
 
 def _like(tensor: torch.Tensor) -> Array:
