@@ -34,6 +34,7 @@ from hermes.messages import (
     ShardResized,
     StateReset,
     StateSaved,
+    StepClosed,
     TailLost,
     TrainingStarted,
     Trimmed,
@@ -49,7 +50,7 @@ from hermes.messages import (
 )
 from hermes.policy import norm, retention
 from hermes.policy.presets import from_tree
-from hermes.policy.sync import CONTINUE
+from hermes.policy.sync import CONTINUE, steps_together
 from hermes.values import Birth, BlockRange, Position, Reason
 
 K = TypeVar("K")
@@ -150,6 +151,8 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
             base=entry.version.version,
             timings=(),
             moved=0,
+            voted=None,
+            owes=False,
             last=Reason("admitted-again"),
         )
     taken = {entry.incarnation: 0, **member.taken}
@@ -241,8 +244,8 @@ UNUSABLE = ("not-finite", "loss-not-finite", norm.ABSURD)
 
 
 def _unusable(state: MasterState, entry: RoundNoted) -> int:
-    """After this round: a pushed one is counted once it is decided."""
-    if entry.verdict == "push":
+    """After this round: a pushed one is counted once it is decided, and so is a flagged one."""
+    if entry.verdict in ("push", "flag"):
         return state.unusable
     return state.unusable + 1 if entry.reason.code in UNUSABLE else 0
 
@@ -256,6 +259,7 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
     state = _drop_grants(state, entry.worker, entry.finished)
     member = state.members[entry.worker]
     pushed, unusable = entry.verdict == "push", entry.reason.code in UNUSABLE
+    together = steps_together(state.settings.close) and not pushed
     return _member(
         replace(state, unusable=_unusable(state, entry)),
         entry.worker,
@@ -274,6 +278,7 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
         last=entry.reason,
         trainer=entry.trainer or member.trainer,
         unusable=member.unusable if pushed else unusable,
+        voted=(entry.verdict, state.time) if together else None,
     )
 
 
@@ -289,7 +294,7 @@ def _taken(state: MasterState, entry: UpdateTaken) -> MasterState:
     # An update from the outbox of an incarnation before is known by its birth from now on.
     taken = dict(member.taken)
     taken[birth.incarnation] = max(taken.get(birth.incarnation, 0), birth.number)
-    state = _member(state, entry.worker, pushes=member.pushes + 1, taken=taken)
+    state = _member(state, entry.worker, pushes=member.pushes + 1, taken=taken, owes=False)
     pending = Pending(entry.worker, entry.update, state.time)
     return replace(state, pending=(*state.pending, pending))
 
@@ -357,6 +362,13 @@ def _published(state: MasterState, entry: VersionPublished) -> MasterState:
     recipes = _with(state.recipes, entry.version, recipe)
     state = replace(state, versions=versions, recipes=recipes, newest=entry)
     return _keep(replace(state, norms=norms, unusable=0))
+
+
+def _step_closed(state: MasterState, entry: StepClosed) -> MasterState:
+    for name, member in state.members.items():
+        if member.voted is not None:
+            state = _member(state, name, voted=None, owes=name in entry.pushers)
+    return replace(state, step=entry)
 
 
 def _keep(state: MasterState) -> MasterState:
@@ -538,6 +550,7 @@ APPLY: dict[type, Callable[[MasterState, Any], MasterState]] = {
     UpdateTaken: _taken,
     UpdateRejected: _rejected,
     VersionPublished: _published,
+    StepClosed: _step_closed,
     ShardResized: _resized,
     VersionEvaluated: _evaluated,
     WorkerLost: _lost,

@@ -33,6 +33,7 @@ from hermes.messages import (
     RunStopped,
     StateReset,
     StateSaved,
+    StepClosed,
     TailLost,
     Trimmed,
     Update,
@@ -44,6 +45,7 @@ from hermes.messages import (
 )
 from hermes.policy import retention
 from hermes.policy.presets import from_tree
+from hermes.policy.sync import steps_together
 from hermes.values import Birth, BlockRange, Payload
 
 Key = tuple[str, Birth]
@@ -87,6 +89,10 @@ class Audit:
         """The two newest, the newest first."""
         self._keeps: int | None = None
         """The newest versions that are kept; None: all."""
+        self._together, self._step = False, 0
+        """Whether all step together, and the last step that closed."""
+        self._votes: dict[str, str] = {}
+        """Verdicts on the step that is under way, by worker."""
         self._oldest = 0
         """The first of them; what was let go of does not come back if the run goes back, or
         keeps more from then on."""
@@ -149,6 +155,7 @@ class Audit:
             raise Defect("was admitted after the stop", where=entry.worker)
         if self._incarnation.get(entry.worker) != entry.incarnation:
             self._round[entry.worker] = 0
+            self._votes.pop(entry.worker, None)
         if self._data is not None and self._data.pools and entry.pool < 0:
             raise Defect("was admitted without a pool", where=entry.worker)
         self._pool[entry.worker] = entry.pool
@@ -164,6 +171,10 @@ class Audit:
         self._round[entry.worker] = entry.round
         self.noted.add((entry.worker, self._incarnation[entry.worker], entry.round))
         self.rounds += 1
+        if self._together and entry.verdict != "push":
+            if entry.worker in self._votes:
+                raise Defect("takes two steps in one", where=entry.worker)
+            self._votes[entry.worker] = entry.verdict
         for number in entry.finished:
             self._held.pop((entry.worker, number), None)
 
@@ -257,11 +268,27 @@ class Audit:
         if (payload.generation, payload.first) < self._floor.get(payload.topic, (0, 0)):
             raise Defect("a record names what was trimmed before", where=payload.topic)
 
+    def _step_closed(self, entry: StepClosed) -> None:
+        """It is the next; who pushes has told of a step, and not thrown it away; nobody does where
+        no version is to be made."""
+        if self.stopped or entry.version != self._version:
+            raise Defect(f"step {entry.step} closes on version {entry.version}, or after the stop")
+        if entry.step != self._step + 1:
+            raise Defect(f"step {entry.step} follows step {self._step}")
+        if entry.pushers and not entry.sync:
+            raise Defect(f"step {entry.step} makes no version, and workers are to push")
+        for name in entry.pushers:
+            if self._votes.get(name, "veto") == "veto":
+                raise Defect(f"step {entry.step} has a worker push that has nothing", where=name)
+        self._step, self._votes = entry.step, {}
+
     # --- the run as a whole ---------------------------------------------------------------------
 
     def _opened(self, entry: RunOpened | RunReopened) -> None:
-        settings = from_tree(entry.settings).retention
-        self._keeps = None if retention.keeps_all(settings) else retention.versions(settings)
+        settings = from_tree(entry.settings)
+        self._together = steps_together(settings.close)
+        keeps = settings.retention
+        self._keeps = None if retention.keeps_all(keeps) else retention.versions(keeps)
 
     def _evaluated(self, entry: VersionEvaluated) -> None:
         if entry.version not in self._versions:
@@ -395,6 +422,7 @@ READERS: dict[type, Callable[[Audit, Any], None]] = {
     Forked: Audit._forked,
     StateSaved: Audit._saved,
     StateReset: Audit._reset,
+    StepClosed: Audit._step_closed,
     Republished: Audit._republished,
     Rewound: Audit._rewound,
     TailLost: Audit._tail_lost,

@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from hermes.machine import steps
 from hermes.machine.apply import slowest_closed
 from hermes.machine.state import MasterState, Member, Pending
 from hermes.policy import aggregate, allocate, sync, zipline
 from hermes.policy.aggregate import Given
-from hermes.policy.outer import outer_of
+from hermes.policy.outer import keeps_momentum, outer_of
+from hermes.policy.stability import shares_of
 from hermes.policy.sync import Close, Scene, Wait, Waiting
 from hermes.policy.zipline import Runner
-from hermes.values import SECOND, Outer, Superstep
+from hermes.values import SECOND, Outer, Reason, Superstep
 
 CHANCES = 2
 """Updates of a worker that may be rejected in a version before the others go on without it."""
@@ -24,13 +26,16 @@ CHANCES = 2
 def answer(state: MasterState, now: int | None) -> Close | Wait:
     """What the close rule says to the updates that wait, at run time `now`; None: at some time to
     come, where nothing else happens before."""
+    if sync.steps_together(state.settings.close) and not steps.syncing(state):
+        return Wait(Reason("no-sync"))
     return sync.closes(state.settings.close, scene(state)._replace(now=now))
 
 
 def scene(state: MasterState) -> Scene:
     """What a close rule looks at."""
     assert state.newest is not None
-    alive = awaited(state)
+    together = sync.steps_together(state.settings.close)
+    alive = steps.owing(state) if together else awaited(state)
     updates = [Waiting(p.worker, p.taken) for p in state.pending]
     if state.settings.close.rule != "quorum":
         return Scene(updates, alive)
@@ -91,8 +96,11 @@ def weights(state: MasterState, members: Sequence[Pending]) -> list[float]:
 
 def outer(state: MasterState, members: Sequence[Pending]) -> Outer | None:
     """The step that the master's momentum takes with these updates; None where it keeps none."""
-    stalest = max((_staleness(state, pending) for pending in members), default=0)
-    return outer_of(state.settings.merge, stalest)
+    if not keeps_momentum(state.settings.merge):
+        return None
+    lags = [_staleness(state, pending) for pending in members]
+    shares = shares_of(list(zip(lags, weights(state, members), strict=True)))
+    return outer_of(state.settings.merge, shares)
 
 
 def superstep(state: MasterState) -> Superstep | None:

@@ -419,6 +419,8 @@ class RoundFinished(Event, frozen=True):
     paired: Paired | None = None
     """How that did on the probe beside its version, where it would be pushed and is to be
     tested."""
+    gradient: float = 0.0
+    """L2 norm of the gradient of the last step, where the gate wants it."""
 
 
 class UpdateStored(Event, frozen=True):
@@ -487,6 +489,8 @@ class Train(Action, frozen=True):
     """Where a push is put to a test first: what the gate remembers, to see whether it is one."""
     unsent: int = 0
     """Sample passes of rounds before, not sent."""
+    gradient: bool = False
+    """Whether the gate wants to know how large the last step's gradient is."""
 
 
 class FetchBlocks(Action, frozen=True):
@@ -534,7 +538,8 @@ class SendAgain(Action, frozen=True):
 
 
 class SendResent(Action, frozen=True):
-    """Send an update of an incarnation before, under this number."""
+    """Send an update by itself, under this number: one of an incarnation before, one that was
+    stored once more, or, where all step together, one whose rounds were told before."""
 
     number: int
     update: Update

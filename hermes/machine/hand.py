@@ -34,6 +34,7 @@ class WorkerState(msgspec.Struct, frozen=True):
     """What a worker knows. `phase` says what it is doing:
 
     knocking -> idle -> loading -> idle -> training -> pushing -> waiting -> idle; at last, gone.
+    Where all step together: training -> stepped -> idle or pushing.
     """
 
     name: str
@@ -100,6 +101,9 @@ class WorkerState(msgspec.Struct, frozen=True):
     """Run time at which tensors began to be stored or loaded; 0: none are under way."""
     moved: int = 0
     """Nanoseconds of that since the end of the last round."""
+    upon: tuple[int, ...] = ()
+    """Offsets of the last ledger record acted on, as versions were asked for since the last round,
+    and as the one under way began."""
 
 
 class Step(msgspec.Struct, frozen=True):

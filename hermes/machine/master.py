@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from hermes.machine import closing, duties, keeping, missing, repair, suspect
+from hermes.machine import closing, duties, keeping, missing, repair, sizing, suspect
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
 from hermes.machine.events import (
@@ -111,13 +111,14 @@ def decide(
         )
     HANDLERS[type(event)](draft, event)
     duties.perform(draft)
+    wake = duties.wake(draft)
     return Decision(
         state=draft.state,
         entries=tuple(draft.entries),
         consumed=tuple(draft.consumed),
         actions=tuple(draft.actions),
         soft=replace(draft.soft, now=now),
-        wake=duties.wake(draft),
+        wake=wake,
         note=draft.note,
     )
 
@@ -394,12 +395,13 @@ def _on_round(draft: Draft, worker: str, body: Round, at: Position) -> None:
             body.finished,
             body.moved,
             body.trainer,
+            body.upon,
         )
     )
     if body.update is not None:
         _on_update(draft, worker, body.update, at, resent=False)
     missing.finished_round(draft, worker, body.busy + body.waited)
-    duties.resize(draft, worker)
+    sizing.resize(draft, worker)
 
 
 def _on_resent(draft: Draft, worker: str, body: Resent, at: Position) -> None:

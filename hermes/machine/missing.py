@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from hermes.machine import settled
 from hermes.machine.apply import slowest_closed
 from hermes.machine.draft import Draft
 from hermes.machine.events import ReadToEnd
@@ -59,7 +60,7 @@ def heard(draft: Draft, worker: str, steps: int | None = None) -> None:
     if steps is not None:
         changes["steps"] = {**soft.steps, worker: max(steps, soft.steps.get(worker, 0))}
     draft.remember(**changes)
-    if gets_on or not _stands_still(draft, worker):
+    if worker in soft.reading and (gets_on or not _stands_still(draft, worker)):
         draft.remember(reading=draft.soft.reading - {worker})
     back = member is not None and draft.rules.comes_back(member, gets_on)
     if back and draft.state.stopped is None:
@@ -113,15 +114,20 @@ def anew(soft: Soft, workers: Iterable[str], now: int) -> Soft:
 
 def rest(draft: Draft) -> None:
     """Whoever has nothing to do, or waits for a version, is not late with its next step."""
+    names = draft.soft.settled.idle if settled.holds(draft) else idle(draft)
+    if names:
+        draft.remember(progress={**draft.soft.progress, **dict.fromkeys(names, draft.now)})
+
+
+def idle(draft: Draft) -> tuple[str, ...]:
+    """Who owes no progress, of those alive."""
     state, owes = draft.state, draft.rules.owes_progress
     waiting = waiters(state)
-    idle = [
+    return tuple(
         name
         for name, member in state.members.items()
         if member.status == "alive" and not owes(member, name in waiting)
-    ]
-    if idle:
-        draft.remember(progress={**draft.soft.progress, **dict.fromkeys(idle, draft.now)})
+    )
 
 
 # --- deadlines ----------------------------------------------------------------------------------
@@ -156,7 +162,7 @@ def standing_still(rules: Rules, state: MasterState, soft: Soft, worker: str) ->
 
 
 def waits(state: MasterState, worker: str) -> bool:
-    """Whether it waits for a version, or for the slowest of all."""
+    """Whether it waits for a version, for the slowest of all, or for the end of a step."""
     return worker in waiters(state)
 
 
@@ -164,7 +170,7 @@ def waiters(state: MasterState) -> set[str]:
     """All who do."""
     rule, pending = state.settings.continue_, Counter(one.worker for one in state.pending)
     if CONTINUE[rule.rule].waits:
-        return set(pending)
+        return set(pending) | {n for n, m in state.members.items() if m.voted is not None}
     if rule.slack is None:
         return set()
     slowest = slowest_closed(state)
@@ -174,21 +180,27 @@ def waiters(state: MasterState) -> set[str]:
 
 def next_look(draft: Draft) -> list[int]:
     """Run times at which somebody may be missing, though nothing happened."""
-    state, soft = draft.state, draft.soft
-    settings, times = state.settings.workers, list[int]()
-    heard, gaps, progress = soft.heard, soft.gaps, soft.progress
-    soonest = min(settings.lost, settings.longest)  # no standstill has a shorter limit
-    for name in state.alive():
-        if name in soft.reading:
-            continue
-        last = heard.get(name, 0)
-        stood = last - progress.get(name, last)
-        if stood >= soonest * SECOND and standing_still(draft.rules, state, soft, name):
-            times.append(draft.now)
-        allowed = silence_limit(settings, gaps.get(name, UNSEEN))
-        times.append(heard.get(name, draft.now) + int(allowed * SECOND) + 1)
-    if times:  # or the silence of all of them would look like a sleep of our own
-        times.append(draft.now + int(settings.lost * SECOND) // 4)
+    state, soft, now = draft.state, draft.soft, draft.now
+    settings, alive = state.settings.workers, state.alive()
+    names = [name for name in alive if name not in soft.reading] if soft.reading else alive
+    if not names:
+        return []
+    # Or the silence of all of them would look like a sleep of our own.
+    awake = now + int(settings.lost * SECOND) // 4
+    soonest = int(min(settings.lost, settings.longest) * SECOND)  # no limit is shorter
+    if soft.since + soonest >= awake:
+        return [awake]
+    times, since = [awake], now
+    for name in names:
+        last = soft.heard.get(name, now)
+        got_on = soft.progress.get(name, last)
+        since = min(since, last, got_on)
+        if last - got_on >= soonest and standing_still(draft.rules, state, soft, name):
+            times.append(now)
+        allowed = silence_limit(settings, soft.gaps.get(name, UNSEEN))
+        times.append(last + int(allowed * SECOND) + 1)
+    if names is alive:
+        draft.remember(since=since)
     return times
 
 

@@ -33,6 +33,7 @@ from hermes.messages import (
     RoundNoted,
     RunReopened,
     RunStopped,
+    StepClosed,
     TrainingStarted,
     UpdateRejected,
     VersionPublished,
@@ -44,7 +45,7 @@ from hermes.messages import (
 )
 from hermes.policy import gate
 from hermes.policy.presets import from_tree
-from hermes.policy.sync import CONTINUE, counts_rounds
+from hermes.policy.sync import CONTINUE, counts_rounds, steps_together
 from hermes.values import Birth
 
 UNREADABLE = "unreadable"
@@ -170,6 +171,8 @@ def _go_by(hand: Hand, tree: dict[str, object]) -> bool:
     except SettingError as error:  # no master of this version writes that
         gone(hand, "again", f"the settings cannot be read ({error.what})")
         return False
+    if hand.state.phase == "stepped" and not steps_together(hand.state.settings.close):
+        hand.become(phase="idle")  # nobody closes steps any more
     return True
 
 
@@ -234,6 +237,17 @@ def _entry_granted(hand: Hand, entry: BlocksGranted) -> None:
 def _entry_returned(hand: Hand, entry: BlocksReturned) -> None:
     if entry.worker == hand.state.name:
         drop(hand, entry.numbers)
+
+
+def _entry_step(hand: Hand, entry: StepClosed) -> None:
+    """The step that it told of: where that is not in the ledger yet, it belongs to the next."""
+    if hand.state.phase != "stepped" or hand.state.unnoted:
+        return
+    if hand.state.name in entry.pushers:
+        hand.become(phase="pushing", again=False, moving=hand.now)
+        hand.actions.append(StoreUpdate())
+    else:
+        hand.become(phase="idle")
 
 
 def _entry_version(hand: Hand, entry: VersionPublished) -> None:
@@ -332,6 +346,7 @@ ENTRIES: dict[type, Callable[[Hand, Any], None]] = {
     BlocksGranted: _entry_granted,
     BlocksReturned: _entry_returned,
     VersionPublished: _entry_version,
+    StepClosed: _entry_step,
     UpdateRejected: _entry_rejected,
     RoundNoted: _entry_round,
     WorkerLost: _entry_lost,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from hermes.machine.events import Merge, UpdateScored
+from hermes.machine.settled import Settled
 from hermes.policy.pace import Pace
 from hermes.values import Position, Reason
 
@@ -21,6 +22,8 @@ class Soft(msgspec.Struct, frozen=True):
     """Run time of the last sign of life, by worker."""
     gaps: Mapping[str, Pace] = {}
     """Seconds between two signs of life, by worker."""
+    since: int = 0
+    """Run time since which nobody alive was silent, or stood still, at the latest look at all."""
     progress: Mapping[str, int] = {}
     """Run time up to which a worker is known to have got on, or to have had nothing to do."""
     steps: Mapping[str, int] = {}
@@ -37,9 +40,8 @@ class Soft(msgspec.Struct, frozen=True):
     """Messages that came again, as they may: after an outage, or since we asked for them."""
     refused: tuple[str, ...] = ()
     """Incarnations that were refused of late: their process is gone, whatever else it has sent."""
-    settled: tuple[object, ...] = ()
-    """What of the state was looked at when nobody was owed blocks or admission: as long as it is
-    the very same, nobody is."""
+    settled: Settled = Settled()
+    """What was looked at when nothing was due: as long as it is the very same, nothing is."""
     now: int = 0
     """When the machine was last called."""
     lobby: bool = False

@@ -16,6 +16,7 @@ from hermes.messages import (
     RunOpened,
     Software,
     StateSaved,
+    StepClosed,
     Update,
     VersionPublished,
 )
@@ -86,6 +87,11 @@ class Member(Struct, frozen=True):
     """A version, and how many of this worker's updates were rejected while it was the newest."""
     unusable: bool = False
     """What it brought last, a round or an update, was not finite, or absurd."""
+    voted: tuple[str, int] | None = None
+    """Where all step together: its verdict on the step that it took, and run time, once that is
+    noted; None as long as the step is awaited of it ..."""
+    owes: bool = False
+    """... and whether it was asked to push, and has not yet."""
     absurd: int = 0
     """Its updates in a row, up to the last one looked at, whose norm was absurd."""
 
@@ -137,6 +143,8 @@ class MasterState(Struct, frozen=True):
     recipes: Mapping[int, tuple[Pending, ...]] = {}
     """... and what each was made of, in order."""
     newest: VersionPublished | None = None
+    step: StepClosed | None = None
+    """The last one, where all step together."""
     pending: tuple[Pending, ...] = ()
     """In the order of their acceptance."""
     cursor: int = 0

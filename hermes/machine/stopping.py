@@ -38,6 +38,8 @@ TRIES = 5
 def diverged(state: MasterState) -> Reason | None:
     """Whether all that comes is NaN, infinite or absurdly far away, round after round, and from
     everybody: no version will ever be made of it."""
+    if state.unusable < TRIES:
+        return None
     alive = state.alive()
     if state.unusable < TRIES * max(1, len(alive)):
         return None

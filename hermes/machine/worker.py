@@ -41,7 +41,7 @@ from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.stopping import progress
 from hermes.messages import Round, Update, VersionPublished
 from hermes.policy import gate
-from hermes.policy.sync import CONTINUE, too_far_ahead
+from hermes.policy.sync import CONTINUE, steps_together, too_far_ahead
 from hermes.values import Base, Birth
 
 __all__ = [
@@ -153,7 +153,7 @@ def _go_on(hand: Hand) -> None:
     newer = rebases and (state.anew or state.base != base_of(state.newest))
     if (newer or state.base is None) and state.newest.payload.id != state.unreadable:
         pending = tuple(update.payload.id for update in state.waiting_for)
-        hand.become(phase="loading", moving=hand.now, anew=False)
+        hand.become(phase="loading", moving=hand.now, anew=False, upon=_here(state))
         keeps = state.base is not None and state.unsent_rounds > 0
         hand.actions.append(LoadVersion(state.newest, pending, keeps))
         return
@@ -165,6 +165,7 @@ def _go_on(hand: Hand) -> None:
         return
     oldest = state.base.version if state.oldest is None else state.oldest
     hand.become(phase="training", current=todo, round=state.round + 1, oldest=oldest)
+    hand.become(upon=_here(state))
     hand.actions.append(
         Train(
             hand.state.round,
@@ -176,6 +177,7 @@ def _go_on(hand: Hand) -> None:
             gate.looks_at_drift(state.settings.gate),
             state.gate if gate.looks_back(state.settings.gate) else None,
             state.unsent_samples,
+            gate.looks_at_gradient(state.settings.gate),
         )
     )
 
@@ -187,8 +189,10 @@ def _on_round(hand: Hand, event: RoundFinished) -> None:
     assert state.gate is not None
     assert state.base is not None
     loss = event.loss if event.probe is None else event.probe
-    learned = gate.Learned(event.drift, state.unsent_samples + event.samples, event.paired)
+    samples = state.unsent_samples + event.samples
+    learned = gate.Learned(event.drift, samples, event.paired, event.gradient)
     verdict = gate.decide(state.settings.gate, state.gate, loss, learned)
+    together = steps_together(state.settings.close)
     waited = max(0, hand.now - state.ended - event.busy) if state.ended else 0
     report = Round(
         round=event.round,
@@ -199,29 +203,46 @@ def _on_round(hand: Hand, event: RoundFinished) -> None:
         waited=waited,
         loss=event.loss if math.isfinite(event.loss) else None,
         probe=event.probe if event.probe is not None and math.isfinite(event.probe) else None,
-        verdict=verdict.push,
+        verdict=told(verdict.push, together=together),
         reason=verdict.reason,
         finished=todo.finished,
         moved=min(state.moved, waited),
         trainer=event.trainer if event.round == 1 else "",
+        upon=state.upon,
     )
     hand.become(
         gate=verdict.state,
         current=None,
         ended=hand.now,
         moved=0,
+        upon=(),
         unsent_samples=state.unsent_samples + event.samples,
         unsent_rounds=state.unsent_rounds + 1,
     )
     _use_up(hand, todo)
-    if verdict.push == "push":
+    if verdict.push == "push" and not together:
         hand.become(phase="pushing", done=report, moving=hand.now)
         hand.actions.append(StoreUpdate())
     else:
         hand.become(unnoted=hand.state.unnoted + 1)
         _report(hand, report)
         # A veto throws the round's work away: begin again from the newest version.
-        hand.become(phase="idle", base=None if verdict.push == "veto" else state.base)
+        base = None if verdict.push == "veto" else state.base
+        if together:
+            hand.become(phase="stepped", base=base)
+        else:
+            hand.become(phase="idle", base=base)
+
+
+def told(push: str, *, together: bool) -> str:
+    """What a round's report says of the gate's verdict: where all step together, a push is a wish
+    that all push."""
+    return "flag" if together and push == "push" else push
+
+
+def _here(state: WorkerState) -> tuple[int, ...]:
+    """The way so far, and the last record that was acted on."""
+    return (*state.upon, state.authority.offset)
 
 
 def ahead(state: WorkerState) -> bool:
@@ -269,7 +290,7 @@ def _on_stored_again(hand: Hand, event: UpdateStored) -> None:
 def _on_stored(hand: Hand, event: UpdateStored) -> None:
     _moved(hand)
     state = hand.state
-    if state.done is None:
+    if state.done is None and state.again:
         _on_stored_again(hand, event)
         return
     assert state.base is not None
@@ -283,7 +304,11 @@ def _on_stored(hand: Hand, event: UpdateStored) -> None:
         payload=event.payload,
         codec=state.settings.codec.up,
     )
-    _report(hand, replace(state.done, update=update))
+    if state.done is not None:
+        _report(hand, replace(state.done, update=update))
+    else:  # all step together: its rounds were told before
+        hand.become(number=state.number + 1)
+        hand.actions.append(SendResent(hand.state.number, update))
     waiting = (*state.waiting_for, update)
     hand.become(done=None, waiting_for=waiting, pushed=update, again=False)
     if CONTINUE[state.settings.continue_.rule].waits:

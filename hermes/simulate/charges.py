@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from hermes.machine.events import Action, Evaluate, Merge, Score, Train
 from hermes.machine.rounds import HELD_OUT
-from hermes.messages import DataPublished, LedgerRecord, StateSaved, VersionPublished
+from hermes.messages import (
+    DataPublished,
+    LedgerRecord,
+    RunScored,
+    StateSaved,
+    VersionEvaluated,
+    VersionPublished,
+    WorkerAdmitted,
+)
 from hermes.simulate.devices import BESIDE, MASTER, World
 from hermes.simulate.network import Pipe
 from hermes.simulate.pace import Pace
@@ -44,6 +52,10 @@ class Charges(Protocol):
 
     def sight(self, worker: str, size: int) -> int:
         """From the broker until a worker sees a ledger record."""
+        ...
+
+    def traffic(self, worker: str) -> tuple[int, ...]:
+        """What a worker has moved so far, as its heartbeats tell; empty: nobody counts."""
         ...
 
     def blocks(self, worker: SimulatedWorker, size: int, then: Then) -> None:
@@ -94,6 +106,11 @@ class Flat:
         """Latency alone."""
         del worker, size
         return self._costs.latency
+
+    def traffic(self, worker: str) -> tuple[int, ...]:
+        """Nobody counts."""
+        del worker
+        return ()
 
     def blocks(self, worker: SimulatedWorker, size: int, then: Then) -> None:
         """Bytes."""
@@ -150,7 +167,19 @@ class Modelled:
             name: round(link.latency_ms * SECOND / 1000) for name, link in self._links.items()
         }
         self._rate_up, self._rate_down = up, down
+        self._commit = round(world.master.commit_ms * SECOND / 1000)
+        self._rounds = {d.name: d.round_ms / 1000 * d.speed for d in world.devices}
+        """Seconds of a round beside its work, as a device of speed 1 would take them."""
+        self._begins = {d.name: round(d.start_seconds * SECOND) for d in world.devices}
+        """When a device can train: until it is asked for something first, how long it takes."""
+        self._asked: set[str] = set()
         self._scored = -1
+        self._job = 0
+        """Bytes of the job's source and the manifest of its data."""
+        self._splits: dict[str, int] = {}
+        """Bytes of each split, once they are sent."""
+        self._has: set[tuple[str, str]] = set()
+        """Held-out sets that a process has read."""
         driver.heard.append(self._recorded)
 
     # --- small messages -------------------------------------------------------------------------
@@ -162,9 +191,14 @@ class Modelled:
         return self._latency[worker] + size * 8 * SECOND // self._rate_up[worker]
 
     def sight(self, worker: str, size: int) -> int:
-        """As a message, the other way."""
+        """As a message, the other way, once the broker gives it out."""
         self._moved[worker][CONTROL + RECEIVED] += size
-        return self._latency[worker] + size * 8 * SECOND // self._rate_down[worker]
+        due = self._latency[worker] + size * 8 * SECOND // self._rate_down[worker]
+        return self._commit + due
+
+    def traffic(self, worker: str) -> tuple[int, ...]:
+        """As counted."""
+        return tuple(self._moved[worker])
 
     # --- large transfers ------------------------------------------------------------------------
 
@@ -209,7 +243,15 @@ class Modelled:
         def begin() -> None:
             self._down.begin(name, size, lambda: self._later(worker, latency, then))
 
-        self._later(worker, latency, begin)
+        self._later(worker, latency + self._until_ready(name), begin)
+
+    def _until_ready(self, name: str) -> int:
+        """Before a device can train, nothing comes to it."""
+        now = self._driver.queue.now
+        if name not in self._asked:
+            self._asked.add(name)
+            self._begins[name] += now
+        return max(0, self._begins[name] - now)
 
     def _later(self, worker: SimulatedWorker, delay: int, then: Then) -> None:
         queue = self._driver.queue
@@ -226,6 +268,7 @@ class Modelled:
         """Steps, and a look at the probe, at this device's pace."""
         each, step = self._each(action), self._world.step_seconds
         seconds = work.samples * each if step is None else work.steps * step
+        seconds += self._rounds[worker]
         seconds += self._probed(action) * each / self._world.scoring
         return self._paces[worker].busy(now, seconds)
 
@@ -278,11 +321,36 @@ class Modelled:
             if isinstance(entry, VersionPublished | StateSaved):
                 self._count(MASTER, MODEL + SENT, framed(entry.payload))
             elif isinstance(entry, DataPublished):
-                self._count(MASTER, DATA + SENT, framed(entry.source) + framed(entry.manifest))
+                self._job = framed(entry.source) + framed(entry.manifest)
+                self._count(MASTER, DATA + SENT, self._job)
+                self._count(MASTER, DATA + RECEIVED, self._job)
+            elif isinstance(entry, WorkerAdmitted) and entry.hello:
+                self._count(entry.worker, DATA + RECEIVED, self._job)
+                self._read_split("probe", entry.worker)
+            elif isinstance(entry, VersionEvaluated):
+                self._read_split("validation", MASTER)
+            elif isinstance(entry, RunScored):
+                self._scored_last()
 
-    def sent_data(self, blocks: Iterable[int]) -> None:
-        """The master has sent the blocks of the data, of these sizes."""
-        self._count(MASTER, DATA + SENT, sum(blocks))
+    def _scored_last(self) -> None:
+        """What the master reads at the end: the held-out sets; the last version, to score it and
+        to save it."""
+        newest = self._driver.watch.state.newest
+        assert newest is not None
+        self._read_split("validation", MASTER)
+        self._read_split("test", MASTER)
+        self._count(MASTER, MODEL + RECEIVED, 2 * framed(newest.payload))
+
+    def _read_split(self, split: str, process: str) -> None:
+        """A held-out set is read once, and lies on that machine's disk from then on."""
+        if (split, process) not in self._has:
+            self._has.add((split, process))
+            self._count(process, DATA + RECEIVED, self._splits.get(split, 0))
+
+    def sent_data(self, splits: Mapping[str, int]) -> None:
+        """The master has sent the blocks of the data: bytes by split."""
+        self._splits = dict(splits)
+        self._count(MASTER, DATA + SENT, sum(splits.values()))
 
     def flat(self) -> dict[str, tuple[int, ...]]:
         """Bytes by process, as heartbeats carry them: (sent, received) by kind. None, where all

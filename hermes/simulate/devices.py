@@ -62,6 +62,11 @@ class Device(Struct, frozen=True, kw_only=True):
     throttling: Throttling | None = None
     memory_mb: float | None = None
     """What it has for training; None: enough."""
+    round_ms: float = 0.0
+    """What each of its rounds takes beside its steps, whatever its speed: the look at the probe of
+    a device that was measured, its loop."""
+    start_seconds: float = 0.0
+    """From the start of the training until it can train: a job is built, a framework loaded."""
     outages: tuple[tuple[float, float], ...] = ()
     """(from, to) in seconds of virtual time: nothing passes its link; it trains on."""
 
@@ -93,6 +98,9 @@ class MasterMachine(Struct, frozen=True, kw_only=True):
     """Of the set on which a strategy's losses are charged; None: the run's validation set."""
     merge_ms: float = 2.0
     """To merge one version."""
+    commit_ms: float = 0.0
+    """From a decision until the broker gives the record of it to those who wait: the append, its
+    disk, the fetch."""
 
 
 class World(Struct, frozen=True, kw_only=True):
@@ -243,6 +251,7 @@ def _values(world: World) -> Iterator[tuple[str, Any, Allowed]]:
     yield "master.samples_per_second", world.master.samples_per_second, _RATE
     yield "master.samples", world.master.samples, whole(1, off=True)
     yield "master.merge_ms", world.master.merge_ms, _MILLIS
+    yield "master.commit_ms", world.master.commit_ms, _MILLIS
     for name, link in world.links.items():
         yield f"links.{name}.latency_ms", link.latency_ms, _MILLIS
         yield f"links.{name}.up_mbit", link.up_mbit, _MEGABITS
@@ -254,6 +263,8 @@ def _values(world: World) -> Iterator[tuple[str, Any, Allowed]]:
 def _of_device(at: str, device: Device) -> Iterator[tuple[str, Any, Allowed]]:
     yield f"{at}.speed", device.speed, _SPEED
     yield f"{at}.jitter", device.jitter, number(least=0, most=3)
+    yield f"{at}.round_ms", device.round_ms, _MILLIS
+    yield f"{at}.start_seconds", device.start_seconds, number(least=0, most=LONGEST)
     yield f"{at}.memory_mb", device.memory_mb, number(above=0, off=True)
     if device.throttling is not None:
         yield f"{at}.throttling.factor", device.throttling.factor, number(least=0.001, most=1)

@@ -142,6 +142,22 @@ class Setup(NamedTuple):
 class Driver:
     """One simulated run."""
 
+    ended = False
+    """Whether a master has come to the end."""
+    masters = 0
+    asked = 0
+    """Actions that the masters asked for, each counted once."""
+    sent = 0
+    """Small messages that workers sent."""
+    pushed = 0
+    """Updates that workers pushed."""
+    stored = 0
+    """Updates that workers stored, whether or not a message came to name them."""
+    full_until = 0
+    """Until then the broker refuses what the master appends."""
+    slow_until = 0
+    """Until then the broker's disk is busy with what was appended to the ledger."""
+
     def __init__(
         self,
         setup: Setup,
@@ -171,20 +187,7 @@ class Driver:
         self.memory: dict[tuple[str, bytes], tuple[int, int]] = {}
         """What a master asked for, when it did first, and when the outcome is due: a restart
         changes neither."""
-        self.masters = 0
         self.alive: list[SimulatedMaster] = []
-        self.asked = 0
-        """Actions that the masters asked for, each counted once."""
-        self.sent = 0
-        """Small messages that workers sent."""
-        self.pushed = 0
-        """Updates that workers pushed."""
-        self.stored = 0
-        """Updates that workers stored, whether or not a message came to name them."""
-        self.full_until = 0
-        """Until then the broker refuses what the master appends."""
-        self.slow_until = 0
-        """Until then the broker's disk is busy with what was appended to the ledger."""
         self.watch = Watch(rules, genuine)
         self.clones: list[SimulatedWorker] = []
         """Processes that took a name that was in use."""
@@ -212,7 +215,7 @@ class Driver:
     @property
     def finished(self) -> bool:
         """Whether the master in force has come to the end of all that is to be done."""
-        if not any(master.finished for master in self.alive):
+        if not self.ended:
             return False
         nonce = self.watch.state.authority.nonce
         return any(master.finished and master.nonce == nonce for master in self.alive)

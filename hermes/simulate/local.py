@@ -45,6 +45,7 @@ from hermes.policy.allocate import first_size
 from hermes.policy.partition import partition_of
 from hermes.policy.presets import Settings, to_tree
 from hermes.simulate.driver import Costs, Setup, Work, work_of
+from hermes.simulate.scored import Kept, Recalling, Scored
 from hermes.train import Trainer, make_trainer, starting_weights
 from hermes.train.protocol import Batch
 from hermes.transport import names
@@ -75,10 +76,13 @@ class LocalRun:
         """The data, where somebody has prepared it already; let go of once it is sent."""
         self.threads: int | None = None
         """Of the framework; None: as it likes."""
+        self.kept: Kept | None = None
+        """Where scores are kept for other runs."""
         self.names = map("{:032x}".format, itertools.count(1))
         """Of payloads: the same run names them alike."""
         self._decoded: dict[tuple[str, int], Batch] = {}
         self._blocks: Blocks | None = None
+        self._scored: Scored | None = None
 
     def setup(self, speeds: Mapping[str, float], joins: Mapping[str, int] | None = None) -> Setup:
         """Who takes part."""
@@ -112,6 +116,13 @@ class LocalRun:
         blocks = Blocks(store, self.manifest, self._cache())
         for split in splits:
             blocks.fetch(split, range(blocks.count(split)))
+
+    def judge(self, make: Callable[[], Trainer], blocks: Blocks, store: Store) -> Judge:
+        """One that asks what others of this run, or of other runs, have found."""
+        if self._scored is None:
+            assert self.manifest is not None
+            self._scored = Scored(self.source, self.job.device, self.manifest, self.kept)
+        return Recalling(make, blocks, store, self._scored)
 
     def _cache(self) -> BlockCache:
         return BlockCache(self.folder / BLOCKS, UNBOUNDED)
@@ -208,7 +219,7 @@ class LocalHands:
             return self._upload()
         if self._desk is None or self._judge is None:
             blocks = self._run.blocks(self._store)
-            self._judge = Judge(lambda: self._trainer, blocks, self._store)
+            self._judge = self._run.judge(lambda: self._trainer, blocks, self._store)
             self._desk = Desk(self._store, self._judge, self._trainer.buffers())
         if isinstance(action, StoreFirst):
             return self._desk.store_first(self._trainer.weights(), codec=action.codec)

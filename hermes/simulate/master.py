@@ -201,7 +201,7 @@ class SimulatedMaster:
         if isinstance(action, SetAside):
             return  # evidence is for people
         if isinstance(action, Finish):
-            self.finished = True
+            self.finished = self.driver.ended = True
         elif isinstance(action, FollowLobby):
             self._follow(names.LOBBY, action.after)
         elif isinstance(action, FollowWorker):

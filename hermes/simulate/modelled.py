@@ -149,7 +149,8 @@ class ModelledHands(LocalHands):
         run = self._modelled
         assert run.manifest is not None
         assert run.charges is not None
-        run.charges.sent_data(b.length for blocks in run.manifest.blocks.values() for b in blocks)
+        splits = run.manifest.blocks.items()
+        run.charges.sent_data({name: sum(b.length for b in blocks) for name, blocks in splits})
         if run.crew is not None:
             run.lay_down(self._store, ("train", "probe"))
             run.crew.data(run.manifest)

@@ -8,7 +8,7 @@ All of it in whole numbers: bits a second, nanoseconds, and 1e-9 bits for what i
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
 from collections.abc import Callable, Mapping
 
 from hermes.simulate.queue import Queue
@@ -17,17 +17,40 @@ from hermes.values import SECOND
 BITS = 8
 
 
-class Flow:
-    """One transfer under way."""
+class Lane:
+    """A device's own link in one direction. What is under way on it has the same rate, so that it
+    is enough to know how much of each was let through since the lane was last empty."""
 
-    __slots__ = ("device", "left", "rate", "then")
+    __slots__ = ("capacity", "cuts", "let", "rate", "under_way")
 
-    def __init__(self, device: str, size: int, then: Callable[[], None]) -> None:
-        self.device, self.then = device, then
-        self.left = size * BITS * SECOND
-        """In 1e-9 bits."""
-        self.rate = 0
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         """Bits a second."""
+        self.cuts = 0
+        self.rate = 0
+        """Bits a second of each transfer."""
+        self.let = 0
+        """1e-9 bits of each."""
+        self.under_way: list[tuple[int, int, Callable[[], None]]] = []
+        """A heap: what must have been let through by its end, its number, and what comes then."""
+
+    @property
+    def most(self) -> int:
+        """The rate that each could have if nobody else were there."""
+        return 0 if self.cuts else self.capacity // len(self.under_way)
+
+    def ends(self) -> int:
+        """Nanoseconds until the next one is through, at a rate above 0."""
+        return -(-max(0, self.under_way[0][0] - self.let) // self.rate)
+
+    def through(self) -> list[tuple[int, Callable[[], None]]]:
+        """Take out what has arrived."""
+        found: list[tuple[int, Callable[[], None]]] = []
+        while self.under_way and self.under_way[0][0] <= self.let:
+            found.append(heapq.heappop(self.under_way)[1:])
+        if not self.under_way:
+            self.let = 0
+        return found
 
 
 class Pipe:
@@ -35,72 +58,76 @@ class Pipe:
 
     def __init__(self, queue: Queue, shared: int, devices: Mapping[str, int]) -> None:
         """Rates in bits a second."""
-        self._queue, self._shared, self._devices = queue, shared, dict(devices)
-        self._cut: Counter[str] = Counter()
-        self._flows: list[Flow] = []
+        self._queue, self._shared = queue, shared
+        self._lanes = {name: Lane(capacity) for name, capacity in devices.items()}
+        self._busy: dict[str, Lane] = {}
         self._since = 0
         self._turn = 0
+        self._begun = 0
 
     def begin(self, device: str, size: int, then: Callable[[], None]) -> None:
         """Transfer so many bytes from or to this device; `then` is called when they are through."""
         self._advance()
-        self._flows.append(Flow(device, size, then))
+        lane = self._busy[device] = self._lanes[device]
+        self._begun += 1
+        heapq.heappush(lane.under_way, (lane.let + size * BITS * SECOND, self._begun, then))
         self._share()
 
     def cut(self, device: str, lasts: int) -> None:
         """For so long nothing passes this device's link; what is under way goes on afterwards."""
         self._advance()
-        self._cut[device] += 1
+        self._lanes[device].cuts += 1
         self._share()
         self._queue.at(self._queue.now + lasts, lambda: self._mend(device), device)
 
     def _mend(self, device: str) -> None:
         self._advance()
-        self._cut[device] -= 1
+        self._lanes[device].cuts -= 1
         self._share()
 
     def _advance(self) -> None:
         """Up to now."""
         now = self._queue.now
-        for flow in self._flows:
-            flow.left -= flow.rate * (now - self._since)
+        for lane in self._busy.values():
+            lane.let += lane.rate * (now - self._since)
         self._since = now
 
     def _share(self) -> None:
         """New rates, and the next arrival."""
-        for flow, rate in zip(self._flows, self._rates(), strict=True):
-            flow.rate = rate
+        lanes = self._busy.values()
+        total = 0
+        for lane in lanes:
+            lane.rate = lane.most
+            total += lane.rate * len(lane.under_way)
+        if total > self._shared:
+            level = self._level()
+            for lane in lanes:
+                lane.rate = min(lane.rate, level)
         self._turn += 1
         turn = self._turn
-        ends = [-(-max(0, flow.left) // flow.rate) for flow in self._flows if flow.rate]
+        ends = [lane.ends() for lane in lanes if lane.rate]
         if ends:
             self._queue.at(self._queue.now + min(ends), lambda: self._arrive(turn))
 
-    def _rates(self) -> list[int]:
-        """Max-min: nobody could have more without somebody who has less losing."""
-        many = Counter(flow.device for flow in self._flows)
-        most = {
-            device: 0 if self._cut[device] else self._devices[device] // count
-            for device, count in many.items()
-        }
-        if sum(most[device] * count for device, count in many.items()) <= self._shared:
-            return [most[flow.device] for flow in self._flows]
-        left, flows = self._shared, len(self._flows)
+    def _level(self) -> int:
+        """Max-min: the rate that nobody exceeds where all together could, such that nobody could
+        have more without somebody who has less losing."""
+        left, flows = self._shared, sum(len(lane.under_way) for lane in self._busy.values())
         level = 0
-        for device in sorted(most, key=most.__getitem__):
+        for lane in sorted(self._busy.values(), key=lambda lane: lane.rate):
             level = left // flows
-            if most[device] > level:
+            if lane.rate > level:
                 break
-            left -= most[device] * many[device]
-            flows -= many[device]
-        return [min(most[flow.device], level) for flow in self._flows]
+            left -= lane.rate * len(lane.under_way)
+            flows -= len(lane.under_way)
+        return level
 
     def _arrive(self, turn: int) -> None:
         if turn != self._turn:
             return  # rates have changed since: another arrival is planned
         self._advance()
-        through = [flow for flow in self._flows if flow.left <= 0]
-        self._flows = [flow for flow in self._flows if flow.left > 0]
+        through = [found for lane in self._busy.values() for found in lane.through()]
+        self._busy = {name: lane for name, lane in self._busy.items() if lane.under_way}
         self._share()
-        for flow in through:
-            flow.then()
+        for _, then in sorted(through, key=lambda found: found[0]):
+            then()

@@ -5,6 +5,7 @@ The digest of a version says what it was made of: the version before, and the up
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 
@@ -67,6 +68,10 @@ def genuine(version: VersionPublished, before: VersionPublished | None) -> bool:
     version before."""
     of = made_of(before.payload.digest, (part.birth for part in version.members)) if before else ""
     return version.payload.digest == reference("model", version.version, of).digest
+
+
+DAMAGED_STEPS = 0.1 + 0.9 * 0.04
+"""Of the draws 0.1 .. 1.0, likewise: the gradient of one step in 25 is not finite."""
 
 
 class Shelf:
@@ -235,6 +240,9 @@ class ReferenceBench:
         loss = self._random.uniform(0.1, 1.0)
         drift = loss if action.drift else 0.0
         done = Trained(*self.work(action), loss, loss if action.probe else None, drift)
+        if action.gradient:  # of one step in 25 it is not finite, and the step is vetoed
+            norm = self._random.uniform(0.1, 1.0)
+            done = done._replace(gradient=norm if norm > DAMAGED_STEPS else math.nan)
         if action.gate is not None:
             done = done._replace(paired=Paired(self._random.uniform(-0.2, 0.6), 0.1, 64))
         return lambda: done

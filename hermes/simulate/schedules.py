@@ -50,6 +50,7 @@ STEP = {
     "fedavgm": SECOND // 20,
     "asp": 3 * SECOND // 10,
     "ssp": 3 * SECOND // 10,
+    "selsync": 3 * SECOND // 10,
     "fedbuff": SECOND // 20,
     "ebsp": SECOND // 10,
     "fastest-alone": SECOND // 20,
@@ -65,6 +66,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "fedbuff": {"round.steps": 7, "close.count": 2},
     "ebsp": {"size.lookahead": 6},
     "fastest-alone": {"round.steps": 7},
+    "selsync": {"gate.delta": 0.12},
 }
 """Settings that bring more pushes into fewer events."""
 
@@ -168,9 +170,9 @@ class Schedule(NamedTuple):
 
 STRATEGIES = (
     *("hermes-paper", "bsp", "fedavg", "fedavgm"),
-    *("asp", "ssp", "fedbuff", "ebsp", "fastest-alone", "hermes"),
+    *("asp", "ssp", "fedbuff", "ebsp", "fastest-alone", "hermes", "selsync"),
 )
-"""Under the fourth one and the last the master holds tensors of its own. (`central` is bsp of one
+"""Under `fedavgm` and `hermes` the master holds tensors of its own. (`central` is bsp of one
 worker, which alone may hang for ever.)"""
 
 

@@ -16,6 +16,7 @@ from hermes.messages import (
     RoundNoted,
     RunStopped,
     ShardResized,
+    StepClosed,
     UpdateRejected,
     UpdateTaken,
     VersionEvaluated,
@@ -118,6 +119,8 @@ def entry_words(entry: Entry) -> str:
         facts[VersionPublished] = f"version {entry.version} of {len(entry.members)}"
     elif isinstance(entry, VersionEvaluated):
         facts[VersionEvaluated] = f"version {entry.version}"
+    elif isinstance(entry, StepClosed):
+        facts[StepClosed] = f"step {entry.step} {entry.reason.code}"
     elif isinstance(entry, ShardResized):
         facts[ShardResized] = f"{entry.size} samples"
     elif isinstance(entry, ResendAsked):

@@ -175,9 +175,11 @@ class SimulatedWorker:
         self._keep(action.number, body)
 
     def _resent(self, action: SendResent) -> None:
-        if action.update.birth.incarnation == self.incarnation:  # stored once more
-            self.updates[action.update.birth] = action.update
-        self._keep(action.number, Resent(action.update))
+        update = action.update
+        if update.birth.incarnation == self.incarnation:  # new, or stored once more
+            update = update if self.state.again else self._perhaps_a_lie(update)
+            self.updates[update.birth] = update
+        self._keep(action.number, Resent(update))
 
     def _keep(self, number: int, body: WorkerBody) -> None:
         self.kept[number] = body
@@ -199,7 +201,8 @@ class SimulatedWorker:
                 self._post(number, self.kept[number])
 
     def _send_beat(self, action: SendBeat) -> None:
-        self._post(0, Heartbeat(action.steps, action.last))
+        moved = self.driver.charges.traffic(self.name)
+        self._post(0, Heartbeat(action.steps, action.last, moved))
 
     def _post(self, number: int, body: WorkerBody) -> None:
         self._post_to(self._generation, number, body)

@@ -1,0 +1,78 @@
+"""How much work has each worker, and does that change? Pure. `allocate` and `alone` are the rules;
+`hermes why` and `hermes verify` ask `sized` again."""
+
+from __future__ import annotations
+
+import functools
+
+from hermes.machine import alone
+from hermes.machine.draft import Draft
+from hermes.machine.pools import NONE, first_size, largest
+from hermes.machine.state import MasterState, Member
+from hermes.messages import DataPublished, ShardResized, UpdateRejected
+from hermes.policy import allocate
+
+
+def choose(draft: Draft) -> None:
+    """Where the quickest trains alone, the others have no work, and theirs is not merged."""
+    state = draft.state
+    if not allocate.one_alone(state.settings.size) or state.started is None or state.stopped:
+        return
+    for name in state.alive():
+        resize(draft, name)
+        refusal = alone.refusal(draft.state, name)
+        if refusal is None:
+            continue
+        returned = draft.rules.release(draft.state.members[name], refusal.code)
+        if returned is not None:
+            draft.add(returned)
+        for pending in state.pending:
+            if pending.worker == name:
+                draft.add(UpdateRejected(name, pending.update.birth, refusal))
+
+
+def resize(draft: Draft, worker: str) -> None:
+    """The size of this worker's next grants, after a round of it."""
+    member, answer = draft.state.members[worker], sized(draft.state, worker)
+    if not isinstance(answer, allocate.Sizing):
+        return
+    if (answer.size, answer.batch) != (member.size, member.batch):
+        draft.add(ShardResized(worker, answer.size, answer.batch, answer.reason))
+        draft.note = f"{worker} is re-sized from {member.size} to {answer.size} samples"
+
+
+def sized(state: MasterState, worker: str) -> allocate.Answer:
+    """What the size rule answers about this worker, after a round of it."""
+    assert state.data is not None
+    if allocate.one_alone(state.settings.size):
+        return alone.sized(state, worker)
+    data, alive = state.data, [state.members[name] for name in state.alive()]
+    return allocate.resize(
+        state.settings.size,
+        _times(data, state.members[worker]),
+        [_times(data, other) for other in alive if other.name != worker and other.timings],
+        allocate.Work(
+            batch=data.batch,
+            epochs=state.settings.round.epochs,
+            largest=data.samples["train"],
+            total=allocate.total(
+                state.settings.size,
+                [first_size(data, one.pool) for one in alive],
+                [largest(data, one.pool) for one in alive],
+                data.samples["train"],
+            ),
+        ),
+    )
+
+
+def _times(data: DataPublished, member: Member) -> allocate.WorkerTimes:
+    pool = None if member.pool == NONE else largest(data, member.pool)
+    return allocate.WorkerTimes(
+        member.name, timings_of(member.timings), member.size, member.batch, pool
+    )
+
+
+@functools.lru_cache(1 << 12)
+def timings_of(rounds: tuple[tuple[int, int], ...]) -> tuple[allocate.Timing, ...]:
+    """A worker's last rounds, as the rules see them: all are asked about after each one's round."""
+    return tuple(allocate.Timing(steps, busy) for steps, busy in rounds)

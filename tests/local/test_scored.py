@@ -1,0 +1,49 @@
+"""Is a model scored once, and only where it is the same in all that matters?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hermes.compare.kept import Folder
+from hermes.messages import Block, JobSource, Manifest
+from hermes.simulate.scored import Scored
+from hermes.train.protocol import Scores
+
+JOB = JobSource("job.py", "text", ("data.npz",))
+DATA = Manifest({split: (Block(0, 9, split), Block(9, 9, "b")) for split in ("validation", "test")})
+OTHER = Manifest({split: (Block(0, 9, "changed"),) for split in ("validation", "test")})
+
+
+def test_a_model_is_scored_once_by_all_who_share_a_folder(tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    def ask(scored: Scored, weight: float, split: str = "test") -> Scores:
+        def score() -> Scores:
+            asked.append(weight)
+            return Scores(weight, None if weight else float("inf"), 7)
+
+        return scored.of({"w": np.array([weight], np.float32)}, split, score)
+
+    first = Scored(JOB, None, DATA, Folder(tmp_path))
+    assert ask(first, 1.0) == ask(first, 1.0) == Scores(1.0, None, 7)
+    assert ask(Scored(JOB, None, DATA, Folder(tmp_path)), 1.0) == Scores(1.0, None, 7)
+    assert asked == [1.0]
+    assert ask(first, 0.0).accuracy == float("inf")
+    again = Scored(JOB, None, DATA, Folder(tmp_path))
+    assert ask(again, 0.0).accuracy == float("inf")
+    assert asked == [1.0, 0.0]
+
+    # Another split, job, device, data set; nobody to share with; a file that somebody has damaged.
+    ask(first, 1.0, "validation")
+    ask(Scored(JobSource("job.py", "text", ()), None, DATA, Folder(tmp_path)), 1.0)
+    ask(Scored(JOB, "cuda", DATA, Folder(tmp_path)), 1.0)
+    ask(Scored(JOB, None, OTHER, Folder(tmp_path)), 1.0)
+    ask(Scored(JOB, None, DATA, None), 1.0)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"?")
+    ask(Scored(JOB, None, DATA, Folder(tmp_path)), 1.0)
+    assert len(asked) == 8
+    ask(Scored(JOB, None, DATA, Folder(tmp_path / "none")), 1.0)
+    assert len(asked) == 9, "a folder that is gone costs time, and nothing else"
