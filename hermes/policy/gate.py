@@ -1,7 +1,7 @@
 """After a round: is what this worker learned worth sending? Push, stay quiet, or veto. Pure.
 
 `zscore` is the gate of arXiv 2410.20495, as read off its published code; `open` always pushes;
-`innovation` is in `policy/innovation.py`.
+`innovation` is in `policy/innovation.py`, `gradient` in `policy/gradient.py`.
 
 The z-score rule, on one probe loss a round:
 
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from hermes.errors import SettingError
-from hermes.policy import innovation
+from hermes.policy import gradient, innovation
 from hermes.policy.ranges import SWITCH, Allowed, check_section, number, one_of, whole
 from hermes.policy.verdict import NOTHING, GateSettings, GateState, Learned, Push, Verdict
 from hermes.values import Facts, Reason
@@ -56,6 +56,11 @@ def looks_at_loss(settings: GateSettings) -> bool:
 def looks_at_drift(settings: GateSettings) -> bool:
     """Whether a round ends with the norm of what was learned."""
     return settings.rule == "innovation"
+
+
+def looks_at_gradient(settings: GateSettings) -> bool:
+    """Whether a round ends with the norm of its last step's gradient."""
+    return settings.rule == "gradient"
 
 
 def looks_back(settings: GateSettings) -> bool:
@@ -113,6 +118,7 @@ GATES: dict[str, Gate] = {
     "zscore": zscore_gate,
     "open": open_gate,
     "innovation": innovation.gate,
+    "gradient": gradient.gate,
 }
 
 RANGES: dict[str, Allowed] = {
@@ -125,9 +131,12 @@ RANGES: dict[str, Allowed] = {
     "probe": one_of("fixed", "fresh15"),
     "rate": number(above=0, most=1),
     "gain": number(above=0, below=1),
+    "warm": whole(0),
     "shortest": whole(1),
     "longest": whole(1),
     "veto": number(above=0, off=True),
+    "delta": number(least=0),
+    "smoothing": number(above=0, most=1),
 }
 """What each of `GateSettings` may be."""
 
@@ -165,6 +174,8 @@ def first_possible_push(settings: GateSettings) -> int | None:
     other losses exactly alike (for n = 2: any drop). With `reset_on_push` off later pushes can
     come sooner than this, never later. "Never" means not within FARTHEST rounds.
     """
+    if settings.rule == "gradient":
+        return 2 if settings.delta else 1
     if settings.rule != "zscore":
         return settings.shortest if settings.rule == "innovation" else 1
     threshold = settings.alpha

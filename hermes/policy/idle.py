@@ -30,6 +30,7 @@ class Idle(NamedTuple):
 
 _ZSCORE = "gate.rule is not zscore, the one rule that looks at it"
 _INNOVATION = "gate.rule is not innovation, the one rule that looks at it"
+_GRADIENT = "gate.rule is not gradient, the one rule that looks at it"
 _GATE = "Leave it out, or take gate.rule=zscore."
 _IQR = "size.rule is not iqr, the one rule that looks at it"
 _SPEED = "size.rule is not speed, the one rule that looks at it"
@@ -47,7 +48,11 @@ NEVER: tuple[Idle, ...] = (
     ),
     *(
         Idle(f"gate.{name}", lambda s: s.gate.rule != "innovation", _INNOVATION, "Leave it out.")
-        for name in ("rate", "gain", "shortest", "longest", "veto")
+        for name in ("rate", "gain", "warm", "shortest", "longest", "veto")
+    ),
+    *(
+        Idle(f"gate.{name}", lambda s: s.gate.rule != "gradient", _GRADIENT, "Leave it out.")
+        for name in ("delta", "smoothing")
     ),
     *(
         Idle(f"size.{name}", lambda s: s.size.rule != "iqr", _IQR, "Leave it out.")
@@ -103,6 +108,7 @@ NEVER: tuple[Idle, ...] = (
         "data.partition=iid makes no pools",
         "Leave it out, or take data.partition=dirichlet.",
     ),
+    Idle("size.mean", lambda s: s.size.rule != "speed", _SPEED, "Leave it out."),
     Idle("size.deadband", lambda s: s.size.rule != "speed", _SPEED, "Leave it out."),
     Idle(
         "round.epochs",

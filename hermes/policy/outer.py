@@ -31,7 +31,7 @@ from hermes.policy.aggregate import (
     flattened,
     tiles,
 )
-from hermes.policy.stability import safe_rate
+from hermes.policy.stability import Shares, safe_rate
 from hermes.values import Outer, Tensors
 
 
@@ -40,14 +40,14 @@ def keeps_momentum(settings: MergeSettings) -> bool:
     return settings.rule == "momentum"
 
 
-def outer_of(settings: MergeSettings, staleness: int) -> Outer | None:
-    """The step of a version whose stalest update is so many versions old; None where their rule
+def outer_of(settings: MergeSettings, shares: Shares) -> Outer | None:
+    """The step of a version of which such shares are so many versions old; None where the rule
     keeps no momentum."""
     if not keeps_momentum(settings):
         return None
     momentum, rate = float(settings.momentum), settings.rate
     if isinstance(rate, str):
-        rate = safe_rate(momentum, settings.nesterov, staleness)
+        rate = safe_rate(momentum, settings.nesterov, shares)
     return Outer(momentum, float(rate), settings.nesterov)
 
 

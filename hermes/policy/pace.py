@@ -46,7 +46,7 @@ class Pace(NamedTuple):
 
     def after(self, seconds: float) -> Pace:
         """The pace once one more was seen."""
-        return pace((*self.values, seconds)[-KEPT:])
+        return _pace((*self.values, seconds)[-KEPT:])
 
 
 def pace(values: Sequence[float]) -> Pace:
@@ -61,6 +61,10 @@ def pace(values: Sequence[float]) -> Pace:
     middle = _median(values)
     spread = SIGMA * _median([abs(value - middle) for value in values])
     return Pace(tuple(values), round(middle, DIGITS), round(max(spread, middle / STEADY), DIGITS))
+
+
+_pace = functools.lru_cache(1 << 10)(pace)
+"""Heartbeats of a steady worker bring the same durations again and again."""
 
 
 @functools.lru_cache(1 << 12)

@@ -95,6 +95,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """All settings of a run."""
 
     strategy: str = "hermes-paper"
+    """A preset's name; where nobody names one it is `DEFAULT_STRATEGY`. The values below are what
+    a preset leaves unsaid."""
     gate: GateSettings = GateSettings()
     close: CloseSettings = CloseSettings()
     continue_: ContinueSettings = msgspec.field(default=ContinueSettings(), name="continue")
@@ -115,7 +117,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "hermes": {
         "gate.rule": "innovation",
         "gate.veto": 3.0,
-        "gate.rate": 0.5,
+        "gate.rate": 1.0,
         "close.rule": "quorum",
         "continue.rule": "on-version",
         "merge.rule": "momentum",
@@ -124,7 +126,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "merge.nesterov": True,
         "merge.discount": True,
         "size.rule": "speed",
-        "size.first": 500,
+        "size.first": 250,
+        "size.mean": 1000,
         "round.epochs": 5,
     },
     "hermes-paper": {
@@ -195,6 +198,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "round.epochs": 1,
         "round.steps": 1,
     },
+    "selsync": {
+        "gate.rule": "gradient",
+        "gate.delta": 0.3,
+        "close.rule": "flagged",
+        "continue.rule": "on-version",
+        "merge.rule": "mean",
+        "merge.max_staleness": 1,
+        "size.rule": "fixed",
+        "round.epochs": 1,
+        "round.steps": 1,
+    },
     "fedbuff": {
         "gate.rule": "open",
         "close.rule": "count",
@@ -228,7 +242,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """A strategy's name -> the settings that it stands for; a user's own settings win."""
 
-DEFAULT_STRATEGY = "hermes-paper"
+DEFAULT_STRATEGY = "hermes"
+"""Of a run whose user names none."""
 
 
 SECTIONS: dict[str, dict[str, Allowed]] = {
@@ -380,6 +395,12 @@ def to_tree(settings: Settings) -> dict[str, Any]:
     return tree
 
 
+# msgspec learns a type at its first use; a second thread that comes meanwhile finds it half
+# learned, and the process dies of that (0.22: a null pointer). A worker that is admitted reads its
+# settings in two threads at the same moment, so that all of them are learned here.
+from_tree(to_tree(Settings()))
+
+
 def check(settings: Settings) -> list[str]:
     """Warnings about settings that are odd; raises `SettingError` for those that cannot work."""
     for section, ranges in SECTIONS.items():
@@ -417,6 +438,7 @@ def _check_together(settings: Settings) -> None:
             "close.rule=all waits for a push of every worker, and a gate lets workers be quiet",
             remedy="Take gate.rule=open or close.rule=each.",
         )
+    _check_flags(settings)
     _check_quota(settings)
     if settings.round.steps is not None and settings.size.rule in ("iqr", "speed"):
         raise SettingError(
@@ -435,6 +457,24 @@ def _check_together(settings: Settings) -> None:
             f"continue.rule={settings.continue_.rule} sends what is unsent alone, and merge.rule="
             "interpolate weighs the model that a worker has by its loss",
             remedy="Take continue.rule=on-version, or another merge.rule.",
+        )
+
+
+def _check_flags(settings: Settings) -> None:
+    """Raise `SettingError` where all step together, and something else does not."""
+    if not sync.steps_together(settings.close):
+        return
+    if settings.gate.rule not in ("gradient", "open"):
+        raise SettingError(
+            f"gate.rule={settings.gate.rule} goes by what this worker pushed itself, and with "
+            "close.rule=flagged it pushes when another one flags",
+            remedy="Take gate.rule=gradient, or another close.rule.",
+        )
+    if settings.continue_.rule != "on-version":
+        raise SettingError(
+            f"continue.rule={settings.continue_.rule} lets workers train on, and close.rule="
+            "flagged has them wait for each other after each round",
+            remedy="Take continue.rule=on-version, or another close.rule.",
         )
 
 
@@ -470,6 +510,11 @@ def _odd_together(settings: Settings) -> list[str]:
         found.append(
             f"continue.rule={settings.continue_.rule} trains on while versions are made, and with "
             "merge.max_staleness=0 what was begun before the newest is thrown away"
+        )
+    if settings.merge.max_staleness == 0 and sync.steps_together(close):
+        found.append(
+            "close.rule=flagged asks for pushes while a newcomer still trains on the version "
+            "before, and with merge.max_staleness=0 its work may be thrown away again and again"
         )
     return found
 

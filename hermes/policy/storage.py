@@ -142,8 +142,8 @@ def pace(
     whose workers train so many seconds a round each; `gate` is the rule."""
     update = model if update is None else update
     share, workers = PUSHED.get(gate, 1.0), len(rounds)
-    if close.rule in ("all", "quorum"):
-        need = workers if close.rule == "all" else quorum(close, workers)
+    if close.rule in ("all", "quorum", "flagged"):  # the last: at most, where every step is flagged
+        need = quorum(close, workers) if close.rule == "quorum" else workers
         moved = workers * update + model
         seconds = sorted(rounds)[need - 1] + VERSION + moved / RATE
         all_rounds = sum(3600 / max(seconds, own) for own in rounds)

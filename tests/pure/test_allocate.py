@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from hermes.policy.allocate import (
     resize,
     samples_per_second,
     shares,
+    total,
 )
 from hermes.policy.ranges import shown
 from hermes.values import SECOND
@@ -58,6 +60,12 @@ def others(*seconds: float) -> list[WorkerTimes]:
 def test_quartiles_are_numpys_linear_ones() -> None:
     """Four times: Q1 lies a quarter from the second down to the first."""
     assert quartiles_of([4 * SECOND, SECOND, 2 * SECOND, 3 * SECOND]) == Quartiles(1.75, 2.5, 3.25)
+
+
+@given(st.lists(st.integers(1, 10**18), min_size=1, max_size=20))
+def test_quartiles_are_numpys_to_the_last_bit(times: list[int]) -> None:
+    known = np.percentile(np.array(times, np.float64), [25, 50, 75], method="linear")
+    assert quartiles_of(times) == Quartiles(*(float(value) / SECOND for value in known))
 
 
 def test_a_straggler_meets_the_median_of_the_others() -> None:
@@ -402,3 +410,11 @@ def test_a_value_out_of_range_is_named(key: str, value: object) -> None:
 
 def test_the_defaults_pass() -> None:
     assert check_size(SizeSettings()) == []
+
+
+def test_a_mean_size_is_shared_out_once_speeds_are_known() -> None:
+    """Not more than one pass over the train set, nor than anybody's bound."""
+    firsts, most = [100, 100, 50], [600, 600, 50]
+    assert total(SizeSettings(), firsts, most, 600) == 250
+    assert total(SizeSettings(mean=150), firsts, most, 600) == 350
+    assert total(SizeSettings(mean=500), firsts, most, 600) == 600

@@ -24,6 +24,7 @@ from hermes.machine.events import (
 )
 from hermes.messages import Bye, LedgerRecord, VersionPublished
 from hermes.policy import sync
+from hermes.policy.stability import largest_stable
 from hermes.report.live.recent import Recent
 from hermes.report.live.waits import waits
 from hermes.report.why.decided import MASTER
@@ -115,7 +116,9 @@ def test_whoever_comes_too_late_is_in_the_next_one() -> None:
     assert [part.weight for part in merge.parts] == [24 / 2**0.5, 24, 24]
     assert merge.outer is not None
     assert one(Merge, first).outer == replace(merge.outer, rate=1.0)
-    assert merge.outer.rate == pytest.approx(0.05), "half of the limit at lag 1, momentum 0.9"
+    late = (48 / (48 + 24 / 2**0.5), 24 / 2**0.5 / (48 + 24 / 2**0.5))
+    assert merge.outer.rate == pytest.approx(0.5 * largest_stable(0.9, False, late))
+    assert 0.05 < merge.outer.rate < 0.2, "between half of the limits at lag 1 and at lag 0"
     stage.put(master.VersionStored(2, merge.current.payload))
     assert differing(stage.records) == []
 

@@ -87,6 +87,27 @@ def test_the_first_score_is_its_own_threshold() -> None:
     assert first.state == GateState((), 0, pytest.approx(7 * 1.5**0.75))
 
 
+def test_first_rounds_push_and_set_the_threshold() -> None:
+    """Scores fall a hundredfold: the threshold is there at once, and not twenty rounds later."""
+    falling = [1000.0, 100, 10, *[4.0] * 8]
+    warm = play(settings(warm=3, rate=0.5), falling)
+    assert [one.reason.code for one in warm[:4]] == ["warming"] * 3 + ["little-drift"]
+    assert [one.state.threshold for one in warm[:3]] == pytest.approx(falling[:3])
+    assert warm[2].state.window == pytest.approx(tuple(falling[:3])) == warm[-1].state.window
+    assert "push" in [one.push for one in warm[3:]]
+    cold = play(settings(rate=0.5), falling)
+    assert [one.push for one in cold] == ["push"] + ["quiet"] * 10
+    slow = play(settings(warm=2, shortest=2), [9.0, 8, 7, 6, 5])
+    assert [one.reason.code for one in slow[:4]] == ["too-soon", "warming"] * 2
+    assert slow[4].reason.code == "too-soon"
+
+
+def test_a_rate_of_one_pushes_every_round_that_learned_something() -> None:
+    falling = [1000.0, 1, 1e-3, 0, 1e-6]
+    codes = [one.reason.code for one in play(settings(rate=1.0), falling)]
+    assert codes == ["every-round"] * 3 + ["no-drift", "every-round"]
+
+
 def test_two_pushes_are_so_many_rounds_apart() -> None:
     pushes = [
         one.push for one in play(settings(shortest=3, rate=0.3), [1.0, 5, 25, 125, 625, 3125])

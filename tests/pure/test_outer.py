@@ -152,8 +152,8 @@ def test_momentum_of_another_model_is_our_defect(moments: Model) -> None:
 def test_fedavgm_is_fedavg_with_momentum() -> None:
     """And weighs by samples, as fedavg does."""
     plain, found = resolve("fedavg", []), resolve("fedavgm", [{"merge.nesterov": True}])
-    assert outer_of(found.merge, 7) == Outer(0.9, 1.0, True)
-    assert outer_of(plain.merge, 0) is None
+    assert outer_of(found.merge, (0.0,) * 7 + (1.0,)) == Outer(0.9, 1.0, True)
+    assert outer_of(plain.merge, (1.0,)) is None
     assert weights(found.merge, [Given(640, 7)], 4) == [640]
     again = resolve("fedavg", [{"merge.rule": "momentum"}])
     assert (again.gate, again.close, again.round, again.size, again.merge) == (

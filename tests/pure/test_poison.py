@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from stage import MasterStage, of, one, reference
 
 from hermes.errors import SettingError
-from hermes.machine import duties
+from hermes.machine import merging
 from hermes.machine.apply import apply_entries
 from hermes.machine.events import Merge, MergeFailed, Score, SetAside, VersionStored
 from hermes.machine.master import Decision
@@ -114,7 +114,7 @@ def test_the_norms_in_the_ledger_make_the_limit_of_every_master() -> None:
     for length in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0):
         version = one(VersionPublished, merged(stage, "w1", length))
         assert version.members[0].norm == length
-    start = duties.limit_in_force(stage.state)
+    start = merging.limit_in_force(stage.state)
     assert start is not None
     assert (start.median, start.known) == (None, 7)
     merged(stage, "w1", 8.0)
@@ -122,7 +122,7 @@ def test_the_norms_in_the_ledger_make_the_limit_of_every_master() -> None:
     assert asked.limit == Limit(450.0, 4.5, 8)
     before = stage.state
     stage.claim()
-    assert duties.limit_in_force(stage.state) == asked.limit
+    assert merging.limit_in_force(stage.state) == asked.limit
     assert stage.state.norms == before.norms == (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 
 

@@ -36,7 +36,7 @@ def test_a_strategy_is_five_answers(strategy: str) -> None:
 def test_the_default_strategy_is_one() -> None:
     """And a bare `Settings()` is it."""
     assert DEFAULT_STRATEGY in PRESETS
-    assert resolve(DEFAULT_STRATEGY, []) == Settings()
+    assert resolve("hermes-paper", []) == Settings()
 
 
 def test_later_layers_win() -> None:
