@@ -66,8 +66,8 @@ GATES = {
     "zscore, as published": {"gate.rule": "zscore", "gate.reset_on_push": False},
     "zscore, threshold reset": {"gate.rule": "zscore"},
     "innovation, 0.25, no veto": {"gate.rate": 0.25, "gate.veto": None},
-    "innovation, 0.5, no veto": {"gate.veto": None},
-    "innovation, 0.5, veto 3": {},
+    "innovation, 0.5, no veto": {"gate.rate": 0.5, "gate.veto": None},
+    "innovation, 0.5, veto 3": {"gate.rate": 0.5},
 }
 """Name -> settings over those of `hermes`."""
 

@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, object]] = {
         "gate.alpha": -0.7, "size.first": 32, "round.epochs": 1, "stop.versions": 58,
     },
     "fedavgm": {"size.first": 64, "round.steps": 2, "stop.versions": 64},
+    "selsync": {"size.first": 64, "gate.delta": 0.12, "stop.versions": 30},
 }  # fmt: skip
 """Each brings 300 records and more."""
 

@@ -4,6 +4,9 @@
     hermes run examples/mnist.py -- mnist.npz
     python examples/mnist.py -- mnist.npz            # a master; workers elsewhere: hermes worker
     hermes run examples/mnist.py -- --smoke          # seconds, and no file: the digits of Hermes
+    hermes run examples/mnist.py -- mnist.npz lr=0.3 momentum=0 batch=16 until=0.5
+
+`until` is the share of the run's samples after which the learning rate is all the way down.
 
 mnist.npz holds x_train (60000, 28, 28) and x_test (10000, 28, 28), uint8, and their labels y_train
 and y_test. It is what `keras.datasets.mnist` keeps as ~/.keras/datasets/mnist.npz; or, by hand:
@@ -58,26 +61,46 @@ def digits():
     return np.pad(large, ((0, 0), (2, 2), (2, 2))), y[:400]
 
 
-def steady_then_down(progress):
-    """The learning rate's factor: most of the last point of accuracy comes while it falls."""
-    return min(1.0, max(0.02, (1 - progress) / 0.4))
+KNOBS = {"lr": 0.05, "momentum": 0.9, "batch": 32, "until": 1.0}
+
+
+def turned(words):
+    """The knobs as these words set them: lr=0.3."""
+    found = dict(KNOBS)
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            found[name] = type(KNOBS[name])(value)
+        except (KeyError, ValueError):
+            raise JobError(
+                f"examples/mnist.py does not know what to do with {word!r}",
+                remedy=f"After the file it takes numbers for {', '.join(KNOBS)}, as in lr=0.3.",
+            ) from None
+    return found
 
 
 def job(args):
-    smoke = args == ["--smoke"]
-    if len(args) != 1:
+    smoke = args[:1] == ["--smoke"]
+    if not args:
         raise JobError(
             "examples/mnist.py needs one file",
             remedy="hermes run examples/mnist.py -- mnist.npz (what it holds: see its top); "
             "to try without a file: -- --smoke",
         )
+    knobs = turned(args[1:])
+    lr, momentum, until = knobs["lr"], knobs["momentum"], knobs["until"]
+
+    def steady_then_down(progress):
+        """The learning rate's factor: most of the last point of accuracy comes while it falls."""
+        return min(1.0, max(0.02, (1 - progress / until) / 0.4))
+
     return hermes.Job(
         model=Net,
         data=digits if smoke else lambda: images(args[0]),
         loss=nn.CrossEntropyLoss(),
-        optimizer=lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9),
+        optimizer=lambda params: torch.optim.SGD(params, lr=lr, momentum=momentum),
         schedule=steady_then_down,
-        batch=32,
+        batch=knobs["batch"],
         round=hermes.Round(epochs=1),  # short rounds: an update soon, however slow the device
         stop=hermes.Stop(versions=1) if smoke else hermes.Stop(samples=600_000, patience=50),
     )

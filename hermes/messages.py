@@ -94,7 +94,7 @@ class Round(Message, frozen=True):
     """Mean training loss; None where it is not finite."""
     probe: float | None
     verdict: str
-    """"push", "quiet" or "veto"."""
+    """"push", "quiet" or "veto"; where all step together "flag" in the place of a push."""
     reason: Reason
     finished: tuple[int, ...]
     """Numbers of the grants that this round used up."""
@@ -104,10 +104,14 @@ class Round(Message, frozen=True):
     version was loaded."""
     trainer: str = ""
     """In an incarnation's first round: framework and device, such as "torch 2.15.0 on cpu"."""
+    upon: tuple[int, ...] = ()
+    """Offsets of the last ledger record acted on: as each version since the round before was asked
+    for, at last as this round began. With them a round can be trained again (`hermes replay`)."""
 
 
 class Resent(Message, frozen=True):
-    """An update of an incarnation before, from the outbox; its birth tells which."""
+    """An update by itself; its birth tells whose. One of an incarnation before, from the outbox;
+    one that was stored once more; or where all step together, one whose rounds were told before."""
 
     update: Update
 
@@ -283,6 +287,7 @@ class RoundNoted(Message, frozen=True):
     finished: tuple[int, ...]
     moved: int = 0
     trainer: str = ""
+    upon: tuple[int, ...] = ()
 
 
 class UpdateTaken(Message, frozen=True):
@@ -328,6 +333,20 @@ class VersionPublished(Message, frozen=True):
     """What each worker trains on it, where the rule sets quotas."""
     codec: str = FP32
     """As what its tensors lie there; the digest is that of those bytes."""
+
+
+class StepClosed(Message, frozen=True):
+    """Where all step together: everybody alive has taken its step, and goes on."""
+
+    step: int
+    """1, 2, 3, ... in this run."""
+    version: int
+    """The newest when it closed."""
+    sync: bool
+    """Whether a version is made now."""
+    pushers: tuple[str, ...]
+    """The workers that push for it; everybody else goes on at once."""
+    reason: Reason
 
 
 class ShardResized(Message, frozen=True):
@@ -501,6 +520,7 @@ Entry: TypeAlias = (
     | UpdateTaken
     | UpdateRejected
     | VersionPublished
+    | StepClosed
     | ShardResized
     | VersionEvaluated
     | WorkerLost

@@ -45,6 +45,10 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """First byte and end, counted from the end of the header."""
 
 
+_SPEC = msgspec.json.Decoder(Spec)
+"""Made here: two threads must not teach msgspec a type at the same moment (`policy.presets`)."""
+
+
 def encode_tensors(tensors: Tensors, about: Mapping[str, str] | None = None) -> bytes:
     """Safetensors bytes; the same tensors always give the same bytes, those of the library.
     `about`: their metadata, word by word.
@@ -102,7 +106,7 @@ def _header(data: bytes | bytearray) -> tuple[dict[str, Spec], dict[str, str], i
         raise ValueError("the header's length cannot be")
     raw = msgspec.json.decode(data[8:begin], type=dict[str, msgspec.Raw])
     about = msgspec.json.decode(raw.pop(_ABOUT, b"{}"), type=dict[str, str] | None) or {}
-    specs = {name: msgspec.json.decode(spec, type=Spec) for name, spec in raw.items()}
+    specs = {name: _SPEC.decode(spec) for name, spec in raw.items()}
     place = 0
     for spec in sorted(specs.values(), key=lambda spec: spec.data_offsets):
         first, end = spec.data_offsets

@@ -20,7 +20,7 @@ from hermes.checkup.facts import (
 from hermes.data.blocks import Array
 from hermes.data.prepare import Prepared
 from hermes.job import Job
-from hermes.machine.duties import GRID, GRID_COST
+from hermes.machine.grid import GRID, GRID_COST
 from hermes.machine.rounds import probe_of
 from hermes.policy.presets import Settings
 from hermes.runtime.measure import step_seconds

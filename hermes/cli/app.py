@@ -12,9 +12,12 @@ from hermes.cli import (
     clean,
     compare,
     export,
+    fit,
     fork,
     look,
+    replay,
     report,
+    reproduce,
     resume,
     simulate,
     status,
@@ -64,6 +67,7 @@ app.command()(train.run)
 app.command()(train.master)
 app.command()(simulate.simulate)
 app.command()(compare.compare)
+app.command()(reproduce.reproduce)
 app.command()(resume.resume)
 app.command()(fork.fork)
 app.command()(work.worker)
@@ -73,6 +77,8 @@ app.command()(status.status)
 app.command()(report.report)
 app.command()(why.why)
 app.command()(verify.verify)
+app.command()(replay.replay)
+app.command()(fit.fit)
 app.command()(export.export)
 app.command()(look.logs)
 app.command()(look.stop)

@@ -47,44 +47,50 @@ WhichPort = Annotated[
 ]
 
 
+WhichKind = Annotated[
+    Kind,
+    typer.Option(
+        envvar="HERMES_BROKER_KIND",
+        help="embedded: a small binary, records in memory. apache: Apache Kafka (KAFKA_HOME, "
+        "else Docker, else java with mvn, which fetches it once), records on disk.",
+    ),
+]
+Listen = Annotated[
+    str,
+    typer.Option(
+        envvar="HERMES_BROKER_LISTEN",
+        metavar="A",
+        help="The address to listen at; 0.0.0.0 for all. There is no access control yet: only "
+        "in a network that you trust.",
+    ),
+]
+Advertise = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HERMES_BROKER_ADVERTISE",
+        metavar="HOST:PORT",
+        show_default="where it listens",
+        help="Where clients on other machines reach it.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="HERMES_BROKER_DATA",
+        metavar="DIR",
+        show_default="in ~/.local/state/hermes",
+        help="The folder of its records (apache); kept from start to start.",
+    ),
+]
+
+
 @app.command()
 def start(
-    kind: Annotated[
-        Kind,
-        typer.Option(
-            envvar="HERMES_BROKER_KIND",
-            help="embedded: a small binary, records in memory. apache: Apache Kafka (KAFKA_HOME, "
-            "else Docker, else java with mvn, which fetches it once), records on disk.",
-        ),
-    ] = Kind.embedded,
+    kind: WhichKind = Kind.embedded,
     port: Port = 9092,
-    listen: Annotated[
-        str,
-        typer.Option(
-            envvar="HERMES_BROKER_LISTEN",
-            metavar="A",
-            help="The address to listen at; 0.0.0.0 for all. There is no access control yet: only "
-            "in a network that you trust.",
-        ),
-    ] = "127.0.0.1",
-    advertise: Annotated[
-        str | None,
-        typer.Option(
-            envvar="HERMES_BROKER_ADVERTISE",
-            metavar="HOST:PORT",
-            show_default="where it listens",
-            help="Where clients on other machines reach it.",
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="HERMES_BROKER_DATA",
-            metavar="DIR",
-            show_default="in ~/.local/state/hermes",
-            help="The folder of its records (apache); kept from start to start.",
-        ),
-    ] = None,
+    listen: Listen = "127.0.0.1",
+    advertise: Advertise = None,
+    data: Data = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,12 @@ DEFAULT_BROKER = "127.0.0.1:9092"
 
 LONGEST = 1_000_000_000
 """Seconds that a flag may say: 31 years."""
+
+
+def number_of(variable: str, least: int, default: str, what: str) -> Any:
+    """A flag that says how many there are to be."""
+    return typer.Option(envvar=variable, metavar="N", min=least, show_default=default, help=what)
+
 
 Job = Annotated[
     str, typer.Argument(metavar="JOB.py", show_default=False, help="The file that defines `job`.")
@@ -95,7 +101,7 @@ Strategy = Annotated[
     typer.Option(
         envvar="HERMES_STRATEGY",
         metavar="NAME",
-        show_default="hermes-paper",
+        show_default="hermes",
         help="See docs/strategies.md.",
     ),
 ]
@@ -153,12 +159,11 @@ KeyFile = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(
-        envvar="HERMES_THREADS",
-        metavar="N",
-        min=1,
-        show_default="1 a worker where several share a machine, else all cores; NumPy: 1",
-        help="Threads that a process computes with.",
+    number_of(
+        "HERMES_THREADS",
+        1,
+        "1 a worker where several share a machine, else all cores; NumPy: 1",
+        "Threads that a process computes with.",
     ),
 ]
 Device = Annotated[

@@ -47,12 +47,11 @@ Only = Annotated[
 ]
 Processes = Annotated[
     int,
-    typer.Option(
-        envvar="HERMES_SIMULATE_PROCESSES",
-        metavar="N",
-        min=0,
-        show_default="one for each core, where that is quicker",
-        help="Processes that train, ahead of virtual time; 1: this one. The result is the same.",
+    options.number_of(
+        "HERMES_SIMULATE_PROCESSES",
+        0,
+        "one for each core, where that is quicker",
+        "Processes that train, ahead of virtual time; 1: this one. The result is the same.",
     ),
 ]
 KeepLog = Annotated[

@@ -76,7 +76,7 @@ def verify(
     from hermes.verify.run import verify as verify_
     from hermes.verify.view import as_json, page, summary
 
-    with _progress(quiet or json_) as told, _opened(run, out, broker, told) as opened:
+    with _progress(quiet or json_) as told, opened_run(run, out, broker, told) as opened:
         with _judge(opened, key_file) if scores else contextlib.nullcontext() as judge:
             report = verify_(opened.source, told, judge)
         report, notes = _with_files(opened, report)
@@ -139,7 +139,7 @@ def _with_files(opened: Opened, report: Report) -> tuple[Report, list[str]]:
 
 
 @contextlib.contextmanager
-def _opened(run: str | None, out: Path, broker: str | None, told: Told) -> Iterator[Opened]:
+def opened_run(run: str | None, out: Path, broker: str | None, told: Told) -> Iterator[Opened]:
     """Raises `RunError` for a run that is not there, `BrokerError`."""
     from hermes.runtime.observe import newest_at
     from hermes.runtime.sources import at_broker

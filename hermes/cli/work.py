@@ -113,8 +113,6 @@ def worker(
     """
     options.checked_device(device)
     asked = options.limit_threads(threads)
-    from hermes.broker.places import cache_folder, state_folder
-    from hermes.runtime.folder import check_place
     from hermes.runtime.keys import cluster_key
     from hermes.runtime.worker import WorkerOptions
     from hermes.transport.names import checked_run, checked_worker
@@ -125,10 +123,7 @@ def worker(
         run = checked_run(run) if run else None
     _check_range("--speed", speed)
     _check_range("--step-seconds", step_seconds)
-    home = state or state_folder()
-    cache = cache or cache_folder() / "blocks"
-    check_place(home / "workers", "the worker's outbox cannot be kept there", "--state DIR")
-    check_place(cache, "the cache of blocks cannot be used", "--cache DIR")
+    home, cache = _places(state, cache)
     key = cluster_key(key_file)
     broker, run = _where_to(join, broker, run, key)
     wanted = WorkerOptions(
@@ -146,6 +141,17 @@ def worker(
         names=home / "names",
     )
     _leave(_serve(wanted, broker, patience, quiet=quiet), name, run, json_=json_)
+
+
+def _places(state: Path | None, cache: Path | None) -> tuple[Path, Path]:
+    """The folders of its outbox and of its blocks. Raises `UsageError` for what cannot be used."""
+    from hermes.broker.places import cache_folder, state_folder
+    from hermes.runtime.folder import check_place
+
+    home, blocks = state or state_folder(), cache or cache_folder() / "blocks"
+    check_place(home / "workers", "the worker's outbox cannot be kept there", "--state DIR")
+    check_place(blocks, "the cache of blocks cannot be used", "--cache DIR")
+    return home, blocks
 
 
 def _check_range(flag: str, value: float | None) -> None:

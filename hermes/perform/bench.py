@@ -55,11 +55,14 @@ class Trained(NamedTuple):
     """That beside its version, on the probe, where the gate puts a push to the test."""
     tested: int = 0
     """Samples that were scored for it, both models' together."""
+    gradient: float = 0.0
+    """L2 norm of the gradient of the last step, where the gate wants it."""
 
     def finished(self, round_: int, busy: int, trainer: str = "") -> RoundFinished:
         """As the machine is told; `busy`: nanoseconds, `trainer`: framework and device."""
-        steps, samples, loss, probe, drift, paired, _ = self
-        return RoundFinished(round_, steps, samples, busy, loss, probe, trainer, drift, paired)
+        steps, samples, loss, probe, drift, paired, _, gradient = self
+        told = (round_, steps, samples, busy, loss, probe, trainer, drift, paired, gradient)
+        return RoundFinished(*told)
 
 
 def asks_for_test(settings: GateSettings, action: Train, done: Trained) -> bool:
@@ -149,7 +152,9 @@ class WorkerBench:
             self.after_step()
         mean = float(np.mean(np.array(losses, np.float64))) if losses else float("nan")
         drift = self._drift() if action.drift else 0.0
-        done = Trained(len(losses), samples, mean, self._probe(action), drift)
+        # Before the probe is scored, by the same layers.
+        gradient = self.trainer.gradient() if action.gradient else 0.0
+        done = Trained(len(losses), samples, mean, self._probe(action), drift, gradient=gradient)
         if not asks_for_test(self._gate, action, done):
             return done
         paired, tested = self._test(action, action.unsent + samples)

@@ -17,6 +17,7 @@ from hermes.messages import (
     RunStopped,
     ShardResized,
     Software,
+    StepClosed,
     TrainingStarted,
     UpdateRejected,
     UpdateTaken,
@@ -248,6 +249,12 @@ class Story:
             self.trainers[entry.worker] = entry.trainer
         self._decided(entry.worker, f"{entry.verdict}: {entry.reason.code}")
 
+    def _step(self, _at: int, entry: StepClosed) -> None:
+        """Where all step together, a round is pushed since another one was flagged."""
+        for name in entry.pushers:
+            known = self.rounds[name]
+            known[-1] = known[-1]._replace(pushes=known[-1].pushes + 1)
+
     def _taken(self, at: int, entry: UpdateTaken) -> None:
         self.pushes.setdefault(entry.worker, Thinned(self._each)).put(at)
         length = entry.update.payload.length
@@ -300,6 +307,7 @@ TAKE: dict[type, Callable[[Story, int, Any], None]] = {
     RoundNoted: Story._round,
     UpdateTaken: Story._taken,
     UpdateRejected: Story._rejected,
+    StepClosed: Story._step,
     ShardResized: Story._resized,
     WorkerLost: Story._lost,
     WorkerBack: Story._back,

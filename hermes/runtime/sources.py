@@ -12,21 +12,27 @@ import msgspec
 from hermes.data.cache import BlockCache
 from hermes.errors import RunError
 from hermes.machine.state import MasterState
+from hermes.messages import DataPublished
 from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.desk import Judge as Scorer
 from hermes.perform.store import Store
 from hermes.perform.upload import Signer
+from hermes.replay.run import Material
 from hermes.runtime.archive import HEAD, read_archive
 from hermes.runtime.export import kept_in
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.join import ledger_of
 from hermes.runtime.observe import refuse_unrecorded
-from hermes.runtime.trying import rebuilt
+from hermes.runtime.trying import fresh_trainer, job_of, rebuilt
+from hermes.train import Trainer
 from hermes.transport.filed import FiledLog
 from hermes.transport.log import Log, Record
 from hermes.verify.findings import NOWHERE, Finding
 from hermes.verify.run import Report, Source, ledger_in
 from hermes.verify.scores import Judge
+
+WHOLE = 1 << 50
+"""Bytes of blocks that are kept on disk while a run is trained again: all that there are."""
 
 
 def at_broker(log: Log, run: str) -> Source:
@@ -81,6 +87,34 @@ def judging(source: Source, key: bytes) -> Iterator[Callable[[MasterState], Judg
             folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="hermes-")))
             cache = BlockCache(folder, state.settings.cache.max << 20)
             return Scorer(lambda: trainer, Blocks(store, manifest, cache), store).scores
+
+        yield made
+
+
+@contextlib.contextmanager
+def training(
+    source: Source, key: bytes, device: str | None, threads: int
+) -> Iterator[Callable[[DataPublished, int], Material]]:
+    """Gives what is needed to train the run again, on its own data: its job is run for that, once
+    its signature is verified. Raises `Unverified`, `JobError`, `BrokerError`."""
+    with contextlib.ExitStack() as cleanup:
+
+        def made(data: DataPublished, seed: int) -> Material:
+            assert source.tensors is not None
+            Signer(data.run or source.run, key).verify(data)
+            store = Store(source.tensors, data.run or source.run)
+            cleanup.callback(store.close)
+            upload, manifest = read_upload(store, data)
+            job = job_of(upload, device)
+            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="hermes-")))
+            blocks = Blocks(store, manifest, BlockCache(folder, WHOLE))
+
+            def trainer() -> Trainer:
+                fresh = fresh_trainer(job, seed)
+                fresh.use_threads(threads)
+                return fresh
+
+            return Material(job, trainer, lambda: blocks)
 
         yield made
 

@@ -321,7 +321,7 @@ class TakingPart:
             self._tell(f"round {body.round}: {body.verdict} ({body.reason.code})")
 
     def _send_resent(self, action: SendResent) -> None:
-        if action.update.birth.incarnation == self.incarnation:  # stored once more
+        if action.update.birth.incarnation == self.incarnation:  # new, or stored once more
             self.outbox.keep(action.update)
         self._sending.send(action.number, Resent(action.update), self.state.authority)
 

@@ -11,7 +11,7 @@ from commands import Shown
 
 from hermes.cli.entry import run
 from hermes.jobfile import build
-from hermes.machine.duties import GRID as MACHINE_GRID
+from hermes.machine.grid import GRID as MACHINE_GRID
 from hermes.policy.idle import GRID, NEVER, ODD
 from hermes.policy.presets import (
     PRESETS,
@@ -112,7 +112,7 @@ SETTINGS: dict[str, Case] = {
     "a rule that there is not": (
         "--set gate.rule=zscores",
         '--set: gate.rule is "zscores"',
-        "It is one of zscore, open, innovation.",
+        "It is one of zscore, open, innovation, gradient.",
     ),
     "a size without its unit's name": (
         "--set storage.max=true",
@@ -157,8 +157,8 @@ SETTINGS: dict[str, Case] = {
     "a strategy that there is not": (
         "--strategy fedagv",
         "--strategy: unknown strategy 'fedagv'",
-        "It is one of: hermes, hermes-paper, bsp, fedavg, fedavgm, asp, ssp, ebsp, fedbuff, "
-        "fastest-alone, central. Did you mean "
+        "It is one of: hermes, hermes-paper, bsp, fedavg, fedavgm, asp, ssp, ebsp, selsync, "
+        "fedbuff, fastest-alone, central. Did you mean "
         "fedavg?",
     ),
     "epochs of rounds that are steps": (
@@ -180,7 +180,7 @@ SETTINGS: dict[str, Case] = {
         "Leave it out.",
     ),
     "a dead band of another rule": (
-        "--set size.deadband=0.1",
+        "--strategy hermes-paper --set size.deadband=0.1",
         "--set: size.deadband would never take effect: size.rule is not speed, the one rule that "
         "looks at it",
         "Leave it out.",
@@ -197,7 +197,7 @@ SETTINGS: dict[str, Case] = {
         "Take size.rule=fixed, or round.steps=off.",
     ),
     "a gate that nobody could pass": (
-        "--set gate.alpha=-3.5 --set gate.beta=0",
+        "--strategy hermes-paper --set gate.alpha=-3.5 --set gate.beta=0",
         "--set: gate.alpha is -3.5, and no worker would ever push: z never lies beyond "
         "-sqrt(gate.window - 1) = -3, and with gate.beta=0 the threshold does not come within "
         "reach",
@@ -295,11 +295,11 @@ def test_a_bad_match_of_job_and_strategy_is_a_warning(
             "--set: merge.max_staleness will not take effect: stop.versions ends the run before",
         ),
         (
-            "--set gate.beta=0 --set gate.lambda=3",
+            "--strategy hermes-paper --set gate.beta=0 --set gate.lambda=3",
             "--set: gate.lambda will not take effect: gate.beta=0: the threshold never gives",
         ),
         (
-            "--set gate.alpha=-3.5",
+            "--strategy hermes-paper --set gate.alpha=-3.5",
             "gate.alpha=-3.5 lies beyond -sqrt(gate.window - 1) = -3, which z never does: no "
             "worker can push before its round 8, when the threshold has decayed",
         ),

@@ -78,19 +78,19 @@ def checked(
 def test_a_sound_job_is_told_in_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", DIGITS, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["strategy"], found["workers"], found["mistakes"]) == ("hermes-paper", 4, [])
+    assert (found["strategy"], found["workers"], found["mistakes"]) == ("hermes", 4, [])
     model = found["model"]
     assert (model["parameters"], model["trainable"], model["buffers"]) == (9610, 9610, 0)
     assert model["bytes"] == 4 * 9610
     data = found["data"]
     assert data["samples"] == {"train": 1258, "probe": 90, "validation": 180, "test": 269}
-    assert (data["shard"], data["block"], data["classes"]["count"]) == (314, 9, 10)
+    assert (data["shard"], data["block"], data["classes"]["count"]) == (250, 7, 10)
     assert data["classes"]["fewest"] <= 1797 / 10 <= data["classes"]["most"]
     learning = found["learning"]
     assert learning["chance"] == pytest.approx(math.log(10))
     assert learning["last_loss"] < learning["first_loss"] == pytest.approx(2.3, abs=0.5)
     time = found["time"]
-    assert time["steps"] == 5 * math.ceil(314 / 32)
+    assert time["steps"] == 5 * math.ceil(250 / 32)
     assert time["round"] == pytest.approx(time["steps"] * time["step"] + time["probe"])
     assert 0 < time["step"] < 0.1
     memory = found["memory"]
@@ -286,7 +286,7 @@ ODD = {
     ),
     "a batch beyond the shard": (
         job(fields=", batch=1000"),
-        ["a first shard holds 314 samples, fewer than the job's batch of 1000"],
+        ["a first shard holds 250 samples, fewer than the job's batch of 1000"],
     ),
     "a parameter that nothing uses": (
         job(
@@ -316,7 +316,16 @@ def test_what_will_not_go_well_is_a_warning(title: str, capsys: pytest.CaptureFi
 
 
 def test_settings_warn_as_in_a_run(capsys: pytest.CaptureFixture[str]) -> None:
-    args = ("--set", "gate.alpha=-5", "--set", "stop.seconds=0.01", "--set", "storage.max=200kB")
+    args = (
+        "--strategy",
+        "hermes-paper",
+        "--set",
+        "gate.alpha=-5",
+        "--set",
+        "stop.seconds=0.01",
+        "--set",
+        "storage.max=200kB",
+    )
     _, found = checked(capsys, job(), *args)
     said = "\n".join(found["warnings"])
     assert "gate.alpha=-5 lies beyond" in said

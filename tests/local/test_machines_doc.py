@@ -73,7 +73,7 @@ def test_nothing_moves_a_worker_that_the_source_does_not_show(found: Counter[Mov
     for cause, phase in page.did(found):
         assert (cause, phase) in can or ("LedgerSeen", phase) in can, (cause, phase)
     assert {move.before for move in found} == {
-        "knocking", "idle", "loading", "training", "pushing", "waiting"
+        "knocking", "idle", "loading", "training", "stepped", "pushing", "waiting"
     }  # fmt: skip
 
 
@@ -132,20 +132,20 @@ def test_a_handler_is_read_through_what_it_calls() -> None:
     assert set(hello.rules) == {"hello", "running", "resume", "release"}
     assert hello.consumes
     assert gives(master.BODIES[Bye]).entries == ("WorkerLeft", "BlocksReturned")
-    assert "ShardResized" in gives(master.BODIES[Round]).entries, "in duties.py"
+    assert "ShardResized" in gives(master.BODIES[Round]).entries, "in sizing.py"
     stored = gives(master.HANDLERS[DataStored])
     assert stored.entries == ("DataPublished",), "what the event brings is the entry"
     assert not stored.consumes
 
 
 def test_phases_and_tables_are_read() -> None:
-    assert set(gives(worker.HANDLERS[RoundFinished]).phases) == {"pushing", "idle"}
+    assert set(gives(worker.HANDLERS[RoundFinished]).phases) == {"pushing", "stepped", "idle"}
     assert gives(worker.HANDLERS[events.LedgerSeen]).tables == ("ENTRIES", "ANSWERS")
     assert gives(worker.ENTRIES[RunStopped]).phases == ("gone",)
     assert gives(worker.HANDLERS[BeatDue]).phases == ()
     due = {move.phase: move.actions for move in moves(worker._go_on)}
     assert due == {"loading": ("LoadVersion",), "training": ("Train",)}
-    assert [duty.__name__ for duty in called_in_order(duties.perform)][:2] == ["_prepare", "_start"]
+    assert [duty.__name__ for duty in called_in_order(duties.perform)][:2] == ["prepare", "start"]
 
 
 def test_changes_and_words_are_read() -> None:

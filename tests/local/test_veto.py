@@ -140,7 +140,7 @@ def round_of(
     made = numpy_job()
     trainer = make_trainer(made, generator(1, "init"))
     bench = WorkerBench("w1", 1, made, trainer, AtHand(labels, probe))  # type: ignore[arg-type]
-    bench.obey(resolve("hermes", []))
+    bench.obey(resolve("hermes", [{"gate.rate": 0.5}]))
     for start in range(0, 2000, 20):
         bench.trainer.step(X[start % 200 :][:20], Y[start % 200 :][:20], 1.0)
     bench.trainer.reset_optimizer()
@@ -164,7 +164,7 @@ def test_what_wrong_labels_taught_is_vetoed_and_what_right_ones_did_is_not(
     assert done.paired is not None
     n, size = blocks_of(200, done.samples)
     assert (done.paired.n, done.tested) == (n, 2 * n * size)
-    settings = resolve("hermes", []).gate
+    settings = resolve("hermes", [{"gate.rate": 0.5}]).gate
     learned = Learned(done.drift, done.samples, done.paired)
     assert decide(settings, GateState((), 0, 0.0), done.loss, learned).reason.code == said
 
@@ -198,7 +198,7 @@ def test_looking_without_a_veto_is_not_looking_bit_for_bit(tmp_path: Path) -> No
     layers = {"off": {"gate.veto": None}, "far": {"gate.veto": 1e9}}
     common = {"stop.versions": 8, "size.first": 100}
     found = {
-        name: run(tmp_path / name, resolve("hermes", [{**common, **layer}]))
+        name: run(tmp_path / name, resolve("hermes", [{"gate.rate": 0.5, **common, **layer}]))
         for name, layer in layers.items()
     }
     off, far = (found[name].watch.state.newest for name in ("off", "far"))

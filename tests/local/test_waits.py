@@ -43,6 +43,9 @@ KNOWN = {
     "hermes.runtime.storage Asker._serve: while ... self._over.wait()": "until `stop`",
     "hermes.runtime.watch BrokerWatch._watch: while ... self._over.wait()": "until `stop`",
     # A child that is told what to do, and goes when its parent does (its standard input ends).
+    "hermes.compare.__main__ _end_of: select.select()": "until its cell ends, or its parent goes",
+    "hermes.compare.__main__ _end_of: while ... select.select()": "until its cell ends, or its "
+    "parent goes",
     "hermes.simulate.aside Inbox.take: self._changed.wait()": "until its parent has work, or goes",
     "hermes.simulate.aside Inbox.take: while ... self._changed.wait()": "until its parent has "
     "work, or goes",

@@ -58,6 +58,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ssp": {"stop.versions": 120, "round.steps": 3},
     "ebsp": {"stop.versions": 40, "size.lookahead": 3},
     "fastest-alone": {"stop.versions": 90, "round.steps": 4},
+    "selsync": {"stop.versions": 24, "gate.delta": 0.12},
     "hermes-paper, by drift": {
         "stop.versions": 24,
         "gate.rule": "innovation",

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hermes.machine import closing, missing
-from hermes.machine.duties import next_evaluation
+from hermes.machine import closing, missing, steps
+from hermes.machine.grid import next_evaluation
 from hermes.machine.state import MasterState, Member, Pending
 from hermes.policy import sync
 from hermes.policy.presets import PRESETS
@@ -91,7 +91,7 @@ def waits(state: MasterState, recent: Recent, now: int, around: Around = CALM) -
     else:
         if around.busy > BUSY:
             found.append(Wait("turn", around.busy, "the master has been busy for {age}"))
-        found += _updates(state, recent, now)
+        found += [*_steps(state, now), *_updates(state, recent, now)]
     if state.stopped is None:
         found += _silences(state, recent, now, around)
         found += _evaluation(state, recent, now)
@@ -128,7 +128,7 @@ def standing(
         return Standing("training" if member.rounds else "starting")
     mine = next((p for p in state.pending if p.worker == member.name), None)
     if mine is None:
-        return Standing("waiting")  # for the slowest of all
+        return Standing("waiting")  # for the slowest of all, or for the end of a step
     since = _age(now, recent.taken.get(mine.update.birth, now))
     return Standing("merging" if mine in _closing(state) else "waiting", since)
 
@@ -183,6 +183,15 @@ def _closing(state: MasterState) -> list[Pending]:
     return [state.pending[i] for i in answer.members] if isinstance(answer, Close) else []
 
 
+def _steps(state: MasterState, now: int) -> Iterator[Wait]:
+    """Where all step together: who has not taken the step that others have."""
+    told = [member.voted[1] for member in state.members.values() if member.voted is not None]
+    if absent := steps.missing(state) if told else []:
+        number = state.step.step + 1 if state.step is not None else 1
+        text = f"step {number} waits for {words.listed(absent)} ({{age}}), as all step together"
+        yield Wait(f"step {number}", _age(now, min(told)), text)
+
+
 def _updates(state: MasterState, recent: Recent, now: int) -> Iterator[Wait]:
     """What becomes of the updates that were accepted."""
     if not state.pending or state.newest is None:
@@ -210,6 +219,9 @@ def _missing(state: MasterState) -> str:
     if rule.rule == "count":
         need = min(rule.count, len(scene.alive))
         return f"waits for more updates ({{age}}): it has {len(state.pending)} of {need}"
+    if sync.steps_together(rule):
+        flagged = "a step was flagged, and all push"
+        return f"waits for {absent} ({{age}}): {flagged}" if absent else "waits for a step ({age})"
     need, alive = sync.quorum(rule, len(scene.alive)), len(scene.alive)
     if sync.since(rule, scene) is not None:
         grace = sync.grace(rule, scene)

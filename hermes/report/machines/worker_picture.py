@@ -18,13 +18,14 @@ PLACES: dict[str, Point] = {
     "idle": (400, 300),
     "loading": (400, 120),
     "training": (700, 132),
+    "stepped": (895, 62),
     "pushing": (895, 255),
     "waiting": (700, 398),
     "gone": (400, 520),
 }
 """The middle of each phase's box."""
 
-INSIDE = ("idle", "loading", "training", "pushing", "waiting")
+INSIDE = ("idle", "loading", "training", "stepped", "pushing", "waiting")
 """Phases of a worker that has been admitted; they lie in a panel, and leave it alike."""
 PANEL: tuple[Point, Point] = ((250, 24), (730, 432))
 
@@ -70,7 +71,10 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("loading", "idle"): Route((20, H), (20, -H), (), (428, 172), "start"),
     ("idle", "training"): Route((W, -8), (-30, H), ((620, 285), (690, 225)), (598, 256), "end"),
     ("training", "idle"): Route((-W, 0), (44, -H), ((580, 132), (500, 180)), (548, 116)),
-    ("training", "pushing"): Route((W, 0), (0, -H), ((850, 132), (895, 180)), (806, 116), "start"),
+    ("training", "stepped"): Route((W, -12), (-W, 10), (), (790, 118), "start"),
+    ("stepped", "idle"): Route((-W, -8), (52, -H), ((600, 54), (500, 150)), (690, 46), "end"),
+    ("stepped", "pushing"): Route((24, H), (24, -H), (), (912, 160), "end"),
+    ("training", "pushing"): Route((W, 6), (-20, -H), ((820, 140), (870, 190)), (852, 214), "end"),
     ("pushing", "waiting"): Route((0, H), (W, 0), ((895, 350), (850, 398)), (806, 422), "start"),
     ("waiting", "idle"): Route((-W, 0), (44, H), ((540, 398), (450, 370)), (540, 418)),
     ("idle", "waiting"): Route((W, 10), (-30, -H), ((590, 312), (670, 330)), (596, 308), "start"),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from hermes.machine import duties
+from hermes.machine import sizing, steps
 from hermes.machine.apply import apply_entries
 from hermes.machine.pools import largest
 from hermes.machine.state import MasterState
@@ -30,6 +30,7 @@ from hermes.messages import (
     RunScored,
     RunStopped,
     ShardResized,
+    StepClosed,
     TrainingStarted,
     Trimmed,
     UpdateRejected,
@@ -127,7 +128,7 @@ class Retelling:
         elif isinstance(entry, WorkerAdmitted):
             self._begin(entry)
         elif isinstance(entry, RoundNoted) and self._wanted(entry.worker):
-            self._answers[entry.worker] = duties.sized(self.state, entry.worker)
+            self._answers[entry.worker] = sizing.sized(self.state, entry.worker)
         elif isinstance(entry, VersionPublished):
             self._closings = []
         closing = recompute.closing_of(self.state)
@@ -161,7 +162,7 @@ class Retelling:
         whole = before.whole and entry.round == before.round + 1
         verdict = recompute.verdict_of(self.state, before.gate, entry)
         self._lived[name] = _Lived(verdict.state, entry.round, whole)
-        check = recompute.round_noted(entry, verdict)
+        check = recompute.round_noted(self.state, entry, verdict)
         if not whole:
             check = recompute.unsettled("not all rounds before it are in the ledger")
         loss = entry.reason.facts.get("loss")
@@ -199,7 +200,7 @@ class Retelling:
         return None
 
     def _resized(self, worker: str, entry: ShardResized) -> None:
-        answer = self._answers.pop(worker, None) or duties.sized(self.state, worker)
+        answer = self._answers.pop(worker, None) or sizing.sized(self.state, worker)
         member = self.state.members[worker]
         check = recompute.resized(self.state, entry, answer)
         self._note(
@@ -314,6 +315,13 @@ class Retelling:
                     part.worker, "merged", entry.reason, check, birth=birth, **more, **common
                 )
 
+    def _step(self, worker: str, entry: StepClosed) -> None:
+        check = recompute.step_closed(self.state, entry)
+        votes = sorted((n, m.voted[0]) for n, m in self.state.members.items() if m.voted)
+        flags = [name for name, verdict in votes if verdict == steps.FLAG]
+        details = {"step": entry.step, "sync": entry.sync, "pushers": list(entry.pushers)}
+        self._note(worker, "step", entry.reason, check, flags=flags, **details)
+
     # --- who comes and goes, and the run --------------------------------------------------------
 
     def _admitted(self, worker: str, entry: WorkerAdmitted) -> None:
@@ -427,6 +435,7 @@ TELL: dict[type, Callable[[Retelling, str, Any], None]] = {
     UpdateTaken: Retelling._taken,
     UpdateRejected: Retelling._rejected,
     ShardResized: Retelling._resized,
+    StepClosed: Retelling._step,
     VersionEvaluated: Retelling._evaluated,
     WorkerLost: _plain("lost", recompute.lost),
     WorkerBack: _plain("back", recompute.back),

@@ -83,6 +83,24 @@ def _step(outer: dict[str, float] | None) -> str:
     return f" The step: momentum {outer['momentum']:g}, rate {outer['rate']:g}{ahead}."
 
 
+def _step_closed(decision: Decision, setting: Setting) -> Told:
+    details, facts = decision.details, decision.reason.facts
+    verdict = "a version is made" if details["sync"] else "everybody goes on"
+    title = f"step {details['step']} ({clock(decision.at, setting)}): {verdict}"
+    body = f"{fact(facts.get('stepped'))} workers had taken it"
+    if facts.get("vetoed"):
+        body += f" ({fact(facts['vetoed'])} of them threw it away)"
+    if details["flags"]:
+        body += f"; flagged by {listed(details['flags'])}"
+    elif details["sync"]:
+        body += f"; nobody flagged, and {fact(facts.get('waiting'))} updates waited for a version"
+    else:
+        body += "; nobody flagged, and all go on with their own models"
+    pushers = details["pushers"]
+    body += f". To push: {listed(pushers)}." if pushers else "."
+    return Told("step", title, body)
+
+
 def _evaluated(decision: Decision, setting: Setting) -> Told:
     details = decision.details
     title = f"version {details['scored']} evaluated ({clock(decision.at, setting)})"
@@ -166,6 +184,7 @@ def _training(decision: Decision, setting: Setting) -> Told:
 SAY: dict[str, Say] = {
     **OF_WORKERS,
     "version": _version,
+    "step": _step_closed,
     "evaluated": _evaluated,
     "scored": _scored,
     "stopped": _stopped,

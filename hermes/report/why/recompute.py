@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from hermes.machine import alone, closing, duties, rules, stopping
+from hermes.machine import alone, closing, grid, merging, rules, steps, stopping
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
 from hermes.machine.master import refused
@@ -22,6 +22,7 @@ from hermes.machine.pools import pool_for
 from hermes.machine.soft import Soft
 from hermes.machine.state import MasterState, Pending
 from hermes.machine.walk import next_grant
+from hermes.machine.worker import told
 from hermes.messages import (
     BlocksGranted,
     BlocksReturned,
@@ -32,6 +33,7 @@ from hermes.messages import (
     RoundNoted,
     RunStopped,
     ShardResized,
+    StepClosed,
     TrainingStarted,
     Update,
     UpdateRejected,
@@ -120,7 +122,8 @@ def verdict_of(state: MasterState, known: GateState, entry: RoundNoted) -> Verdi
     facts = entry.reason.facts
     samples = facts.get("samples")
     samples = samples if isinstance(samples, int) else 0
-    learned = gate.Learned(as_float(facts.get("drift")), samples, _paired(facts))
+    gradient = as_float(facts.get("gradient"))
+    learned = gate.Learned(as_float(facts.get("drift")), samples, _paired(facts), gradient)
     return gate.decide(state.settings.gate, known, as_float(facts.get("loss")), learned)
 
 
@@ -132,10 +135,11 @@ def _paired(facts: Numbers) -> Paired | None:
     return Paired(as_float(facts["d"]), as_float(facts.get("se")), n)
 
 
-def round_noted(entry: RoundNoted, verdict: Verdict) -> Check:
+def round_noted(state: MasterState, entry: RoundNoted, verdict: Verdict) -> Check:
     """The gate's verdict."""
     recorded = {"verdict": entry.verdict, **of(entry.reason)}
-    return compare(recorded, {"verdict": verdict.push, **of(verdict.reason)})
+    said = told(verdict.push, together=sync.steps_together(state.settings.close))
+    return compare(recorded, {"verdict": said, **of(verdict.reason)})
 
 
 def resized(state: MasterState, entry: ShardResized, answer: allocate.Answer) -> Check:
@@ -200,7 +204,7 @@ def rejected(state: MasterState, entry: UpdateRejected) -> Check:
 
 def _beyond(state: MasterState, length: float) -> Reason | None:
     """Why an update of this norm is refused now; the norm itself is an input."""
-    limit = duties.limit_in_force(state)
+    limit = merging.limit_in_force(state)
     return norm.judge(length, limit) if limit is not None else None
 
 
@@ -327,9 +331,21 @@ def _weights(moment: Closing, losses: Numbers) -> tuple[float, Sequence[float]]:
     return (math.nan, [math.nan]) if isinstance(found, Reason) else (found[0], [found[1]])
 
 
+def step_closed(state: MasterState, entry: StepClosed) -> Check:
+    """Everybody had taken its step, and these were the flags."""
+    return compare(_step(entry), _step(steps.closed(state)))
+
+
+def _step(entry: StepClosed | None) -> Numbers:
+    if entry is None:
+        return {"closed": False}
+    known = {"closed": True, "step": entry.step, "version": entry.version, "sync": entry.sync}
+    return {**known, "pushers": ", ".join(entry.pushers), **of(entry.reason)}
+
+
 def evaluated(state: MasterState, entry: VersionEvaluated) -> Check:
     """An evaluation stands on its grid; its scores are inputs."""
-    due = duties.next_evaluation(state)
+    due = grid.next_evaluation(state)
     return compare({"on the grid": True}, {"on the grid": entry.started >= due})
 
 

@@ -30,7 +30,7 @@ from hermes.values import SECOND, Facts, Reason
 SHORT = SECOND // 10_000
 """Times below are not worth a word."""
 
-VERDICTS = {"push": "pushed", "quiet": "stayed quiet", "veto": "vetoed"}
+VERDICTS = {"push": "pushed", "quiet": "stayed quiet", "veto": "vetoed", "flag": "flagged"}
 
 
 def _round(decision: Decision, setting: Setting) -> Told:
@@ -58,6 +58,8 @@ def _gate(decision: Decision) -> str:
         )
     if "drift" in facts:
         return _drift(decision)
+    if "gradient" in facts:
+        return _gradient(decision)
     losses = ", ".join(loss(value) for value in window)
     if code == "no-spread":
         return f"Its last {len(window)} probe losses are all alike ({losses}): z is not defined."
@@ -94,6 +96,22 @@ def _drift(decision: Decision) -> str:
     )
     thrown = " It is thrown away, and the worker begins again from the newest version."
     return f"{said}. {test}{thrown if code == 'worse' else ''}"
+
+
+def _gradient(decision: Decision) -> str:
+    """Of `gate.rule=gradient`."""
+    facts, code = decision.reason.facts, decision.reason.code
+    said = f"The gradient of its last step has norm {_of(facts, 'gradient')}"
+    if code == "not-finite":
+        return f"{said}: the round is thrown away, and it begins again from the newest version."
+    if not facts.get("before"):
+        return f"{said}: there is none before to compare it with, which counts as no change."
+    sign = ">=" if code == "changed" else "<"
+    return (
+        f"{said}. The mean of its square, newer ones weighing more, went from "
+        f"{_of(facts, 'before')} to {_of(facts, 'smoothed')}: a change of {_of(facts, 'change')} "
+        f"{sign} delta {_of(facts, 'delta')}."
+    )
 
 
 def _of(facts: Facts, name: str) -> str:
@@ -212,6 +230,7 @@ def _quorum(decision: Decision) -> str:
 MANY = {
     "count-pushed": "{pushed} updates waited; it takes {count}, and no more than are alive "
     "({alive}) are waited for.",
+    "synced": "a step was flagged, and all {pushed} who were to push had.",
     "quorum": "{pushed} of {alive} alive had pushed and {quiet} were quiet, where {quorum} make a "
     "quorum; that was there for {waited} s (the grace: {grace} s).",
 }
