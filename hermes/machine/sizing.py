@@ -50,7 +50,7 @@ def sized(state: MasterState, worker: str) -> allocate.Answer:
     return allocate.resize(
         state.settings.size,
         _times(data, state.members[worker]),
-        [_times(data, other) for other in alive if other.name != worker and other.timings],
+        [_times(data, other) for other in alive if other.name != worker],
         allocate.Work(
             batch=data.batch,
             epochs=state.settings.round.epochs,

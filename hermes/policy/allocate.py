@@ -281,12 +281,12 @@ def samples_per_second(worker: WorkerTimes) -> float | None:
 def shares(workers: Sequence[WorkerTimes], work: Work) -> list[int]:
     """Sizes for all, each at least one batch, whose sum is the total (each rounded down).
 
-    A worker that was not measured yet keeps its size, out of the same total.
+    A worker that was not measured yet keeps its size; an equal part of the total is kept for it, so
+    that the first one measured is not given what all are to have.
     """
     speeds = [samples_per_second(worker) for worker in workers]
     known = [value for value in speeds if value is not None]
-    unknown = sum(w.size for w, value in zip(workers, speeds, strict=True) if value is None)
-    left = max(work.total - unknown, len(known))
+    left = max(work.total * len(known) // len(workers), len(known))
     least = max(1, min(work.batch, work.largest, left // max(1, len(known))))
     measured = [w for w, value in zip(workers, speeds, strict=True) if value is not None]
     found = iter(_divide(known, left, least, [work.most(worker) for worker in measured]))

@@ -31,7 +31,7 @@ def begin(shell: Shell, broker: str, *more: str) -> subprocess.Popen[str]:
     run = shell.start(
         "run", DIGITS, "--broker", broker, "--run", "r", "--workers", "2", *ENDLESS, *more
     )
-    wait_for(run, r"version 0 ")
+    wait_for(run, r"version \d+ ")
     until(lambda: "push (" in (shell.folder / "runs/r/central.log").read_text())
     return run
 
@@ -110,7 +110,7 @@ def test_a_bad_broker_that_dies_for_good(shell: Shell, tmp_path: Path, shown: Sh
 def test_a_bad_end_of_an_embedded_broker(shell: Shell, shown: Shown) -> None:
     """It does not come back: exit 3 at once, and the last version is saved."""
     run = shell.start("run", DIGITS, "--run", "r", "--workers", "2", *ENDLESS)
-    wait_for(run, r"version 0 ")
+    wait_for(run, r"version \d+ ")
     until(lambda: "push (" in (shell.folder / "runs/r/central.log").read_text())
     os.kill(shell.one("tansu"), signal.SIGKILL)
     began = time.monotonic()

@@ -328,7 +328,7 @@ def test_a_worker_alone_takes_all() -> None:
 
 def test_a_worker_not_measured_yet_keeps_its_size_out_of_the_total() -> None:
     new = worker(name="new", size=2000)
-    assert shares([*paced(1000, 250), new], WORK) == [6400, 1600, 2000]
+    assert shares([*paced(1000, 250), new], WORK) == [5332, 1333, 2000]
     assert resize(SPEED, new, paced(1, 2), WORK).reason.code == "no-timing"
 
 

@@ -683,6 +683,16 @@ def test_an_outlier_is_resized_and_its_next_grants_are_smaller() -> None:
     assert one(BlocksGranted, decision).size == stage.state.members["w1"].size
 
 
+def test_the_first_one_measured_is_not_given_what_all_are_to_have() -> None:
+    """An equal part is kept for each of those whose speed is not known yet."""
+    stage = MasterStage("fedavg", workers=4, size__rule="speed", round__steps=None, size__mean=12)
+    whole = stage.state.data.samples["train"]
+    stage.say("w1", stage.round("w1", busy=1.0, steps=3))
+    facts = one(ShardResized, stage.entries).reason.facts
+    assert facts["total"] == min(48, whole)
+    assert stage.state.members["w1"].size == facts["total"] // 4
+
+
 # --- always -------------------------------------------------------------------------------------
 
 
