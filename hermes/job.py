@@ -82,8 +82,9 @@ class Job:
 
     model: Callable[[], Any]
     """A factory of the model: of torch or of `hermes.nn`."""
-    data: Callable[[], Any]
-    """Gives the samples (`hermes.data`); called once, on the master."""
+    data: Callable[[], Any] | None
+    """Gives the samples (`hermes.data`); called once, on the master. None: each worker brings its
+    own (`hermes worker --data FILE.npz`), and they never travel."""
     optimizer: Callable[[Any], Any]
     """Gives the optimizer of these parameters: `lambda params: torch.optim.SGD(params, lr=0.1)`."""
     loss: Any
@@ -105,6 +106,9 @@ class Job:
     `lambda params: nn.utils.clip_grad_norm_(params, 1.0)`."""
     autocast: Callable[[], Any] | None = None
     """Gives the context of forward and loss: `lambda: torch.autocast("cpu", torch.bfloat16)`."""
+    validation: Callable[[], Any] | None = None
+    """With data=None: gives samples on which the master scores versions beside the workers (and,
+    as `((x, y), (x_test, y_test))`, a test set). These do travel: to the broker."""
     split: Split = field(default_factory=Split)
     """Also given as a plain tuple of four."""
     device: str = "auto"
@@ -157,7 +161,8 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """What the job itself sets, as dotted keys: `{"stop.samples": 200000, ...}`."""
         layers = {"stop": self.stop, "round": self.round}
-        return {
+        brought = {"data.resident": True} if self.data is None else {}
+        return brought | {
             f"{section}.{part.name}": getattr(values, part.name)
             for section, values in layers.items()
             if values is not None
@@ -196,6 +201,8 @@ def _check_callables(job: Job) -> None:
     }
     for name, meant in examples.items():
         value = getattr(job, name)
+        if name == "data" and value is None:
+            continue
         _require(callable(value), f"Job.{name} is {kind_of(value)}", f"It is {meant}.")
     _require(
         job.loss is not None and not isinstance(job.loss, type | str),
@@ -203,6 +210,7 @@ def _check_callables(job: Job) -> None:
         "It is a loss, made: loss=torch.nn.CrossEntropyLoss() (with its parentheses).",
     )
     meanings = {
+        "validation": "a function that gives samples, as data would",
         "schedule": "a function of the progress, 0 to 1, that gives a factor",
         "clip": "a function of the parameters: lambda params: nn.utils.clip_grad_norm_(params, 1)",
         "autocast": 'a function that gives a context: lambda: torch.autocast("cpu")',

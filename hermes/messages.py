@@ -14,7 +14,7 @@ import msgspec
 from hermes.policy.codecs import FP32
 from hermes.values import Base, Birth, BlockRange, Outer, Payload, Position, Reason, Superstep
 
-PROTOCOL = 2
+PROTOCOL = 3
 
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -39,6 +39,17 @@ class Software(Message, frozen=True):
     """What it runs on, for people: "Linux x86_64, 2 cores, 24 GiB"."""
 
 
+class Own(Message, frozen=True):
+    """What a worker says of the data that it has brought, and that never travels."""
+
+    samples: Count
+    kind: str
+    """Types and shapes of a sample: two workers of one run bring the same."""
+    digest: str
+    """HMAC-SHA256 (hex) of the file's digest under the cluster key: whoever comes back has the same
+    data."""
+
+
 class Hello(Message, frozen=True):
     """A worker knocks. `proof` is an HMAC-SHA256 (hex) under the cluster key over all the rest."""
 
@@ -50,6 +61,8 @@ class Hello(Message, frozen=True):
     previous: str = ""
     """The incarnation before this one, read from the locked outbox; "" if there was none."""
     proof: str = ""
+    own: Own | None = None
+    """Of a worker that brings its own data."""
 
 
 class StopRequested(Message, frozen=True):
@@ -138,6 +151,24 @@ class Bye(Message, frozen=True):
     """It cannot train this job; the reason says why."""
 
 
+class Scored(Message, frozen=True):
+    """What a version is worth on the sender's own validation samples; 0 samples: it could not be
+    read."""
+
+    number: Count
+    """Of the question (`EvaluationAsked`)."""
+    version: Count
+    loss_sum: float | None
+    """Of all samples; None where it is not finite."""
+    correct: float | None
+    """The metric, summed over all samples (of accuracy: how many are right); None where the job has
+    none, or it is not finite."""
+    n: Count
+    """Samples."""
+    busy: Count = 0
+    """Nanoseconds that it took."""
+
+
 class Moved(Message, frozen=True):
     """The marker that ends a generation of this worker's topic: what follows lies in the next.
     Never an input."""
@@ -145,7 +176,7 @@ class Moved(Message, frozen=True):
     generation: int
 
 
-WorkerBody: TypeAlias = Round | Resent | Heartbeat | Bye | Moved
+WorkerBody: TypeAlias = Round | Resent | Heartbeat | Bye | Moved | Scored
 
 
 class Envelope(Message, frozen=True):
@@ -210,6 +241,15 @@ class DataPublished(Message, frozen=True):
     pools: tuple[int, ...] = ()
     """Samples of each pool that the train split was divided into, whose blocks lie pool after pool;
     empty: it was not divided."""
+    shares: tuple[float, ...] = ()
+    """Train, probe, validation: as each worker cuts the data that it brings; empty: none is
+    brought, it is granted by the block."""
+    kind: str = ""
+    """Where data are brought: types and shapes of a sample of the master's validation set; "": it
+    has none."""
+    metric: str = ""
+    """Where data are brought, what is summed beside the loss: "accuracy", "custom", or ""
+    (nothing)."""
 
 
 class WorkerAdmitted(Message, frozen=True):
@@ -236,6 +276,8 @@ class WorkerAdmitted(Message, frozen=True):
     rule asks for it."""
     pool: int = -1
     """The pool that it is granted from; -1 where there are none."""
+    own: Own | None = None
+    """The data that it brings."""
 
 
 class WorkerRefused(Message, frozen=True):
@@ -253,7 +295,8 @@ class TrainingStarted(Message, frozen=True):
 
 
 class BlocksGranted(Message, frozen=True):
-    """Blocks of the endless walk, exclusively this worker's until finished or returned."""
+    """Blocks of the endless walk, exclusively this worker's until finished or returned; or, where
+    it brings its data, `size` samples of its own walk."""
 
     worker: str
     number: int
@@ -261,6 +304,8 @@ class BlocksGranted(Message, frozen=True):
     size: int
     """The first `size` samples of the blocks count."""
     batch: int
+    start: int = -1
+    """Place in the worker's own endless walk over its train samples; -1: blocks are granted."""
 
 
 class BlocksReturned(Message, frozen=True):
@@ -367,6 +412,11 @@ class VersionEvaluated(Message, frozen=True):
     started: int
     cost: int
     """Run time at which it began, and how long it took, in nanoseconds."""
+    n: int = 0
+    """Samples that the workers' sums are over; 0: it was the master's own validation set, or
+    nobody answered."""
+    workers: tuple[str, ...] = ()
+    """Whose sums these are; "" is the master's own validation set."""
 
 
 class WorkerLost(Message, frozen=True):
@@ -415,6 +465,29 @@ class RunScored(Message, frozen=True):
     validation_accuracy: float | None
     test_loss: float | None
     test_accuracy: float | None
+
+
+class EvaluationAsked(Message, frozen=True):
+    """These workers are asked what this version, the newest, is worth on the validation samples
+    that they have brought."""
+
+    version: int
+    number: int
+    """1, 2, 3, ... within the run."""
+    workers: tuple[str, ...]
+    """"" is the master's own validation set."""
+
+
+class ScoreNoted(Message, frozen=True):
+    """An answer counts; one of 0 samples says that none will come."""
+
+    worker: str
+    number: int
+    version: int
+    loss_sum: float | None
+    correct: float | None
+    n: int
+    busy: int
 
 
 class RunReopened(Message, frozen=True):
@@ -529,6 +602,8 @@ Entry: TypeAlias = (
     | ResendAsked
     | RunStopped
     | RunScored
+    | EvaluationAsked
+    | ScoreNoted
     | RunReopened
     | Forked
     | StateSaved

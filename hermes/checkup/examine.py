@@ -52,6 +52,11 @@ ALONE = (
     "and files beside it, are not there."
 )
 
+WITH_WORKERS = (
+    "the job gives no data (data=None): whether the workers' samples fit the model, and what a "
+    "round costs, cannot be told here; each worker tries its own before it trains"
+)
+
 Result = TypeVar("Result")
 Telling = Callable[[str], AbstractContextManager[object]]
 """Given what is done now; entered while it lasts."""
@@ -126,6 +131,8 @@ class Examination:
         """What is found goes into `found`."""
         self._plan, self._found, self._telling = plan, found, telling
         self._prepared: Prepared | None = None
+        self._central: Prepared | None = None
+        """The master's own sets, where workers bring their data."""
         self._trainer: Trainer | None = None
         self._sound = True
         """Whether model and data fit: only then is there something to measure."""
@@ -153,6 +160,10 @@ class Examination:
 
     def _look_at_data(self) -> None:
         plan, found = self._plan, self._found
+        if plan.job.data is None:
+            self._central = found.attempt("data", self._prepare)
+            found.warnings.append(WITH_WORKERS)
+            return
         with self._telling("calling data(), and looking at all of it"):
             self._prepared = found.attempt("data", self._prepare)
             if self._prepared is None:
@@ -182,13 +193,14 @@ class Examination:
 
     def _fit(self) -> None:
         """A mistake in the schedule hides none of the model's."""
-        if self._prepared is None or self._trainer is None:
+        prepared = self._prepared or self._central
+        if prepared is None or self._trainer is None:
             return
         job = self._plan.job
         with self._telling("training one step, and evaluating"):
             if not self._try("fit", Trial("schedule", partial(check_schedule, job))):
                 self._sound, job = False, replace(job, schedule=None)
-            for trial in fit_trials(job, self._prepared, self._trainer):
+            for trial in fit_trials(job, prepared, self._trainer):
                 if not self._try("fit", trial):
                     self._sound = False
                     return

@@ -130,26 +130,38 @@ def _prepared(
     made = ModelledRun(job, settings, wishes.seed, work, loaded)
     made.source = JobSource(source.name, source.text, wishes.args)
     made.threads = threads
-    made.prepared = tried(job, settings, wishes.seed, loaded, work)
+    if settings.data.resident:
+        prepared, parts = made.divided()
+        most = min(prepared.first_size, max(part.size for part in parts.values()))
+        _fit(job, wishes.seed, loaded, prepared, most)
+    else:
+        made.prepared = tried(job, settings, wishes.seed, loaded, work)
     return folder, made
 
 
 def tried(job: Job, settings: Settings, seed: int, loaded: Loaded, work: Path) -> Prepared:
     """The job's data, once model and data were seen to fit each other, and the devices."""
-    from hermes.runtime.trying import fit_trials, fresh_trainer, model_trials, prepared_data
-    from hermes.simulate.devices import check_memory
+    from hermes.runtime.trying import prepared_data
 
     prepared = prepared_data(job, settings, seed, len(loaded.world.devices), work)
+    _fit(job, seed, loaded, prepared, prepared.first_size)
+    return prepared
+
+
+def _fit(job: Job, seed: int, loaded: Loaded, prepared: Prepared, shard: int) -> None:
+    """See that model, data and devices fit each other; `shard`: samples of the first."""
+    from hermes.runtime.trying import fit_trials, fresh_trainer, model_trials
+    from hermes.simulate.devices import check_memory
+
     trainer = fresh_trainer(job, seed)
     for trial in model_trials(job, seed, trainer):
         trial.run()
     model = sum(tensor.nbytes for tensor in trainer.weights().values())
-    check_memory(loaded, model, prepared.first_size * prepared.bytes_each)
+    check_memory(loaded, model, shard * prepared.bytes_each)
     for trial in fit_trials(job, prepared, trainer):
         trial.run()
     for oddity in prepared.oddities():
         warn(oddity)
-    return prepared
 
 
 def _processes(run: ModelledRun) -> int:
@@ -158,6 +170,8 @@ def _processes(run: ModelledRun) -> int:
     from hermes.simulate.search import cores
     from hermes.simulate.worth import quicker
 
+    if run.settings.data.resident:
+        return 1
     many = min(cores(), len(run.loaded.world.devices))
     return many if many > 1 and quicker(run) else 1
 

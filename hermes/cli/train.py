@@ -129,6 +129,7 @@ def _run(
     _say_what_begins(wishes, quiet=quiet)
     with job_talks_aside():
         prepared = master_options(wishes, count)
+    _refuse_brought(prepared)
     local = LocalOptions(
         master=prepared._replace(threads=threads or 1),
         broker=broker,
@@ -145,6 +146,19 @@ def _run(
     with job_talks_aside():
         result = see_through_here(local, quiet=quiet)
     conclude(local.master.folder, result, json_=json_, quiet=quiet)
+
+
+def _refuse_brought(prepared: MasterOptions) -> None:
+    """Workers that this command starts would have nothing to bring."""
+    from hermes.errors import UsageError
+
+    if prepared.job.data is None:
+        raise UsageError(
+            "the job gives no data (data=None): each worker brings its own",
+            where=prepared.source.name,
+            remedy="hermes master JOB.py, and for each worker: hermes worker --data FILE.npz "
+            "(examples/resident.py shows all of it on one machine).",
+        )
 
 
 def see_through_here(local: LocalOptions, *, quiet: bool) -> dict[str, Any]:

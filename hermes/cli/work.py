@@ -18,6 +18,7 @@ from hermes.cli.trouble import INTERRUPTED, note
 from hermes.errors import Fenced, RunError, UsageError
 
 if TYPE_CHECKING:
+    from hermes.data.own import Brought
     from hermes.runtime.worker import Farewell, WorkerOptions
 
 Name = Annotated[
@@ -83,6 +84,17 @@ Cache = Annotated[
     ),
 ]
 
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        envvar="HERMES_DATA",
+        metavar="FILE.npz",
+        show_default="the run's data are granted",
+        help="Arrays x and y that stay here, for a job with data=None.",
+    ),
+]
+
 MOST = 1000.0
 """Of a speed, and of the seconds of a step."""
 
@@ -95,6 +107,7 @@ def worker(
     run: RunToServe = None,
     name: Name = None,
     join: Join = None,
+    data: Data = None,
     key_file: options.KeyFile = None,
     speed: Speed = None,
     step_seconds: StepSeconds = None,
@@ -108,8 +121,9 @@ def worker(
 ) -> None:
     """A worker: waits for its run, trains what it is granted, pushes when its gate says so.
 
-    Without --run it serves run after run until it is stopped. Ctrl-C: it says bye and leaves. Runs
-    nothing that is not signed with its cluster key.
+    With --data it trains on a file of its own, of which no sample leaves this machine. Without
+    --run it serves run after run until it is stopped. Ctrl-C: it says bye and leaves. Runs nothing
+    that is not signed with its cluster key.
     """
     options.checked_device(device)
     asked = options.limit_threads(threads)
@@ -126,6 +140,7 @@ def worker(
     home, cache = _places(state, cache)
     key = cluster_key(key_file)
     broker, run = _where_to(join, broker, run, key)
+    own = _brought(data, name, quiet=quiet)
     wanted = WorkerOptions(
         run=checked_run(run) if run else None,
         name=name,
@@ -139,6 +154,7 @@ def worker(
         device=device,
         threads=asked,
         names=home / "names",
+        own=own,
     )
     _leave(_serve(wanted, broker, patience, quiet=quiet), name, run, json_=json_)
 
@@ -152,6 +168,18 @@ def _places(state: Path | None, cache: Path | None) -> tuple[Path, Path]:
     check_place(home / "workers", "the worker's outbox cannot be kept there", "--state DIR")
     check_place(blocks, "the cache of blocks cannot be used", "--cache DIR")
     return home, blocks
+
+
+def _brought(data: Path | None, name: str, *, quiet: bool) -> Brought | None:
+    """What this worker brings, read and checked."""
+    if data is None:
+        return None
+    from hermes.data.own import kind_of, read_file
+
+    own = read_file(data)
+    if not quiet:
+        note(f"{name}: brings {own.samples.size} samples ({kind_of(own.samples)}); they stay here")
+    return own
 
 
 def _check_range(flag: str, value: float | None) -> None:
@@ -236,5 +264,12 @@ REMEDIES = {
     "too-many": "The run has as many workers as workers.max allows.",
     "no-pool": "Each pool of the data has its worker: wait until one leaves, or begin a run with "
     "more of them (data.pools).",
+    "data-granted": "The run grants its own data: leave --data out.",
+    "no-data": "In this run each worker brings its own data: --data FILE.npz.",
+    "too-few-samples": "Bring more samples.",
+    "other-samples": "All workers of a run bring samples of one type and shape: x and y as the "
+    "others have them.",
+    "other-data": "A worker that comes back brings the data that it had: take another --name for "
+    "other data.",
 }
 """The master's reason -> what to do."""

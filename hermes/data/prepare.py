@@ -45,6 +45,13 @@ class Prepared:
     """By split: where its samples lie, and which they are, in order."""
     pools: tuple[int, ...] = ()
     """Samples of each pool of the train split, which lie one after the other; empty: none."""
+    shares: tuple[float, ...] = ()
+    """Train, probe and validation, as each worker cuts what it brings; empty: none is brought. Then
+    there is a validation and a test split at most, the master's own."""
+    kind: str = ""
+    """Types and shapes of a sample of those; "": there is none."""
+    metric: str = ""
+    """What is summed beside the loss, as `DataPublished` has it; "" also where none is brought."""
 
     def __iter__(self) -> Iterator[Block]:
         for split, (samples, indices) in self.parts.items():
@@ -74,7 +81,7 @@ class Prepared:
     def oddities(self) -> list[str]:
         """What a person should know of data so small, or so uneven, that scores mean little."""
         known = {name: _labels(*part) for name, part in self.parts.items()}
-        train, said = known.pop("train"), []
+        train, said = known.pop("train", None), []
         for name, labels in known.items():
             if train is None or labels is None:
                 continue
@@ -85,7 +92,8 @@ class Prepared:
                     f"the {name} split has labels that the train split lacks: {shown}"
                     f"{', ...' if len(unseen) > 5 else ''}; they cannot be learned"
                 )
-        tiny = [f"{name} {size}" for name, size in self.samples.items() if size < FEW]
+        there = {name: self.samples[name] for name in self.parts}
+        tiny = [f"{name} {size}" for name, size in there.items() if size < FEW]
         if tiny:
             said.append(f"very few samples: {', '.join(tiny)}; such scores are mostly chance")
         return said
@@ -114,7 +122,7 @@ def prepare(
     """
     try:
         dataset = open_data(call_user("data()", data), workdir)
-        parts = _plan(dataset, split, seed)
+        parts = plan(dataset, split, seed)
         pools = _divide(parts, partition, seed) if partition else ()
         bytes_each = dataset.samples.bytes_each
         first = first_size(len(parts["train"][1]))
@@ -159,7 +167,7 @@ def _labels(samples: Samples, indices: Indices) -> npt.NDArray[np.int64] | None:
     return np.unique(samples.y[indices]).astype(np.int64)
 
 
-def _plan(dataset: Dataset, split: Split, seed: int) -> dict[str, tuple[Samples, Indices]]:
+def plan(dataset: Dataset, split: Split, seed: int) -> dict[str, tuple[Samples, Indices]]:
     """Which samples each split holds; an official test set keeps its own order."""
     shares = split._asdict()
     if dataset.test is not None:

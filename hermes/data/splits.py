@@ -5,7 +5,6 @@ The samples are shuffled once and cut into train, probe, validation and test, by
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from hermes.chance import permutation
 from hermes.errors import JobError
+from hermes.policy.own import in_proportion
 
 Indices = npt.NDArray[np.int64]
 
@@ -31,17 +31,7 @@ def split_sizes(samples: int, shares: Mapping[str, float]) -> dict[str, int]:
             remedy=f"Give at least {len(shares)} samples, one for each split; more, to learn "
             "something.",
         )
-    total = math.fsum(shares.values())
-    exact = {name: samples * share / total for name, share in shares.items()}
-    sizes = {name: math.floor(value) for name, value in exact.items()}
-    by_remainder = sorted(shares, key=lambda name: sizes[name] - exact[name])
-    for name in by_remainder[: samples - sum(sizes.values())]:
-        sizes[name] += 1
-    for name in shares:
-        if sizes[name] == 0:
-            sizes[max(sizes, key=lambda other: sizes[other])] -= 1
-            sizes[name] = 1
-    return sizes
+    return in_proportion(samples, shares)
 
 
 def split_indices(stream: np.random.Generator, sizes: Mapping[str, int]) -> dict[str, Indices]:

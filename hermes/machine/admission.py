@@ -7,15 +7,20 @@ from msgspec.structs import replace
 from hermes.machine.apply import closed_at
 from hermes.machine.pools import pool_for
 from hermes.machine.state import MasterState
-from hermes.messages import Software, WorkerAdmitted
+from hermes.messages import Own, Software, WorkerAdmitted
 from hermes.policy.presets import to_tree
 from hermes.policy.sync import counts_rounds
 
 
 def admission(
-    state: MasterState, worker: str, incarnation: str, hello: str, software: Software | None
+    state: MasterState,
+    worker: str,
+    incarnation: str,
+    hello: str,
+    software: Software | None,
+    own: Own | None = None,
 ) -> WorkerAdmitted:
-    """All that this worker needs to take part."""
+    """All that this worker needs to take part; `own`: the data that it brings."""
     assert state.opened is not None
     assert state.data is not None
     assert state.newest is not None
@@ -37,6 +42,7 @@ def admission(
         state.generations.get("logs", 0),
         _clocks(state, worker),
         pool,
+        own,
     )
 
 

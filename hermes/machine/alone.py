@@ -50,7 +50,7 @@ def sized(state: MasterState, worker: str) -> allocate.Answer:
     reason = Reason("quickest", facts)
     if member.size:
         return allocate.Keep(reason)
-    size = min(state.data.first_size, largest(state.data, member.pool))
+    size = min(state.data.first_size, largest(state.data, member.pool, member.own))
     return allocate.Sizing(size, member.batch, reason)
 
 

@@ -12,13 +12,22 @@ from msgspec.structs import replace
 
 from hermes.machine import pools
 from hermes.machine.ledger import advance
-from hermes.machine.state import TIMINGS_KEPT, Best, Evaluations, MasterState, Member, Pending
+from hermes.machine.state import (
+    TIMINGS_KEPT,
+    Asked,
+    Best,
+    Evaluations,
+    MasterState,
+    Member,
+    Pending,
+)
 from hermes.messages import (
     BlocksGranted,
     BlocksReturned,
     Consumed,
     DataPublished,
     Entry,
+    EvaluationAsked,
     Forked,
     LedgerRecord,
     MasterStarted,
@@ -31,6 +40,7 @@ from hermes.messages import (
     RunReopened,
     RunScored,
     RunStopped,
+    ScoreNoted,
     ShardResized,
     StateReset,
     StateSaved,
@@ -127,7 +137,8 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
             entry.incarnation,
             term=term,
             pool=entry.pool,
-            size=pools.first_size(data, entry.pool),
+            own=entry.own,
+            size=pools.first_size(data, entry.pool, entry.own),
             batch=data.batch,
             clock=slowest(state),
             closed=slowest_closed(state),
@@ -137,6 +148,7 @@ def _admitted(state: MasterState, entry: WorkerAdmitted) -> MasterState:
         member = replace(old, term=term)
     else:
         same = old.pool == entry.pool  # else what it had was bounded by another one
+        state = _unasked(state, entry.worker)
         member = replace(
             old,
             incarnation=entry.incarnation,
@@ -190,9 +202,13 @@ def _training(state: MasterState, _entry: TrainingStarted) -> MasterState:
 
 
 def _granted(state: MasterState, entry: BlocksGranted) -> MasterState:
+    member = state.members[entry.worker]
+    if member.own is not None:
+        grants = (*member.grants, entry)
+        walked, number = entry.start + entry.size, entry.number + 1
+        return _member(state, entry.worker, grants=grants, next_grant=number, walked=walked)
     taken = [index for block in entry.ranges for index in (block.first, block.last)]
     cursor = max(state.cursor, *taken)
-    member = state.members[entry.worker]
     state = replace(state, cursor=cursor, returned=_without(state.returned, entry.ranges))
     state = _walked(state, entry, member.pool)
     return _member(state, entry.worker, grants=(*member.grants, entry), next_grant=entry.number + 1)
@@ -228,6 +244,10 @@ def _without(
 
 def _returned(state: MasterState, entry: BlocksReturned) -> MasterState:
     member = state.members[entry.worker]
+    if member.own is not None:  # nobody else walks there: all that it held was the walk's last
+        starts = [grant.start for grant in member.grants if grant.number in entry.numbers]
+        state = _member(state, entry.worker, walked=min(starts, default=member.walked))
+        return _drop_grants(state, entry.worker, entry.numbers)
     back = [r for g in member.grants if g.number in entry.numbers for r in g.ranges]
     pool = tuple(sorted([*state.returned, *back], key=lambda block: block.first))
     state = replace(state, returned=pool)
@@ -377,6 +397,7 @@ def _keep(state: MasterState) -> MasterState:
     assert state.newest is not None
     in_use = {m.base for m in state.members.values() if m.status == "alive"}
     in_use |= {p.update.base.version for p in state.pending}
+    in_use |= {state.asked.version} if state.asked is not None else set()
     oldest = state.newest.version - retention.versions(state.settings.retention)
     if state.snapshots:
         oldest = min(oldest, state.snapshots[-1].version - 1)
@@ -404,6 +425,11 @@ def _resized(state: MasterState, entry: ShardResized) -> MasterState:
 
 def _evaluated(state: MasterState, entry: VersionEvaluated) -> MasterState:
     before = state.evaluations
+    if state.asked is not None:
+        state = replace(state, asked=None)
+        if not entry.n:  # nobody has answered: it is still to be scored
+            later = replace(before, count=before.count + 1, last_started=entry.started)
+            return replace(state, evaluations=later)
     known = _looked_at(before, entry.version, entry.loss, entry.accuracy)
     best = known.best
     if best is not None and best is before.best:
@@ -423,6 +449,25 @@ def _looked_at(
     return replace(known, last_version=version, last_loss=loss, last_accuracy=accuracy, best=best)
 
 
+def _asked(state: MasterState, entry: EvaluationAsked) -> MasterState:
+    asked = Asked(entry.number, entry.version, state.time, entry.workers)
+    return replace(state, asked=asked, questions=entry.number)
+
+
+def _score_noted(state: MasterState, entry: ScoreNoted) -> MasterState:
+    assert state.asked is not None
+    return replace(state, asked=replace(state.asked, scores=(*state.asked.scores, entry)))
+
+
+def _unasked(state: MasterState, worker: str) -> MasterState:
+    """This worker's next incarnation does not know what the one before was asked."""
+    asked = state.asked
+    if asked is None or worker not in asked.workers:
+        return state
+    left = tuple(name for name in asked.workers if name != worker)
+    return replace(state, asked=replace(asked, workers=left))
+
+
 def _lost(state: MasterState, entry: WorkerLost) -> MasterState:
     return _member(state, entry.worker, status="lost", last=entry.reason)
 
@@ -435,7 +480,11 @@ def _back(state: MasterState, entry: WorkerBack) -> MasterState:
 
 def _left(state: MasterState, entry: WorkerLeft) -> MasterState:
     return _member(
-        state, entry.worker, status="left", unable=entry.unable, last=Reason(entry.reason)
+        _unasked(state, entry.worker),
+        entry.worker,
+        status="left",
+        unable=entry.unable,
+        last=Reason(entry.reason),
     )
 
 
@@ -461,7 +510,7 @@ def _reopened(state: MasterState, entry: RunReopened) -> MasterState:
     if opened is not None and entry.expect:
         opened = replace(opened, expect=entry.expect)
     state = replace(state, opened=opened, settings=from_tree(entry.settings))
-    return replace(state, stopped=None, status="running", scored=False, scores={})
+    return replace(state, stopped=None, status="running", scored=False, scores={}, asked=None)
 
 
 def _forked(state: MasterState, entry: Forked) -> MasterState:
@@ -504,8 +553,10 @@ def _rewound(state: MasterState, entry: Rewound) -> MasterState:
     last, known = entry.version.version, state.evaluations
     best = known.best if known.best is None or known.best.version <= last else None
     seen = min(known.last_version, last)
+    asked = state.asked if state.asked is None or state.asked.version <= last else None
     return replace(
         state,
+        asked=asked,
         versions={v: info for v, info in state.versions.items() if v <= last},
         recipes={v: parts for v, parts in state.recipes.items() if v <= last},
         newest=entry.version,
@@ -559,6 +610,8 @@ APPLY: dict[type, Callable[[MasterState, Any], MasterState]] = {
     ResendAsked: _noted,
     RunStopped: _stopped,
     RunScored: _scored,
+    EvaluationAsked: _asked,
+    ScoreNoted: _score_noted,
     RunReopened: _reopened,
     Forked: _forked,
     StateSaved: _state_saved,

@@ -20,6 +20,7 @@ from hermes.messages import (
     BlocksReturned,
     Consumed,
     DataPublished,
+    EvaluationAsked,
     Forked,
     LedgerRecord,
     MasterStarted,
@@ -31,6 +32,7 @@ from hermes.messages import (
     RunReopened,
     RunScored,
     RunStopped,
+    ScoreNoted,
     StateReset,
     StateSaved,
     StepClosed,
@@ -76,6 +78,11 @@ class Audit:
         self._round: dict[str, int] = {}
         self._grant: dict[str, int] = {}
         self._held: dict[tuple[str, int], tuple[BlockRange, ...]] = {}
+        self._own: dict[str, int] = {}
+        """Of each worker that brings its data, the next place of its walk."""
+        self._held_own: dict[tuple[str, int], int] = {}
+        self._asked: EvaluationAsked | None = None
+        self._scores: list[ScoreNoted] = []
         self._returned: set[int] = set()
         """Blocks of the walk that were given back and not granted again."""
         self._data: DataPublished | None = None
@@ -159,6 +166,8 @@ class Audit:
         if self._data is not None and self._data.pools and entry.pool < 0:
             raise Defect("was admitted without a pool", where=entry.worker)
         self._pool[entry.worker] = entry.pool
+        if entry.own is not None:
+            self._own.setdefault(entry.worker, 0)
         self._known.add(key)
         self._incarnation[entry.worker] = entry.incarnation
 
@@ -177,12 +186,16 @@ class Audit:
             self._votes[entry.worker] = entry.verdict
         for number in entry.finished:
             self._held.pop((entry.worker, number), None)
+            self._held_own.pop((entry.worker, number), None)
 
     def _granted(self, entry: BlocksGranted) -> None:
         expected = self._grant.get(entry.worker, 0) + 1
         if entry.number != expected:
             raise Defect(f"grant {entry.number} where {expected} comes", where=entry.worker)
         self._grant[entry.worker] = entry.number
+        if entry.start >= 0 or entry.worker in self._own:
+            self._granted_own(entry)
+            return
         granted = {index for part in entry.ranges for index in range(part.first, part.last)}
         back = self._returned
         if self._data is not None and self._data.pools:
@@ -195,7 +208,21 @@ class Audit:
         self._returned -= granted
         self._held[entry.worker, entry.number] = entry.ranges
 
+    def _granted_own(self, entry: BlocksGranted) -> None:
+        """The next samples of the worker's own walk, and nothing else."""
+        place = self._own.get(entry.worker)
+        if place is None or entry.ranges:
+            raise Defect("blocks are granted to who brings its data", where=entry.worker)
+        if entry.start != place:
+            raise Defect(f"place {entry.start} is granted where {place} comes", where=entry.worker)
+        self._own[entry.worker] = entry.start + entry.size
+        self._held_own[entry.worker, entry.number] = entry.start
+
     def _given_back(self, entry: BlocksReturned) -> None:
+        if entry.worker in self._own:
+            starts = [self._held_own.pop((entry.worker, number)) for number in entry.numbers]
+            self._own[entry.worker] = min(starts)
+            return
         for number in entry.numbers:
             for part in self._held.pop((entry.worker, number)):
                 self._returned.update(range(part.first, part.last))
@@ -293,6 +320,32 @@ class Audit:
     def _evaluated(self, entry: VersionEvaluated) -> None:
         if entry.version not in self._versions:
             raise Defect(f"version {entry.version} is scored, and there is none")
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            counted = [score for score in self._scores if score.n]
+            if (asked.version, sum(s.n for s in counted)) != (entry.version, entry.n) and entry.n:
+                raise Defect("the samples scored are not those that were answered for")
+            if entry.workers != tuple(s.worker for s in counted) and entry.n:
+                raise Defect("who is said to have scored has not")
+        elif self._own:
+            raise Defect("a version is scored, and nobody was asked")
+
+    def _asked_for(self, entry: EvaluationAsked) -> None:
+        if self._asked is not None:
+            raise Defect("the workers are asked again before they have answered")
+        if entry.version != self._version:
+            raise Defect(f"version {entry.version} is to be scored, and is not the newest")
+        self._asked, self._scores = entry, []
+
+    def _answered(self, entry: ScoreNoted) -> None:
+        asked = self._asked
+        if asked is None or (asked.number, asked.version) != (entry.number, entry.version):
+            raise Defect("an answer to what was not asked counts", where=entry.worker)
+        if entry.worker not in asked.workers:
+            raise Defect("an answer counts of who was not asked", where=entry.worker)
+        if any(score.worker == entry.worker for score in self._scores):
+            raise Defect("two answers to one question count", where=entry.worker)
+        self._scores.append(entry)
 
     def _final(self, entry: RunScored) -> None:
         if entry.version != self._version or not self.stopped:
@@ -305,7 +358,7 @@ class Audit:
 
     def _reopened(self, entry: RunReopened) -> None:
         self._opened(entry)
-        self.stopped = False
+        self.stopped, self._asked = False, None
 
     def _forked(self, entry: Forked) -> None:
         if self._version != -1 or self.records > 1:
@@ -350,6 +403,8 @@ class Audit:
         self.rejected |= keys
         self._samples -= sum(part.samples for part in held)
         self._version = to
+        if self._asked is not None and self._asked.version > to:
+            self._asked = None
         self._snapshots = tuple(one for one in self._snapshots if one.version <= to)
 
     def _tail_lost(self, entry: TailLost) -> None:
@@ -418,6 +473,8 @@ READERS: dict[type, Callable[[Audit, Any], None]] = {
     RunStopped: Audit._run_stopped,
     RunScored: Audit._final,
     VersionEvaluated: Audit._evaluated,
+    EvaluationAsked: Audit._asked_for,
+    ScoreNoted: Audit._answered,
     RunReopened: Audit._reopened,
     Forked: Audit._forked,
     StateSaved: Audit._saved,

@@ -43,7 +43,8 @@ def readmit(draft: Draft) -> None:
         return
     for name, member in sorted(draft.state.members.items()):
         if draft.rules.readmit(member, draft.state.authority.term):
-            draft.add(admission(draft.state, name, member.incarnation, "", member.software))
+            who = (name, member.incarnation, "", member.software, member.own)
+            draft.add(admission(draft.state, *who))
 
 
 def give_up(draft: Draft) -> None:

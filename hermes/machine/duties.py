@@ -18,6 +18,7 @@ from hermes.machine import (
     merging,
     missing,
     repair,
+    scoring,
     settled,
     sizing,
 )
@@ -32,6 +33,7 @@ def perform(draft: Draft) -> None:
     if draft.state.opened is None:
         return
     beginning.prepare(draft)
+    scoring.settle(draft)
     before = settled.scene(draft)
     if not settled.holds(draft):
         beginning.start(draft)
@@ -64,10 +66,11 @@ def _looked_at(draft: Draft, before: tuple[object, ...]) -> Soft:
 def wake(draft: Draft) -> int | None:
     """The run time at which something may be due though nothing happened."""
     state, soft = draft.state, draft.soft
+    answers = scoring.next_look(draft)
     if state.stopped is not None:
-        return None
-    times = missing.next_look(draft)
-    newest = None if soft.evaluating else state.newest
+        return min(answers, default=None)
+    times = [*missing.next_look(draft), *answers]
+    newest = None if soft.evaluating or not scoring.asks(state) else state.newest
     if newest is not None and newest.version > state.evaluations.last_version:
         times.append(grid.next_evaluation(state))
     times += soft.settled.over if settled.holds(draft) else merging.grace_over(draft)

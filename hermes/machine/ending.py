@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hermes.machine import repair
+from hermes.machine import repair, scoring
 from hermes.machine.draft import Draft
 from hermes.machine.events import Finish, ScoreLast
 from hermes.machine.stopping import diverged, stopping_rule
@@ -24,13 +24,22 @@ def stop(draft: Draft) -> None:
 
 def finish(draft: Draft) -> None:
     """After the stop: the last version's scores, then the results."""
-    state, soft = draft.state, draft.soft
+    state = draft.state
     if state.stopped is None:
         return
-    if state.newest is not None and not state.scored and state.stopped.code != repair.NOTHING_LEFT:
-        if not soft.finishing and soft.secured:
-            draft.remember(finishing=True)
-            draft.actions.append(ScoreLast(state.newest))
-    elif not soft.finished:
+    told = state.newest is None or state.stopped.code == repair.NOTHING_LEFT
+    if not told and not state.scored:
+        _score_last(draft)
+    if (told or draft.state.scored) and not draft.soft.finished:
         draft.remember(finished=True)
         draft.actions.append(Finish())
+
+
+def _score_last(draft: Draft) -> None:
+    state, soft = draft.state, draft.soft
+    if scoring.brought(state):
+        scoring.finish(draft)
+    elif not soft.finishing and soft.secured:
+        assert state.newest is not None
+        draft.remember(finishing=True)
+        draft.actions.append(ScoreLast(state.newest))

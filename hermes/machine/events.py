@@ -19,6 +19,7 @@ from hermes.messages import (
     Round,
     RunOpened,
     RunReopened,
+    Scored,
     StateSaved,
     StopRequested,
     Update,
@@ -98,6 +99,10 @@ class EvaluationFinished(Event, frozen=True):
     accuracy: float | None
     started: int
     cost: int
+    loss_sum: float | None = None
+    correct: float | None = None
+    n: int = 0
+    """Sums over so many samples, where they are to be put with those of workers."""
 
 
 class FinalScored(Event, frozen=True):
@@ -423,6 +428,17 @@ class RoundFinished(Event, frozen=True):
     """L2 norm of the gradient of the last step, where the gate wants it."""
 
 
+class VersionScored(Event, frozen=True):
+    """A version on this worker's own validation samples; the fields are those of `Scored`."""
+
+    number: int
+    version: int
+    loss_sum: float | None
+    correct: float | None
+    n: int
+    busy: int
+
+
 class UpdateStored(Event, frozen=True):
     """The chunks of the update are in the topic."""
 
@@ -519,6 +535,15 @@ class LoadVersion(Action, frozen=True):
     """Whether what was learned since the last push stays in the local model."""
 
 
+class ScoreVersion(Action, frozen=True):
+    """Score this version on the validation samples that this worker has brought, and leave the
+    local model as it is; outcome `VersionScored`."""
+
+    number: int
+    """Of the question."""
+    version: VersionPublished
+
+
 class StoreUpdate(Action, frozen=True):
     """Send the local model (and back into it what is pushed and pending) in chunks, and keep it in
     the outbox; outcome `UpdateStored`."""
@@ -528,7 +553,7 @@ class Send(Action, frozen=True):
     """Send a small message under this number and keep it until the ledger has passed it."""
 
     number: int
-    body: Round | Bye
+    body: Round | Bye | Scored
 
 
 class SendAgain(Action, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes.machine import scoring
 from hermes.machine.draft import Draft
 from hermes.machine.events import Evaluate
 from hermes.machine.state import MasterState
@@ -24,6 +25,9 @@ def next_evaluation(state: MasterState) -> int:
 def evaluate(draft: Draft) -> None:
     """At each point of the evaluation grid the newest version is scored."""
     state = draft.state
+    if state.newest is not None and scoring.brought(state):
+        scoring.look(draft, next_evaluation(state))
+        return
     if state.newest is None or draft.soft.evaluating or state.stopped is not None:
         return
     if not draft.soft.secured:

@@ -30,11 +30,19 @@ from hermes.policy.presets import Settings
 from hermes.values import Base
 
 
+class Question(msgspec.Struct, frozen=True):
+    """What is this version worth on our own validation samples?"""
+
+    number: int
+    version: VersionPublished
+
+
 class WorkerState(msgspec.Struct, frozen=True):
     """What a worker knows. `phase` says what it is doing:
 
     knocking -> idle -> loading -> idle -> training -> pushing -> waiting -> idle; at last, gone.
     Where all step together: training -> stepped -> idle or pushing.
+    Whoever brings its data is asked what a version is worth: idle or waiting -> scoring, and back.
     """
 
     name: str
@@ -53,6 +61,12 @@ class WorkerState(msgspec.Struct, frozen=True):
     newest: VersionPublished | None = None
     started: bool = False
     stopped: bool = False
+    brings: bool = False
+    """Whether we bring our data, and may be asked."""
+    asked: Question | None = None
+    """What we owe an answer to."""
+    ending: str = ""
+    """That the run has stopped: we leave once nothing is asked any more."""
     base: Base | None = None
     """The version that the local model started from; None: a new one is to be loaded."""
     grants: tuple[BlocksGranted, ...] = ()

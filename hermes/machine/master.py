@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from hermes.machine import closing, duties, keeping, missing, repair, sizing, suspect
+from hermes.machine import closing, duties, keeping, missing, repair, scoring, sizing, suspect
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
 from hermes.machine.events import (
@@ -60,6 +60,7 @@ from hermes.messages import (
     RoundNoted,
     RunScored,
     RunStopped,
+    Scored,
     StateSaved,
     TailLost,
     Update,
@@ -224,6 +225,9 @@ def _on_update_scored(draft: Draft, event: UpdateScored) -> None:
 
 def _on_evaluated(draft: Draft, event: EvaluationFinished) -> None:
     draft.remember(evaluating=False)
+    if scoring.brought(draft.state):
+        scoring.on_own(draft, event)
+        return
     if event.version not in draft.state.versions:
         newest = draft.state.newest
         if newest is None or event.version > newest.version:
@@ -234,6 +238,9 @@ def _on_evaluated(draft: Draft, event: EvaluationFinished) -> None:
 
 
 def _on_final(draft: Draft, event: FinalScored) -> None:
+    if scoring.brought(draft.state):
+        draft.add(scoring.last_scores(draft.state, event.test_loss, event.test_accuracy))
+        return
     draft.add(RunScored(*msgspec.structs.astuple(event)))
 
 
@@ -256,7 +263,8 @@ def _on_hello(draft: Draft, event: HelloReceived) -> None:
     old = draft.state.members.get(knock.worker)
     if old is not None and old.status == "alive":
         _dismiss(draft, old, REPLACED)
-    told = admission(draft.state, knock.worker, knock.incarnation, knock.nonce, knock.software)
+    who = (knock.worker, knock.incarnation, knock.nonce, knock.software, knock.own)
+    told = admission(draft.state, *who)
     draft.add(told)
     draft.soft = missing.admitted(draft.soft, knock.worker, draft.now)
     place = draft.rules.resume(draft.state, f"from.{knock.worker}")
@@ -359,17 +367,28 @@ def _on_envelope(draft: Draft, event: EnvelopeReceived) -> None:
 def _pass(draft: Draft, event: EnvelopeReceived) -> None:
     """Nothing is taken here. While an update is being stored its chunks lie before this place: they
     are needed, and are read again after a restart, so that the place stays before them."""
-    if event.worker not in draft.soft.storing:
+    if event.worker not in draft.soft.storing and not _behind(draft, event):
         draft.take(event.position)
 
 
 def _after_stop(draft: Draft, event: EnvelopeReceived, member: Member) -> None:
-    """Who leaves has left. Nothing else is taken, nor its number: if the run is opened again, an
-    update that came too late is still owed."""
+    """Who leaves has left, and who was asked has answered. Nothing else is taken, nor its number:
+    if the run is opened again, an update that came too late is still owed."""
     body = event.envelope.body
+    if isinstance(body, Scored):  # an answer is known by its question: its place need not be
+        scoring.on_scored(draft, event.worker, body, event.position)
     if isinstance(body, Bye) and member.status != "left":
         _on_bye(draft, event.worker, body, event.position)
-        draft.take(event.position)
+        if not _behind(draft, event):
+            draft.take(event.position)
+
+
+def _behind(draft: Draft, event: EnvelopeReceived) -> bool:
+    """Whether it lies before what was read there: a broker has lost the topic's end after the run
+    had stopped, and nobody wrote that into the ledger."""
+    read_to = draft.state.consumed.get(event.position.topic)
+    stopped = draft.state.stopped is not None
+    return stopped and read_to is not None and event.position <= read_to
 
 
 def _ask_again(draft: Draft, member: Member, first: int) -> None:
@@ -443,6 +462,7 @@ BODIES: dict[type, Callable[[Draft, str, Any, Position], None]] = {
     Round: _on_round,
     Resent: _on_resent,
     Bye: _on_bye,
+    Scored: scoring.on_scored,
 }
 
 HANDLERS: dict[type, Callable[[Draft, Any], None]] = {

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from hermes.machine import settled
+from hermes.machine import scoring, settled
 from hermes.machine.apply import slowest_closed
 from hermes.machine.draft import Draft
 from hermes.machine.events import ReadToEnd
@@ -109,7 +109,7 @@ def anew(soft: Soft, workers: Iterable[str], now: int) -> Soft:
     worker's pace is was learned before it, and holds; the gap that we slept through is no part
     of it."""
     since = dict.fromkeys(workers, now)
-    return replace(soft, heard=since, progress=since, reading=frozenset())
+    return replace(soft, heard=since, progress=since, reading=frozenset(), awake=now)
 
 
 def rest(draft: Draft) -> None:
@@ -167,7 +167,11 @@ def waits(state: MasterState, worker: str) -> bool:
 
 
 def waiters(state: MasterState) -> set[str]:
-    """All who do."""
+    """All who do; and whoever is asked what a version is worth, which no heartbeat tells of."""
+    return _waiters(state) | set(scoring.awaited(state))
+
+
+def _waiters(state: MasterState) -> set[str]:
     rule, pending = state.settings.continue_, Counter(one.worker for one in state.pending)
     if CONTINUE[rule.rule].waits:
         return set(pending) | {n for n, m in state.members.items() if m.voted is not None}

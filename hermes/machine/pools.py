@@ -12,7 +12,8 @@ import functools
 import itertools
 
 from hermes.machine.state import MasterState
-from hermes.messages import DataPublished
+from hermes.messages import DataPublished, Own
+from hermes.policy.own import cut
 
 NONE = -1
 """The pool of a worker that has none: the data is not divided, or another one has it by now."""
@@ -57,14 +58,17 @@ def after(data: DataPublished, place: int) -> int:
     return (place // blocks + 1) * blocks + bounds[pool]
 
 
-def largest(data: DataPublished, pool: int) -> int:
-    """Samples that a grant from this pool can have at most."""
+def largest(data: DataPublished, pool: int, own: Own | None = None) -> int:
+    """Samples that a grant from this pool can have at most, or from the data that a worker has
+    brought."""
+    if own is not None:
+        return cut(own.samples, data.shares).train
     return data.samples["train"] if pool == NONE else data.pools[pool]
 
 
-def first_size(data: DataPublished, pool: int) -> int:
-    """Samples of the first grant of a worker of this pool."""
-    return min(data.first_size, largest(data, pool))
+def first_size(data: DataPublished, pool: int, own: Own | None = None) -> int:
+    """Samples of the first grant of a worker of this pool, or with data of its own."""
+    return min(data.first_size, largest(data, pool, own))
 
 
 def pool_for(state: MasterState, worker: str) -> int | None:

@@ -18,12 +18,13 @@ from hermes.machine.events import (
     SendResent,
     StoreUpdate,
 )
-from hermes.machine.hand import Hand, drop, gone, leave
+from hermes.machine.hand import Hand, Question, drop, gone, leave
 from hermes.machine.ledger import Authority, advance
 from hermes.messages import (
     BlocksGranted,
     BlocksReturned,
     Entry,
+    EvaluationAsked,
     LedgerRecord,
     MasterStarted,
     Republished,
@@ -32,10 +33,12 @@ from hermes.messages import (
     Rotated,
     RoundNoted,
     RunReopened,
+    RunScored,
     RunStopped,
     StepClosed,
     TrainingStarted,
     UpdateRejected,
+    VersionEvaluated,
     VersionPublished,
     WorkerAdmitted,
     WorkerBack,
@@ -155,6 +158,7 @@ def _entry_admitted(hand: Hand, entry: WorkerAdmitted) -> None:
         gate=state.gate or gate.start(hand.state.settings.gate),
         moves_to=max(state.moves_to, entry.generation),
         clocks=entry.clocks,
+        brings=bool(entry.data.shares),
     )
     _move_logs(hand, entry.logs)
     taken = entry.taken.get(state.incarnation, 0)
@@ -207,20 +211,36 @@ def _entry_republished(hand: Hand, entry: Republished) -> None:
     newest = hand.state.newest
     if newest is not None and newest.version == entry.version:
         hand.become(newest=replace(newest, payload=entry.payload))
+    asked = hand.state.asked
+    if asked is not None and asked.version.version == entry.version:
+        moved = replace(asked.version, payload=entry.payload)
+        hand.become(asked=replace(asked, version=moved))
 
 
 def _entry_rewound(hand: Hand, entry: Rewound) -> None:
     """Whoever has begun on a version that was dropped finds out when it pushes; whoever has not,
     begins on the one that is left."""
     hand.become(newest=entry.version)
-    base = hand.state.base
+    base, asked = hand.state.base, hand.state.asked
+    if asked is not None and asked.version.version > entry.version.version:
+        hand.become(asked=None)
     if CONTINUE[hand.state.settings.continue_.rule].rebases:
         return  # it takes the newest before each round anyway
-    if hand.state.phase == "idle" and base is not None and base.version > entry.version.version:
+    still = hand.state.phase == "idle" or (hand.state.phase == "scoring" and not _waits(hand))
+    if still and base is not None and base.version > entry.version.version:
         hand.become(base=None)
 
 
+def _waits(hand: Hand) -> bool:
+    """Whether it waits for a version that holds its update, or would if it did not score one."""
+    rule = CONTINUE[hand.state.settings.continue_.rule]
+    return rule.waits and bool(hand.state.waiting_for)
+
+
 def _entry_reopened(hand: Hand, entry: RunReopened) -> None:
+    if hand.state.ending:  # a round was thrown away, or is: begin anew
+        gone(hand, "again", "the run goes on")
+        return
     _go_by(hand, entry.settings)
 
 
@@ -285,10 +305,12 @@ def _decided(hand: Hand, birth: Birth) -> None:
     left = tuple(other for other in hand.state.waiting_for if other.birth != birth)
     if len(left) == len(hand.state.waiting_for):
         return
+    waited = hand.state.phase == "waiting" or (hand.state.phase == "scoring" and _waits(hand))
     hand.become(waiting_for=left)
     hand.actions.append(ForgetUpdate(birth))
-    if not left and hand.state.phase == "waiting":
-        hand.become(phase="idle", base=None)
+    if not left and waited:
+        scores = hand.state.phase == "scoring"
+        hand.become(phase="scoring" if scores else "idle", base=None)
 
 
 def _entry_resend(hand: Hand, entry: ResendAsked) -> None:
@@ -305,7 +327,32 @@ def _entry_left(hand: Hand, entry: WorkerLeft) -> None:
 
 def _entry_stopped(hand: Hand, entry: RunStopped) -> None:
     hand.become(stopped=True)
-    leave(hand, "done", f"the run has {entry.status}: {entry.reason.code}")
+    why = f"the run has {entry.status}: {entry.reason.code}"
+    if hand.state.brings:  # what this very record asks is still to be answered
+        hand.become(ending=why)
+    else:
+        leave(hand, "done", why)
+
+
+# --- what a version is worth ----------------------------------------------------------------------
+
+
+def _entry_asked(hand: Hand, entry: EvaluationAsked) -> None:
+    newest = hand.state.newest
+    mine = hand.state.name in entry.workers and hand.state.brings
+    if mine and newest is not None and newest.version == entry.version:
+        hand.become(asked=Question(entry.number, newest))
+
+
+def _entry_evaluated(hand: Hand, entry: VersionEvaluated) -> None:
+    """Nobody waits for an answer any more."""
+    asked = hand.state.asked
+    if asked is not None and asked.version.version == entry.version:
+        hand.become(asked=None)
+
+
+def _entry_scored(hand: Hand, _entry: RunScored) -> None:
+    hand.become(asked=None)
 
 
 # --- how far the others are -----------------------------------------------------------------------
@@ -358,5 +405,8 @@ ENTRIES: dict[type, Callable[[Hand, Any], None]] = {
     Rotated: _entry_rotated,
     Republished: _entry_republished,
     Rewound: _entry_rewound,
+    EvaluationAsked: _entry_asked,
+    VersionEvaluated: _entry_evaluated,
+    RunScored: _entry_scored,
 }
 """What a worker takes from the ledger; the other entries do not concern it."""

@@ -23,6 +23,7 @@ from hermes.messages import (
     VersionPublished,
 )
 from hermes.policy.codecs import FP16, FP32
+from hermes.policy.own import FEWEST
 from hermes.values import SECOND, Birth, BlockRange, Facts, Position, Reason
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")
@@ -131,6 +132,26 @@ def hello(state: MasterState, knock: Hello) -> Reason | None:
         return Reason("name-taken", {"worker": knock.worker})
     if state.data is not None and pool_for(state, knock.worker) is None:
         return Reason("no-pool", {"pools": len(state.data.pools)})
+    return other_data(state, knock)
+
+
+def other_data(state: MasterState, knock: Hello) -> Reason | None:
+    """Rule 6: why a worker cannot take part with the data that it brings, or without."""
+    data, own = state.data, knock.own
+    if data is None or not data.shares:
+        return None if own is None else Reason("data-granted")
+    if own is None:
+        return Reason("no-data")
+    if own.samples < FEWEST:
+        return Reason("too-few-samples", {"samples": own.samples, "least": FEWEST})
+    others = [other.own.kind for other in state.members.values() if other.own is not None]
+    kind = data.kind or next(iter(others), own.kind)
+    if own.kind != kind:
+        return Reason("other-samples", {"brings": own.kind, "run": kind})
+    member = state.members.get(knock.worker)
+    known = member.own if member is not None else None
+    if known is not None and (known.digest, known.samples) != (own.digest, own.samples):
+        return Reason("other-data", {"samples": own.samples, "before": known.samples})
     return None
 
 

@@ -36,7 +36,8 @@ def scene(draft: Draft) -> tuple[object, ...]:
     state, soft = draft.state, draft.soft
     run = state.settings, state.opened, state.started, state.stopped, state.authority.term
     making = soft.merge, soft.scoring, soft.scored, soft.secured, soft.state_of
-    return (state.members, state.pending, state.newest, state.step, *run, *making)
+    told = state.step, state.asked
+    return (state.members, state.pending, state.newest, *told, *run, *making)
 
 
 def holds(draft: Draft) -> bool:

@@ -47,6 +47,8 @@ def sized(state: MasterState, worker: str) -> allocate.Answer:
     if allocate.one_alone(state.settings.size):
         return alone.sized(state, worker)
     data, alive = state.data, [state.members[name] for name in state.alive()]
+    most = [largest(data, one.pool, one.own) for one in alive]
+    train = sum(most) if data.shares else data.samples["train"]
     return allocate.resize(
         state.settings.size,
         _times(data, state.members[worker]),
@@ -54,19 +56,20 @@ def sized(state: MasterState, worker: str) -> allocate.Answer:
         allocate.Work(
             batch=data.batch,
             epochs=state.settings.round.epochs,
-            largest=data.samples["train"],
+            largest=train,
             total=allocate.total(
                 state.settings.size,
-                [first_size(data, one.pool) for one in alive],
-                [largest(data, one.pool) for one in alive],
-                data.samples["train"],
+                [first_size(data, one.pool, one.own) for one in alive],
+                most,
+                train,
             ),
         ),
     )
 
 
 def _times(data: DataPublished, member: Member) -> allocate.WorkerTimes:
-    pool = None if member.pool == NONE else largest(data, member.pool)
+    bounded = member.pool != NONE or member.own is not None
+    pool = largest(data, member.pool, member.own) if bounded else None
     return allocate.WorkerTimes(
         member.name, timings_of(member.timings), member.size, member.batch, pool
     )

@@ -42,6 +42,10 @@ class Soft(msgspec.Struct, frozen=True):
     """Incarnations that were refused of late: their process is gone, whatever else it has sent."""
     settled: Settled = Settled()
     """What was looked at when nothing was due: as long as it is the very same, nothing is."""
+    took: Mapping[str, int] = {}
+    """Nanoseconds that a worker's last answer took, whether it came in time or not."""
+    awake: int = 0
+    """Run time since which every deadline counts: the master was away before, or not there."""
     now: int = 0
     """When the machine was last called."""
     lobby: bool = False

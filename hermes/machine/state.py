@@ -13,7 +13,9 @@ from hermes.messages import (
     BlocksGranted,
     DataPublished,
     Forked,
+    Own,
     RunOpened,
+    ScoreNoted,
     Software,
     StateSaved,
     StepClosed,
@@ -49,6 +51,10 @@ class Member(Struct, frozen=True):
     next_grant: int = 1
     pool: int = -1
     """What its grants are taken from (`machine.pools`); -1: none of its own."""
+    own: Own | None = None
+    """The data that it brings ..."""
+    walked: int = 0
+    """... and the next place of its walk over them that was never granted, or was given back."""
     size: int = 0
     """Samples of the next grant."""
     batch: int = 0
@@ -126,6 +132,18 @@ class Evaluations(Struct, frozen=True):
     best: Best | None = None
 
 
+class Asked(Struct, frozen=True):
+    """Who is asked what a version is worth (`machine.scoring`), and the answers so far."""
+
+    number: int
+    version: int
+    at: int
+    """Run time."""
+    workers: tuple[str, ...]
+    """But for those that left since."""
+    scores: tuple[ScoreNoted, ...] = ()
+
+
 class MasterState(Struct, frozen=True):
     """The fold of a ledger."""
 
@@ -165,6 +183,10 @@ class MasterState(Struct, frozen=True):
     forked: Forked | None = None
     """Where the run came from."""
     evaluations: Evaluations = Evaluations()
+    asked: Asked | None = None
+    """Of the workers, and not all have answered."""
+    questions: int = 0
+    """That were ever asked."""
     resizes: int = 0
     unusable: int = 0
     """Rounds and updates in a row, of all workers, whose numbers were not finite, or absurd."""
@@ -214,6 +236,21 @@ def _check_blocks(state: MasterState) -> None:
     if ranges and ranges[-1][1] > state.cursor:
         raise Defect("a block was granted that the walk has not reached")
     _check_pools(state)
+    _check_own(state)
+
+
+def _check_own(state: MasterState) -> None:
+    brought = state.data is not None and bool(state.data.shares)
+    for member in state.members.values():
+        if brought != (member.own is not None):
+            raise Defect("brings data where none is asked for, or none", where=member.name)
+        if member.own is None:
+            continue
+        ends = [0, *(grant.start + grant.size for grant in member.grants)]
+        if any(g.start < end for g, end in zip(member.grants, ends, strict=False)):
+            raise Defect("holds samples of its own twice", where=member.name)
+        if ends[-1] > member.walked:
+            raise Defect("was granted samples that its walk has not reached", where=member.name)
 
 
 def _check_pools(state: MasterState) -> None:
@@ -247,3 +284,5 @@ def _check_versions(state: MasterState) -> None:
     for pending in state.pending:
         if pending.update.base.version not in state.versions:
             raise Defect(f"version {pending.update.base.version} is a base and was dropped")
+    if state.asked is not None and state.asked.version not in state.versions:
+        raise Defect(f"version {state.asked.version} is to be scored and was dropped")

@@ -2,7 +2,8 @@
 
 Blocks are counted on, pass after pass: index k of the walk is block k mod B. What was returned
 comes first; a grant is exclusively its worker's until it is finished or returned (protocol 9a).
-Where the data is divided, a worker walks over its own pool's blocks alone (`machine.pools`).
+Where the data is divided, a worker walks over its own pool's blocks alone (`machine.pools`); where
+it brings its data, over its own samples: pass p of them in an order of its own.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ def next_grant(
     first, then along the walk from `cursor` on."""
     assert state.data is not None
     member = state.members[worker]
+    if member.own is not None:
+        return BlocksGranted(
+            worker, member.next_grant, (), member.size, member.batch, member.walked
+        )
     ranges: list[BlockRange] = []
     have = 0
     back = list(returned)

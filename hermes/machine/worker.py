@@ -24,6 +24,7 @@ from hermes.machine.events import (
     LoadVersion,
     MoveTopic,
     RoundFinished,
+    ScoreVersion,
     Send,
     SendBeat,
     SendHello,
@@ -33,13 +34,14 @@ from hermes.machine.events import (
     UpdateStored,
     VersionLoaded,
     VersionMissing,
+    VersionScored,
 )
 from hermes.machine.hand import Hand, Step, WorkerState, check, drop, gone, leave
 from hermes.machine.reading import ANSWERS, ENTRIES, on_ledger
 from hermes.machine.rounds import Plan, plan, probe_of, quota_of
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.machine.stopping import progress
-from hermes.messages import Round, Update, VersionPublished
+from hermes.messages import Round, Scored, Update, VersionPublished
 from hermes.policy import gate
 from hermes.policy.sync import CONTINUE, steps_together, too_far_ahead
 from hermes.values import Base, Birth
@@ -143,6 +145,17 @@ def _move(hand: Hand) -> None:
 def _go_on(hand: Hand) -> None:
     """Whoever is idle loads the version it is owed, then trains the next round."""
     _move(hand)
+    if hand.state.phase == "gone":
+        return
+    if hand.state.ending and hand.state.asked is None:
+        leave(hand, "done", hand.state.ending)
+        return
+    asked = hand.state.asked
+    if asked is not None and hand.state.phase in ("idle", "waiting"):  # between two rounds
+        if hand.state.admitted:
+            hand.become(phase="scoring")
+            hand.actions.append(ScoreVersion(asked.number, asked.version))
+        return
     state = hand.state
     ready = state.admitted and state.started and not state.stopped
     if state.phase != "idle" or not ready or state.newest is None:
@@ -182,10 +195,25 @@ def _go_on(hand: Hand) -> None:
     )
 
 
+def _on_scored(hand: Hand, event: VersionScored) -> None:
+    """The answer, then back to where we stood. It is sent though nobody may wait for it any more:
+    it is progress, and whoever was stuck is back with it."""
+    state, asked = hand.state, hand.state.asked
+    waits = CONTINUE[state.settings.continue_.rule].waits and bool(state.waiting_for)
+    hand.become(phase="waiting" if waits else "idle", number=state.number + 1)
+    if asked is not None and asked.number == event.number:
+        hand.become(asked=None)
+    sums = (event.loss_sum, event.correct, event.n, event.busy)
+    hand.actions.append(Send(hand.state.number, Scored(event.number, event.version, *sums)))
+
+
 def _on_round(hand: Hand, event: RoundFinished) -> None:
     state = hand.state
     todo = state.current
     assert todo is not None
+    if state.ending:
+        _throw_away(hand)
+        return
     assert state.gate is not None
     assert state.base is not None
     loss = event.loss if event.probe is None else event.probe
@@ -243,6 +271,11 @@ def told(push: str, *, together: bool) -> str:
 def _here(state: WorkerState) -> tuple[int, ...]:
     """The way so far, and the last record that was acted on."""
     return (*state.upon, state.authority.offset)
+
+
+def _throw_away(hand: Hand) -> None:
+    """The run has stopped: what was trained counts no more, and all that is left is to answer."""
+    hand.become(phase="idle", current=None)
 
 
 def ahead(state: WorkerState) -> bool:
@@ -329,5 +362,6 @@ HANDLERS: dict[type, Callable[[Hand, Any], None]] = {
     VersionMissing: _on_missing,
     RoundFinished: _on_round,
     UpdateStored: _on_stored,
+    VersionScored: _on_scored,
 }
 """Event -> its handler. A test asserts that every event of the worker is here."""

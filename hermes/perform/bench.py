@@ -15,6 +15,7 @@ from hermes.chance import generator, permutation
 from hermes.codec import decode_tensors
 from hermes.coded import decode_update, encode_update
 from hermes.data.order import Part, batches, epoch_order
+from hermes.data.own import OwnData
 from hermes.errors import Defect
 from hermes.job import Job
 from hermes.machine.events import LoadVersion, RoundFinished, Segment, Train
@@ -24,6 +25,7 @@ from hermes.perform.afloat import Afloat
 from hermes.perform.blocks import Blocks
 from hermes.perform.grants import gather
 from hermes.perform.store import Store
+from hermes.perform.sums import Sums, sums_of
 from hermes.policy import codecs, gate, paired
 from hermes.policy.paired import Paired
 from hermes.policy.presets import Settings
@@ -77,8 +79,17 @@ def asks_for_test(settings: GateSettings, action: Train, done: Trained) -> bool:
 class WorkerBench:
     """One worker's model and data. Belongs to the thread that trains."""
 
-    def __init__(self, name: str, seed: int, job: Job, trainer: Trainer, blocks: Blocks) -> None:
-        self.trainer = trainer
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        job: Job,
+        trainer: Trainer,
+        blocks: Blocks,
+        own: OwnData | None = None,
+    ) -> None:
+        """`own`: the data that it brings, which take the place of all blocks."""
+        self.trainer, self._own = trainer, own
         self.after_step: Hook = no_hook
         self._name, self._seed, self._job, self._blocks = name, seed, job, blocks
         self._grants: dict[int, BlocksGranted] = {}
@@ -125,6 +136,20 @@ class WorkerBench:
         if self._resets:
             self.trainer.reset_optimizer()
         return Base(action.version.version, action.version.payload.digest)
+
+    def score(self, data: bytes | bytearray) -> Sums:
+        """What a version, of which these are the bytes, is worth on the validation samples that
+        this worker has brought. The local model is then as it was."""
+        if self._own is None:
+            raise Defect("is to score a version, and has no samples of its own", where=self._name)
+        model: Tensors = decode_tensors(data)
+        local = self.trainer.weights()
+        self.trainer.load(model)
+        try:
+            scores = self.trainer.evaluate(self._own.all_of("validation"))
+            return sums_of(scores, counted=self._job.metric == "accuracy")
+        finally:
+            self.trainer.load(local)
 
     def push(self, store: Store) -> Payload:
         """Send what was learned, as a model, in chunks, into the worker's own topic."""
@@ -182,12 +207,18 @@ class WorkerBench:
             if number not in self._grants:
                 raise Defect(f"grant {number} is not at hand", where=self._name)
             grant = self._grants[number]
+            if self._own is not None:
+                own = self._own.granted(grant.start, grant.size)
+                self._samples[number] = gather(own, grant.size, self.size_of(grant))
+                return self._samples[number]
             pairs = (self._blocks.read("train", index) for index in self.indices(grant))
             self._samples[number] = gather(pairs, grant.size, self.size_of(grant))
         return self._samples[number]
 
     def size_of(self, grant: BlocksGranted) -> int:
         """Bytes of the blocks of a grant."""
+        if self._own is not None:
+            return self._own.bytes_of(grant.size)
         return self._blocks.size("train", self.indices(grant))
 
     def indices(self, grant: BlocksGranted) -> list[int]:
@@ -201,8 +232,11 @@ class WorkerBench:
         if action.probe == "":
             return None
         if action.probe == "fixed":
-            return self.trainer.evaluate(self._blocks.all_of("probe")).loss
+            return self.trainer.evaluate(self._probe_set()).loss
         return self.trainer.evaluate(self._held_out(action)).loss
+
+    def _probe_set(self) -> Iterator[Batch]:
+        return (self._blocks if self._own is None else self._own).all_of("probe")
 
     def _test(self, action: Train, trained: int) -> tuple[Paired, int]:
         """What would travel beside the version that it goes out from, on a part of the probe that
@@ -210,7 +244,7 @@ class WorkerBench:
         if self._afloat is None:
             raise Defect("a push is to be tested, and nobody kept account", where=self._name)
         if self._probes is None:
-            self._probes = sum(len(x) for x, _ in self._blocks.all_of("probe"))
+            self._probes = sum(len(x) for x, _ in self._probe_set())
         n, size = paired.blocks_of(self._probes, trained)
         if n < paired.FEWEST:  # whatever came of it, nothing could be said
             return paired.paired([], []), 0
@@ -231,7 +265,7 @@ class WorkerBench:
         chosen = np.sort(permutation(stream, size)[:count])
         parts: list[Batch] = []
         first = 0
-        for x, y in self._blocks.all_of("probe"):
+        for x, y in self._probe_set():
             rows = chosen[(chosen >= first) & (chosen < first + len(x))] - first
             parts.append((x[rows], y[rows]))
             first += len(x)

@@ -7,7 +7,6 @@ a time; a model or two are all that is held.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Collection
 
 from hermes.codec import decode_tensors
@@ -36,6 +35,8 @@ from hermes.perform.moments import Moments
 from hermes.perform.remake import GONE
 from hermes.perform.secure import Seat, secure
 from hermes.perform.store import Store
+from hermes.perform.sums import finite as finite
+from hermes.perform.sums import sums_of
 from hermes.policy import aggregate, norm
 from hermes.policy.codecs import FP32
 from hermes.policy.norm import Limit
@@ -72,19 +73,15 @@ class Judge:
     def last(self, version: VersionPublished) -> FinalScored:
         """The scores of the run's last version."""
         model = decode_tensors(self.bytes_of(version))
-        validation, test = self.scores(model, "validation"), self.scores(model, "test")
-        return FinalScored(
-            version.version,
-            finite(validation.loss),
-            finite(validation.accuracy),
-            finite(test.loss),
-            finite(test.accuracy),
-        )
+        scores: list[float | None] = []
+        for split in ("validation", "test"):
+            found = self.scores(model, split) if self.has(split) else None
+            scores += [finite(found.loss), finite(found.accuracy)] if found else [None, None]
+        return FinalScored(version.version, *scores)
 
-
-def finite(value: float | None) -> float | None:
-    """The value, or None where it is not finite: JSON has no word for it."""
-    return value if value is not None and math.isfinite(value) else None
+    def has(self, split: str) -> bool:
+        """Whether the master has samples of this split: where workers bring theirs it may not."""
+        return self._blocks.count(split) > 0
 
 
 class Rejected(Exception):
@@ -265,6 +262,7 @@ def evaluation(
     version: VersionPublished, scores: Scores, started: int, cost: int
 ) -> EvaluationFinished:
     """The event that an evaluation ends in; times in nanoseconds of run time."""
+    loss, accuracy, sums = finite(scores.loss), finite(scores.accuracy), sums_of(scores)
     return EvaluationFinished(
-        version.version, finite(scores.loss), finite(scores.accuracy), started, cost
+        version.version, loss, accuracy, started, cost, sums.loss, sums.correct, sums.n
     )

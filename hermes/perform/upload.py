@@ -80,4 +80,7 @@ def upload(
         first_size=prepared.first_size,
         batch=batch,
         pools=prepared.pools,
+        shares=prepared.shares,
+        kind=prepared.kind,
+        metric=prepared.metric,
     )

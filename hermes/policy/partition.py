@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from hermes.errors import SettingError
-from hermes.policy.ranges import Allowed, check_section, number, one_of, whole
+from hermes.policy.ranges import SWITCH, Allowed, check_section, number, one_of, whole
 
 IID = "iid"
 
@@ -35,6 +35,9 @@ class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     pools: int | None = None
     """Pools to divide the train split into, and so workers at a time at most; off: as many as
     workers are expected. One that no worker ever has is never trained."""
+    resident: bool = False
+    """Whether each worker keeps the data that it brings (a job with data=None says so itself).
+    `hermes simulate` divides the job's own data among the devices, as `partition` says."""
 
 
 RANGES: dict[str, Allowed] = {
@@ -42,6 +45,7 @@ RANGES: dict[str, Allowed] = {
     "dirichlet": number(above=0, most=1e6),
     "classes": whole(1),
     "pools": whole(1, off=True),
+    "resident": SWITCH,
 }
 """What each of `DataSettings` may be."""
 

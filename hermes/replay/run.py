@@ -209,6 +209,12 @@ class _Again:
             return
         for entry in told.record.entries:
             if isinstance(entry, DataPublished):
+                if entry.shares:
+                    raise RunError(
+                        "its data stay with its workers: what they trained cannot be trained here",
+                        where="hermes replay",
+                        remedy="hermes verify asks every decision again, and forms the versions.",
+                    )
                 opened = self._story.opened
                 assert opened is not None
                 self._material = material = self._material_of(entry, opened.seed)

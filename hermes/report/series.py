@@ -152,7 +152,7 @@ class Series:
     def _admitted(self, at: int, entry: WorkerAdmitted) -> None:
         known = self._starts.setdefault(entry.worker, [])
         if not known and self._data is not None:
-            size = first_size(self._data, entry.pool)
+            size = first_size(self._data, entry.pool, entry.own)
             sized = (size, self._data.batch, "admitted", None, None)
             self.shards.append(Sharded(self._seconds(at), entry.worker, *sized))
         if entry.incarnation not in known:

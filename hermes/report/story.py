@@ -222,7 +222,7 @@ class Story:
     def _admitted(self, at: int, entry: WorkerAdmitted) -> None:
         if entry.worker not in self.shards:
             self.shards[entry.worker] = Thinned(self._each)
-            self.shards[entry.worker].put((at, first_size(entry.data, entry.pool)))
+            self.shards[entry.worker].put((at, first_size(entry.data, entry.pool, entry.own)))
         if entry.software is not None:
             self.software[entry.worker] = entry.software
         self._happened(at, entry.worker, "admitted", "")

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from hermes.codec import decode_tensors
 from hermes.errors import BrokerRefused, NoSuchTopic, PeerError
 from hermes.machine.events import EvaluationFinished, Event
-from hermes.messages import VersionPublished
+from hermes.messages import VersionEvaluated, VersionPublished
 from hermes.perform.desk import Judge, evaluation
 from hermes.runtime.clock import RunClock
 from hermes.runtime.hands import Failed, as_ours
@@ -44,12 +44,16 @@ class Evaluator:
 
     def __init__(self, tell: Callable[[Event], None], clock: RunClock) -> None:
         self.best = Best()
+        self._sums = False
+        self._held: tuple[int, Tensors | None] = (-1, None)
         self._tell, self._clock = tell, clock
         self._asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def start(self, judge: Judge) -> None:
-        """From now on there is somebody to ask."""
+    def start(self, judge: Judge, *, sums: bool = False) -> None:
+        """From now on there is somebody to ask; `sums`: what they say is put together with the
+        workers' sums, and only that tells which is the best (`judged`)."""
+        self._sums = sums
         self._thread = threading.Thread(
             target=self._serve, args=(judge,), name="evaluator", daemon=True
         )
@@ -59,6 +63,20 @@ class Evaluator:
         """Score this version; the outcome comes as an event. `model`: its tensors, where they are
         in memory anyway; else they are fetched."""
         self._asked.put((version, model))
+
+    def hold(self, version: int, model: Tensors | None) -> None:
+        """The workers are asked about this version; `model`: its tensors, where they are here."""
+        self._held = (version, model)
+
+    def judged(self, entry: VersionEvaluated, fetch: Callable[[], Tensors | None]) -> None:
+        """The workers' sums have come to this; `fetch` gives the model, where it is not held."""
+        if entry.loss is None or not entry.loss < self.best.loss:
+            return
+        number, model = self._held
+        if number != entry.version or model is None:
+            model = fetch()
+        if model is not None:
+            self.best = self.best.or_(entry.version, entry.loss, entry.accuracy, model)
 
     def stop(self) -> None:
         """Finish what is under way, then end; a broker that is away is not waited for."""
@@ -89,6 +107,8 @@ class Evaluator:
                 continue
             scores = judge.scores(model, "validation")
             outcome = evaluation(version, scores, started, self._clock.now() - started)
-            self.best = self.best.or_(version.version, outcome.loss, outcome.accuracy, model)
+            if not self._sums:
+                loss, accuracy = outcome.loss, outcome.accuracy
+                self.best = self.best.or_(version.version, loss, accuracy, model)
             del model  # before the next one is waited for
             self._tell(outcome)

@@ -105,6 +105,12 @@ def parent_run(log: Log, folder: RunFolder, cache: Path, key: bytes) -> Parent:
     """A run as it is now, to fork from it. Raises `RunError`, `Unverified`, `BrokerError`."""
     course = Course()
     known = known_run(log, folder, BlockCache(cache, 1 << 30), key, course.take)
+    if known.state.data is not None and known.state.data.shares:
+        raise RunError(
+            "its data stay with its workers: a fork would have none to read",
+            where=f"run {folder.run}",
+            remedy="Take its model instead: hermes export, and a job with init=FILE.safetensors.",
+        )
     if not course.versions:
         raise RunError(
             "it has no version yet",
@@ -254,7 +260,7 @@ class Inheritance:
         self._fork, self._options = fork, options
         self._framework = ""
 
-    def tried(self) -> Batch:
+    def tried(self) -> Batch | None:
         """A first batch, once the job's model was seen to be the one that is inherited. Raises
         `JobError`."""
         job = self._options.job

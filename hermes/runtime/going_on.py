@@ -51,8 +51,8 @@ class Known(NamedTuple):
 
     state: MasterState
     source: JobSource
-    batch: Batch
-    """A first batch, to measure a step with."""
+    batch: Batch | None
+    """A first batch, to measure a step with; None where all data stay with the workers."""
     change: RunReopened | None = None
     """What the ledger is to say of how it goes on."""
     beat: MasterBeat | None = None
@@ -113,7 +113,9 @@ def known_run(
     try:
         Signer(data.run or run, key).verify(data)
         source, manifest = read_upload(store, data)
-        batch = Blocks(store, manifest, cache).read("probe", 0)
+        blocks = Blocks(store, manifest, cache)
+        there = [split for split in ("probe", "validation") if blocks.count(split)]
+        batch = blocks.read(there[0], 0) if there else None
     finally:
         store.close()
     return Known(state, source, batch, None, last_beat(log, run), _inherited(log, folder, state))
@@ -269,7 +271,7 @@ class Continuation:
     def __init__(self, known: Known, job: Job) -> None:
         self._known, self._job = known, job
 
-    def tried(self) -> Batch:
+    def tried(self) -> Batch | None:
         """A first batch: all of it was seen to fit when the run began."""
         return self._known.batch
 

@@ -204,7 +204,7 @@ class LocalCluster:
         assert master is not None
         batch = master.prepare()
         speeds: Speeds | None = None
-        if options.speeds is not None:
+        if options.speeds is not None and batch is not None:
             measured = step_seconds(options.master.job, batch)
             speeds = fitting_speeds(options.speeds, measured, cores_here())
             self.listener.line(LogLine("run", "info", utc_now(), str(speeds)))

@@ -7,6 +7,7 @@ record and wait, (5) apply it and perform what it asks for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import secrets
@@ -16,7 +17,16 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from hermes.errors import BrokerUnreachable, Fenced, HermesError, OutcomeUnknown
+from hermes.codec import decode_tensors
+from hermes.errors import (
+    BrokerRefused,
+    BrokerUnreachable,
+    Fenced,
+    HermesError,
+    NoSuchTopic,
+    OutcomeUnknown,
+    PeerError,
+)
 from hermes.machine.events import (
     Action,
     AddGeneration,
@@ -40,6 +50,7 @@ from hermes.machine.events import (
 from hermes.machine.ledger import Authority
 from hermes.machine.state import Evaluations, MasterState
 from hermes.messages import (
+    EvaluationAsked,
     LedgerRecord,
     LogLine,
     MasterBeat,
@@ -76,7 +87,7 @@ from hermes.train import Batch
 from hermes.transport import names
 from hermes.transport.counting import CountingLog
 from hermes.transport.log import Log, Record
-from hermes.values import SECOND, Reason
+from hermes.values import SECOND, Payload, Reason, Tensors
 
 __all__ = ["READY", "Listener", "MasterOptions", "MasterProcess"]
 
@@ -96,7 +107,8 @@ LAST_BATCH = 500
 """... records of each, at most."""
 
 MEASURED = 0.05
-"""Seconds of measuring a step, at most (or three steps), where nothing is emulated."""
+"""Seconds of measuring a step, at most (or three steps), where nothing is emulated; and
+those that a step is taken to last where there is nothing here to measure it with."""
 
 FAREWELL = 3 * SECOND
 """Run time that workers are given to say bye after the stop."""
@@ -143,8 +155,9 @@ class MasterProcess:
 
     # --- the whole ------------------------------------------------------------------------------
 
-    def prepare(self) -> Batch:
-        """Look at the job and its data before anything is sent; returns a first batch.
+    def prepare(self) -> Batch | None:
+        """Look at the job and its data before anything is sent; returns a first batch (None where
+        all data stay with the workers).
 
         Raises `JobError` for what does not fit, `RunError` for a run that exists.
         """
@@ -153,7 +166,8 @@ class MasterProcess:
             refuse_known_run(self.log, options.run)
         self._material = (options.begin or Material)(options)
         batch = self._material.tried()
-        self.steps = (step_seconds(options.job, batch, MEASURED),) * options.expect
+        step = MEASURED if batch is None else step_seconds(options.job, batch, MEASURED)
+        self.steps = (step,) * options.expect
         options.folder.create()
         return batch
 
@@ -240,12 +254,32 @@ class MasterProcess:
         for entry in record.entries:
             if isinstance(entry, VersionPublished):
                 self._digests[entry.version] = entry.payload.digest
+            elif isinstance(entry, EvaluationAsked):
+                self._hold(state)
             elif isinstance(entry, VersionEvaluated):
+                self._judged(entry, state)
                 self._forget_digests(state.evaluations)
             elif isinstance(entry, Rotated):
                 self._moved_on(entry)
         self._reporter.take(record, state)
         self.listener.took(record)
+
+    def _hold(self, state: MasterState) -> None:
+        """The version that the workers are asked about may be the best."""
+        if self._desk is not None and state.newest is not None:
+            model = self._desk.model(state.newest.payload.digest)
+            self._evaluator.hold(state.newest.version, model)
+
+    def _judged(self, entry: VersionEvaluated, state: MasterState) -> None:
+        """What the workers say of a version; what was read again was judged before."""
+        known = state.versions.get(entry.version)
+        if entry.n and known is not None and self._desk is not None:
+            self._evaluator.judged(entry, partial(self._fetched, known.payload))
+
+    def _fetched(self, payload: Payload) -> Tensors | None:
+        with contextlib.suppress(PeerError, BrokerRefused, NoSuchTopic):
+            return decode_tensors(self._store.get(payload))
+        return None
 
     def _forget_digests(self, known: Evaluations) -> None:
         best = known.best.version if known.best is not None else None
@@ -411,7 +445,7 @@ class MasterProcess:
         data = self._ledger.state.data
         assert data is not None
         self._desk, self._judge, beside = seats(self.log, self._store, self.options, data)
-        self._evaluator.start(beside)
+        self._evaluator.start(beside, sums=bool(data.shares))
         return self._desk
 
     def _add_generation(self, action: AddGeneration) -> None:

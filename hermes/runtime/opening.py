@@ -26,7 +26,13 @@ from hermes.runtime.neighbours import Share
 from hermes.runtime.options import MasterOptions
 from hermes.runtime.software import software
 from hermes.runtime.storage import Meter, StorageWatch, first_rounds, watch_over
-from hermes.runtime.trying import fit_trials, fresh_trainer, model_trials, prepared_data
+from hermes.runtime.trying import (
+    a_batch,
+    fit_trials,
+    fresh_trainer,
+    model_trials,
+    prepared_data,
+)
 from hermes.train import Batch, Trainer
 from hermes.transport import names
 from hermes.transport.log import Log
@@ -50,15 +56,16 @@ class Material:
         for trial in model_trials(job, seed, self._trainer):
             trial.run()
 
-    def tried(self) -> Batch:
-        """See that model and data fit each other; returns a first batch. Raises `JobError`."""
+    def tried(self) -> Batch | None:
+        """See that model and data fit each other; returns a first batch, where there is one here.
+        Raises `JobError`."""
         options, prepared, trainer = self._options, self._prepared, self._trainer
         assert prepared is not None
         assert trainer is not None
         for trial in fit_trials(options.job, prepared, trainer):
             trial.run()
         check_travels(options.source.text, options.source.name, self._known)
-        return prepared.first(options.job.batch)
+        return a_batch(prepared, options.job)
 
     def opened(self, *, trims: bool) -> Opened:
         """What the machine is told at first: with the first entry of the ledger."""

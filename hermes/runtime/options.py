@@ -52,8 +52,9 @@ class MasterOptions(NamedTuple):
 class Beginning(Protocol):
     """What a master needs beside the ledger. Each is asked for when it is needed."""
 
-    def tried(self) -> Batch:
-        """A first batch, once all was seen to fit. Raises `JobError`."""
+    def tried(self) -> Batch | None:
+        """A first batch, once all was seen to fit; None where all data stay with the workers.
+        Raises `JobError`."""
         ...
 
     @property

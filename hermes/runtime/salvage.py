@@ -108,6 +108,8 @@ def _scored(state: MasterState, judge: Judge, model: Tensors) -> MasterState:
     """The state with the scores of its last version, of the splits that lie on this disk."""
     scores: dict[str, float | None] = {}
     for split in ("validation", "test"):
+        if not judge.has(split):
+            continue
         with contextlib.suppress(HermesError):
             found = judge.scores(model, split)
             scores[f"{split}_loss"] = finite(found.loss)

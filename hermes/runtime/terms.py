@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from hermes.data.own import Brought
 
 
 class WorkerOptions(NamedTuple):
@@ -30,6 +33,8 @@ class WorkerOptions(NamedTuple):
     """None: one where another worker has its name in `names`, else all cores (see `Share`)."""
     names: Path | None = None
     """Folder of the names that workers on this machine have claimed."""
+    own: Brought | None = None
+    """The data that it brings; None: it is granted the run's."""
 
 
 class Farewell(NamedTuple):

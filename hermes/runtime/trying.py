@@ -12,15 +12,17 @@ import numpy as np
 
 from hermes.blame import place_of
 from hermes.chance import generator
+from hermes.data.own import OwnData
 from hermes.data.prepare import Prepared, prepare
-from hermes.errors import JobError
+from hermes.data.resident import prepare_central
+from hermes.errors import JobError, SettingError
 from hermes.job import Job
 from hermes.jobfile import build
 from hermes.messages import JobSource
 from hermes.policy.allocate import first_size
 from hermes.policy.partition import partition_of
 from hermes.policy.presets import Settings
-from hermes.train import Trainer, make_trainer, starting_weights
+from hermes.train import Batch, Trainer, make_trainer, starting_weights
 from hermes.train.fit import check_fit
 from hermes.values import Tensors
 
@@ -35,6 +37,22 @@ class Trial(NamedTuple):
 def prepared_data(job: Job, settings: Settings, seed: int, expect: int, workdir: Path) -> Prepared:
     """The job's data as a run of `expect` workers needs it; what has to lie on disk meanwhile has
     no name there, under `workdir`. Raises `JobError`."""
+    if job.data is None:
+        return prepare_central(job, settings, workdir)
+    if settings.data.resident:
+        raise SettingError(
+            "this job gives data itself, for the master to send",
+            where="data.resident=true",
+            remedy="Give it data=None: each worker then brings its own. (hermes simulate divides "
+            "what data() gives among its devices.)",
+        )
+    if job.validation is not None:
+        raise JobError(
+            "Job.validation is set, and so is Job.data",
+            where=job.place,
+            remedy="Leave validation out: a part of the data is the validation set (split). It is "
+            "for data=None, where workers bring their data.",
+        )
     return prepare(
         job.data,
         job.split,
@@ -68,10 +86,27 @@ def model_trials(job: Job, seed: int, trainer: Trainer) -> Iterator[Trial]:
 
 
 def fit_trials(job: Job, prepared: Prepared, trainer: Trainer) -> Iterator[Trial]:
-    """What is tried of model and data together; the trainer is then as it was."""
-    batch = prepared.first(job.batch)
+    """What is tried of model and data together; the trainer is then as it was. Where all data stay
+    with the workers, they try it."""
+    batch = a_batch(prepared, job)
+    if batch is None:
+        return
     yield Trial("one step and an evaluation", partial(check_fit, job, trainer, batch))
     for extreme in prepared.extremes():
+        yield Trial("smallest and largest label", partial(trainer.evaluate, [extreme]))
+
+
+def a_batch(prepared: Prepared, job: Job) -> Batch | None:
+    """A first batch, to try the model on; None where all data stay with the workers."""
+    split = next((name for name in ("train", "validation", "test") if name in prepared.parts), None)
+    return None if split is None else prepared.first(job.batch, split)
+
+
+def own_trials(job: Job, own: OwnData, trainer: Trainer) -> Iterator[Trial]:
+    """The same, with the data that a worker has brought."""
+    fits = partial(check_fit, job, trainer, own.first(job.batch))
+    yield Trial("one step and an evaluation", fits)
+    for extreme in own.extremes():
         yield Trial("smallest and largest label", partial(trainer.evaluate, [extreme]))
 
 

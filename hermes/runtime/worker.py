@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from hermes.errors import BrokerError, Fenced, HermesError, RunError, RunFailed
 from hermes.machine import worker as machine
 from hermes.machine.events import (
@@ -31,6 +33,7 @@ from hermes.machine.events import (
     LoadVersion,
     MoveLogs,
     MoveTopic,
+    ScoreVersion,
     Send,
     SendAgain,
     SendBeat,
@@ -40,7 +43,16 @@ from hermes.machine.events import (
     Train,
 )
 from hermes.machine.worker import WorkerState
-from hermes.messages import Bye, Heartbeat, Hello, LedgerRecord, Resent, Round, WorkerAdmitted
+from hermes.messages import (
+    Bye,
+    Heartbeat,
+    Hello,
+    LedgerRecord,
+    Resent,
+    Round,
+    Scored,
+    WorkerAdmitted,
+)
 from hermes.runtime.acks import Acknowledgements
 from hermes.runtime.following import Follower
 from hermes.runtime.hands import Failed
@@ -299,6 +311,8 @@ class TakingPart:
     def _send_hello(self, action: SendHello) -> None:
         name, made_of = self.options.name, software("")
         hello = Hello(self.run, name, self.incarnation, action.nonce, made_of, action.previous)
+        if self.options.own is not None:
+            hello = replace(hello, own=self.options.own.told(self.options.key))
         self._sending.knock(hello, self.options.key)
 
     def _send(self, action: Send) -> None:
@@ -316,7 +330,7 @@ class TakingPart:
         if failure is not None:
             raise failure
 
-    def _say_round(self, body: Round | Bye) -> None:
+    def _say_round(self, body: Round | Bye | Scored) -> None:
         if isinstance(body, Round) and body.verdict != "quiet":
             self._tell(f"round {body.round}: {body.verdict} ({body.reason.code})")
 
@@ -350,6 +364,9 @@ class TakingPart:
     def _train(self, action: Train) -> None:
         self._workshop.train(action)
 
+    def _score(self, action: ScoreVersion) -> None:
+        self._workshop.score(action)
+
     def _store_update(self, _action: StoreUpdate) -> None:
         self._workshop.push()
 
@@ -379,6 +396,7 @@ PERFORM: dict[type, Callable[[TakingPart, Any], None]] = {
     DropGrant: TakingPart._drop,
     LoadVersion: TakingPart._load,
     Train: TakingPart._train,
+    ScoreVersion: TakingPart._score,
     StoreUpdate: TakingPart._store_update,
     MoveTopic: TakingPart._move_topic,
     MoveLogs: TakingPart._move_logs,

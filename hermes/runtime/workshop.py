@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from hermes.data.cache import BlockCache
+from hermes.data.own import OwnData
 from hermes.errors import BrokerRefused, NoSuchTopic, PeerError, RunFailed, Unverified
 from hermes.job import Job
 from hermes.machine.events import (
@@ -16,15 +17,18 @@ from hermes.machine.events import (
     Event,
     FetchBlocks,
     LoadVersion,
+    ScoreVersion,
     Train,
     UpdateStored,
     VersionLoaded,
     VersionMissing,
+    VersionScored,
 )
-from hermes.messages import WorkerAdmitted
+from hermes.messages import VersionPublished, WorkerAdmitted
 from hermes.perform.bench import WorkerBench
 from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.store import Store
+from hermes.perform.sums import NO_SUMS
 from hermes.perform.upload import Signer
 from hermes.policy.presets import from_tree
 from hermes.runtime.hands import Hand
@@ -32,7 +36,8 @@ from hermes.runtime.measure import emulated_step, step_seconds
 from hermes.runtime.neighbours import Share
 from hermes.runtime.pace import Pacer
 from hermes.runtime.terms import WorkerOptions
-from hermes.runtime.trying import rebuilt
+from hermes.runtime.trying import own_trials, rebuilt
+from hermes.train import Batch, Trainer
 from hermes.transport import names
 from hermes.transport.log import Log
 
@@ -62,6 +67,8 @@ class Workshop:
         self._share = Share(options.threads, options.names)
         self._ready = threading.Event()
         self._bench: WorkerBench | None = None
+        self._scored: tuple[str, bytes | bytearray] = ("", b"")
+        """The version that was scored last, by its payload id, until one is loaded."""
         self._log = log
         self._store, self._bulk = Store(log, run), Store(log, run)
         self._trains = Hand("train", tell, self._store.close)
@@ -97,6 +104,7 @@ class Workshop:
         source, manifest = read_upload(own, admitted.data)
         seed = admitted.opened.seed
         job, trainer = rebuilt(source, seed, options.device)
+        brought = self._brought(admitted, job, trainer)
         trainer.use_threads(self._share.threads())
         cache = BlockCache(options.cache, settings.cache.max << 20)
         blocks = Blocks(own, manifest, cache)
@@ -104,21 +112,32 @@ class Workshop:
         self._ahead = Blocks(ahead_of, manifest, ahead)
         blocks.fetch("probe", range(blocks.count("probe")))
         self.beat_every = settings.workers.heartbeat
-        bench = WorkerBench(options.name, seed, job, trainer, blocks)
-        self._pacer.emulate(self._step_seconds(job, blocks), options.speed)
+        bench = WorkerBench(options.name, seed, job, trainer, blocks, brought)
+        x, y = blocks.read("probe", 0) if brought is None else brought.first(job.batch)
+        batch = (x[: job.batch], y[: job.batch])
+        self._pacer.emulate(self._step_seconds(job, batch), options.speed)
         bench.after_step = self._pacer.after_step
         bench.obey(settings)
         self._bench = bench
         self._ready.set()
         self._announce(f"admitted to {self._run}")
 
-    def _step_seconds(self, job: Job, blocks: Blocks) -> float | None:
+    def _brought(self, admitted: WorkerAdmitted, job: Job, trainer: Trainer) -> OwnData | None:
+        """The data that this worker brings, once the model was seen to fit them."""
+        own, shares = self._options.own, admitted.data.shares
+        if own is None or not shares:
+            return None
+        found = OwnData(own.samples, shares, admitted.opened.seed, self._options.name)
+        for trial in own_trials(job, found, trainer):
+            trial.run()
+        return found
+
+    def _step_seconds(self, job: Job, batch: Batch) -> float | None:
         """A step's time on this machine, where a speed is to be emulated."""
         options = self._options
         if options.speed is None or options.step_seconds is not None:
             return options.step_seconds
-        x, y = blocks.read("probe", 0)
-        return emulated_step(step_seconds(job, (x[: job.batch], y[: job.batch])))
+        return emulated_step(step_seconds(job, batch))
 
     def _ready_bench(self) -> WorkerBench:
         if self._bench is None:
@@ -135,7 +154,8 @@ class Workshop:
                 what = f"its blocks have waited {BUILDING:g} s for the job to be fetched and built"
                 raise RunFailed(what, where=self._run)
             bench = self._ready_bench()
-            self._ahead.fetch("train", bench.indices(action.grant))
+            if action.grant.ranges:  # else it is of our own data
+                self._ahead.fetch("train", bench.indices(action.grant))
             self._trains.do(partial(bench.accept, action.grant))
             return BlocksFetched(action.grant.number)
 
@@ -150,14 +170,39 @@ class Workshop:
 
         def job() -> Event:
             payload = action.version.payload
-            try:
-                data = self._store.get(payload)
-            except (PeerError, BrokerRefused, NoSuchTopic) as error:
-                self._announce(f"version {action.version.version} cannot be read: {error.what}")
+            data = self._bytes_of(action.version)
+            self._scored = ("", b"")
+            if data is None:
                 return VersionMissing(action.version.version, payload.id)
             return VersionLoaded(self._ready_bench().load(action, data))
 
         self._trains.do(job)
+
+    def score(self, action: ScoreVersion) -> None:
+        """See what a version is worth on our own validation samples."""
+
+        def job() -> Event:
+            started, sums = time.monotonic_ns(), NO_SUMS
+            data = self._bytes_of(action.version)
+            if data is not None:
+                self._scored = (action.version.payload.id, data)  # it is often loaded next
+                sums = self._ready_bench().score(data)
+            number, version = action.number, action.version.version
+            busy = time.monotonic_ns() - started
+            return VersionScored(number, version, sums.loss, sums.correct, sums.n, busy)
+
+        self._trains.do(job)
+
+    def _bytes_of(self, version: VersionPublished) -> bytes | bytearray | None:
+        """Of a version; None, and a line for people, where they cannot be had."""
+        known, data = self._scored
+        if known == version.payload.id:
+            return data
+        try:
+            return self._store.get(version.payload)
+        except (PeerError, BrokerRefused, NoSuchTopic) as error:
+            self._announce(f"version {version.version} cannot be read: {error.what}")
+            return None
 
     def train(self, action: Train) -> None:
         """Train one round."""

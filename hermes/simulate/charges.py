@@ -17,6 +17,7 @@ from hermes.messages import (
     VersionPublished,
     WorkerAdmitted,
 )
+from hermes.policy.own import cut
 from hermes.simulate.devices import BESIDE, MASTER, World
 from hermes.simulate.network import Pipe
 from hermes.simulate.pace import Pace
@@ -83,6 +84,10 @@ class Charges(Protocol):
         """Samples scored at the end of a round, for a push that is put to the test."""
         ...
 
+    def score(self, worker: str, now: int, samples: int) -> int:
+        """A version on so many validation samples of the worker's own."""
+        ...
+
     def action(self, action: Action) -> int:
         """What the master does."""
         ...
@@ -137,6 +142,11 @@ class Flat:
         """Nothing."""
         del worker, now, action, samples
         return 0
+
+    def score(self, worker: str, now: int, samples: int) -> int:
+        """As what the master evaluates."""
+        del now, samples
+        return int(self._costs.evaluate / self._speeds[worker])
 
     def action(self, action: Action) -> int:
         """One of three prices."""
@@ -266,28 +276,41 @@ class Modelled:
 
     def busy(self, worker: str, now: int, action: Train, work: Work) -> int:
         """Steps, and a look at the probe, at this device's pace."""
-        each, step = self._each(action), self._world.step_seconds
+        each, step = self._each(action.batch), self._world.step_seconds
         seconds = work.samples * each if step is None else work.steps * step
         seconds += self._rounds[worker]
-        seconds += self._probed(action) * each / self._world.scoring
+        seconds += self._probed(worker, action) * each / self._world.scoring
         return self._paces[worker].busy(now, seconds)
 
     def test(self, worker: str, now: int, action: Train, samples: int) -> int:
         """As the probe's, in the round's own jitter."""
-        return self._paces[worker].more(now, samples * self._each(action) / self._world.scoring)
+        return self._paces[worker].more(
+            now, samples * self._each(action.batch) / self._world.scoring
+        )
 
-    def _each(self, action: Train) -> float:
-        """Seconds in which a device of speed 1 trains a sample."""
+    def score(self, worker: str, now: int, samples: int) -> int:
+        """As the probe's, in a jitter of its own; by the job's batch."""
+        data = self._driver.watch.state.data
+        assert data is not None
+        each = self._each(data.batch)
+        return self._paces[worker].busy(now, samples * each / self._world.scoring)
+
+    def _each(self, batch: int) -> float:
+        """Seconds in which a device of speed 1 trains a sample, in such batches."""
         world = self._world
         if world.step_seconds is not None:
-            return world.step_seconds / action.batch
+            return world.step_seconds / batch
         assert world.samples_per_second is not None
         return 1 / world.samples_per_second
 
-    def _probed(self, action: Train) -> int:
+    def _probed(self, worker: str, action: Train) -> int:
         """Samples that the gate's probe holds."""
         if not action.probe:
             return 0
+        state = self._driver.watch.state
+        own = state.members[worker].own
+        if action.probe == "fixed" and own is not None and state.data is not None:
+            return cut(own.samples, state.data.shares).probe
         if action.probe == "fixed":
             return self._samples("probe")
         return round(action.segments[0].size * HELD_OUT / (1 - HELD_OUT))

@@ -15,17 +15,19 @@ from typing import NamedTuple, Protocol
 
 from hermes.codec import decode, encode
 from hermes.errors import Defect
-from hermes.machine.events import Action, Event, LedgerSeen, LoadVersion, Train
+from hermes.machine.events import Action, Event, LedgerSeen, LoadVersion, ScoreVersion, Train
 from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.messages import (
     BlocksGranted,
     LedgerRecord,
+    Own,
     RunOpened,
     RunReopened,
     RunStopped,
     StopRequested,
 )
 from hermes.perform.bench import Trained
+from hermes.perform.sums import Sums
 from hermes.simulate.charges import Charges, Flat
 from hermes.simulate.faults import (
     BrokerFault,
@@ -108,6 +110,10 @@ class Bench(Protocol):
         or never."""
         ...
 
+    def score(self, action: ScoreVersion) -> Sums:
+        """What a version is worth on the worker's own validation samples."""
+        ...
+
     def pack(self) -> None:
         """The local model is about to be sent: it stays as it is until `store`."""
         ...
@@ -125,6 +131,11 @@ class Bench(Protocol):
         ...
 
 
+def nothing_brought(_worker: str) -> Own | None:
+    """Data are granted."""
+    return None
+
+
 class Setup(NamedTuple):
     """Who takes part, and who performs."""
 
@@ -137,6 +148,8 @@ class Setup(NamedTuple):
     """Run time (ns) at which a worker of `speeds` comes, if not at the start."""
     trims: bool = True
     """Whether the broker can forget the first records of a topic; else topics are rotated."""
+    own: Callable[[str], Own | None] = nothing_brought
+    """What a worker says of the data that it brings."""
 
 
 class Driver:

@@ -12,7 +12,10 @@ from hermes.chance import generator
 from hermes.codec import decode_tensors
 from hermes.data.blocks import decode_block
 from hermes.data.cache import BlockCache
+from hermes.data.own import OwnData, kind_of
 from hermes.data.prepare import Prepared, prepare
+from hermes.data.resident import divide
+from hermes.data.sources import Samples
 from hermes.errors import Defect
 from hermes.job import Job
 from hermes.machine.events import (
@@ -22,6 +25,7 @@ from hermes.machine.events import (
     EvaluationFinished,
     Event,
     LoadVersion,
+    ScoreVersion,
     StoreFirst,
     Train,
     UploadData,
@@ -31,6 +35,7 @@ from hermes.messages import (
     BlocksGranted,
     JobSource,
     Manifest,
+    Own,
     RunOpened,
     Software,
     VersionPublished,
@@ -40,11 +45,13 @@ from hermes.perform.blocks import Blocks, read_upload
 from hermes.perform.desk import Desk, Judge, evaluation
 from hermes.perform.remake import GONE
 from hermes.perform.store import Store
+from hermes.perform.sums import NO_SUMS, Sums
 from hermes.perform.upload import Signer, upload
 from hermes.policy.allocate import first_size
+from hermes.policy.own import shares_of
 from hermes.policy.partition import partition_of
 from hermes.policy.presets import Settings, to_tree
-from hermes.simulate.driver import Costs, Setup, Work, work_of
+from hermes.simulate.driver import Costs, Setup, Work, nothing_brought, work_of
 from hermes.simulate.scored import Kept, Recalling, Scored
 from hermes.train import Trainer, make_trainer, starting_weights
 from hermes.train.protocol import Batch
@@ -83,10 +90,12 @@ class LocalRun:
         self._decoded: dict[tuple[str, int], Batch] = {}
         self._blocks: Blocks | None = None
         self._scored: Scored | None = None
+        self.workers: tuple[str, ...] = ()
+        self._divided: tuple[Prepared, dict[str, Samples]] | None = None
 
     def setup(self, speeds: Mapping[str, float], joins: Mapping[str, int] | None = None) -> Setup:
         """Who takes part."""
-        self.expect = len(speeds)
+        self.expect, self.workers = len(speeds), tuple(speeds)
         run = RunOpened(
             run=RUN,
             settings=to_tree(self.settings),
@@ -102,7 +111,33 @@ class LocalRun:
             lambda log, name: LocalBench(self, log, name),
             speeds,
             joins or {},
+            own=self.told if self.settings.data.resident else nothing_brought,
         )
+
+    # --- data that stay with the workers --------------------------------------------------------
+
+    def told(self, worker: str) -> Own:
+        """What this worker says of its part of the data."""
+        samples = self.part(worker)
+        return Own(samples.size, kind_of(samples), worker)
+
+    def part(self, worker: str) -> Samples:
+        """What this worker has brought."""
+        return self.divided()[1][worker]
+
+    def divided(self) -> tuple[Prepared, dict[str, Samples]]:
+        """What the master holds, and what each worker has brought."""
+        if self._divided is None:
+            job, settings, seed = self.job, self.settings, self.seed
+            self._divided = divide(job, settings, seed, self.workers, self.folder)
+        return self._divided
+
+    def own_data(self, worker: str) -> OwnData | None:
+        """What this worker trains on; None where blocks are granted."""
+        if not self.settings.data.resident:
+            return None
+        shares = shares_of(*self.job.split[:3])
+        return OwnData(self.part(worker), shares, self.seed, worker)
 
     def blocks(self, store: Store) -> Blocks:
         """The blocks of the upload, once there is one."""
@@ -243,6 +278,9 @@ class LocalHands:
     def _upload(self) -> DataStored:
         run = self._run
         prepared, run.prepared = run.prepared, None
+        if run.settings.data.resident:
+            prepared = run.divided()[0]
+        assert run.job.data is not None
         prepared = prepared or prepare(
             run.job.data,
             run.job.split,
@@ -276,14 +314,15 @@ class LocalBench:
         """With a model and an optimizer of its own."""
         run = self._run
         blocks = run.shared_blocks(self._store)
-        made = WorkerBench(self._name, run.seed, run.job, run.trainer(), blocks)
+        own = run.own_data(self._name)
+        made = WorkerBench(self._name, run.seed, run.job, run.trainer(), blocks, own)
         made.obey(run.settings)
         return made
 
     def fetch(self, grant: BlocksGranted) -> int:
         """Bring the blocks; the bytes that a worker with an empty cache would transfer."""
         self.bench.accept(grant)
-        return self.bench.size_of(grant)
+        return self.bench.size_of(grant) if grant.ranges else 0
 
     def load(self, action: LoadVersion) -> Base | None:
         """Make this version the local model."""
@@ -292,6 +331,13 @@ class LocalBench:
         except GONE:
             return None
         return self.bench.load(action, data)
+
+    def score(self, action: ScoreVersion) -> Sums:
+        """What this version is worth on the worker's own validation samples."""
+        try:
+            return self.bench.score(self._store.get(action.version.payload))
+        except GONE:
+            return NO_SUMS
 
     def work(self, action: Train) -> Work:
         """What this round comes to."""

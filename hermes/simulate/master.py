@@ -224,7 +224,7 @@ class SimulatedMaster:
         """What comes of an action comes after its cost, whoever is master then: one who asks again
         does the work again, and is told when the first one would have been."""
         driver, now = self.driver, self.driver.queue.now
-        if isinstance(action, Evaluate) and driver.charges.grid:
+        if isinstance(action, Evaluate) and driver.charges.grid and self.state.asked is None:
             driver.queue.at(-(-now // driver.charges.grid) * driver.charges.grid, self._on_grid)
             return
         key = (type(action).__name__, msgspec.msgpack.encode(action))

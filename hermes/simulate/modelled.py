@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from hermes.codec import decode_tensors
 from hermes.coded import encode_update
 from hermes.errors import Defect
 from hermes.job import Job
@@ -25,7 +26,7 @@ from hermes.machine.events import (
     Train,
 )
 from hermes.machine.worker import base_of
-from hermes.messages import BlocksGranted, RunStopped
+from hermes.messages import BlocksGranted, LedgerRecord, RunStopped, VersionEvaluated
 from hermes.perform.bench import Trained, WorkerBench
 from hermes.perform.remake import GONE
 from hermes.policy.presets import Settings, to_tree
@@ -34,7 +35,7 @@ from hermes.simulate.charges import Modelled
 from hermes.simulate.devices import Loaded
 from hermes.simulate.driver import Costs, Driver
 from hermes.simulate.faults import Faults, FaultyLog, WorkerFault
-from hermes.simulate.local import BLOCKS, LocalBench, LocalHands, LocalRun
+from hermes.simulate.local import BLOCKS, AtHand, LocalBench, LocalHands, LocalRun
 from hermes.simulate.wire import Opening
 from hermes.train import Trainer
 from hermes.transport import names
@@ -62,6 +63,7 @@ class ModelledRun(LocalRun):
         """`folder`: a place to work in, which may go afterwards."""
         super().__init__(job, settings, seed, folder)
         self.loaded = loaded
+        self.workers = tuple(device.name for device in loaded.world.devices)
         self.costs = Costs(evaluate=0, beat=round(settings.workers.heartbeat * SECOND))
         self.best = Best()
         self.charges: Modelled | None = None
@@ -73,7 +75,7 @@ class ModelledRun(LocalRun):
         """The run, to be driven, over so many processes; its `charges` are `Modelled`. Where there
         are several, `source` is what they build the job from, and `close` ends them."""
         speeds = {device.name: device.speed for device in self.loaded.world.devices}
-        if processes > 1:
+        if processes > 1 and not self.settings.data.resident:
             self.crew = Crew(self._opening(), processes, speeds)
         setup = self.setup(speeds)._replace(hands=lambda log: ModelledHands(self, log))
         driver = Driver(
@@ -82,7 +84,21 @@ class ModelledRun(LocalRun):
             faults=Faults(workers=self._outages()),
             charges=self._charge,
         )
+        if self.settings.data.resident:
+            driver.heard.append(lambda _data, record: self._judged(driver, record))
         return driver
+
+    def _judged(self, driver: Driver, record: LedgerRecord) -> None:
+        """What the workers' sums come to may be the best."""
+        for entry in record.entries:
+            if not isinstance(entry, VersionEvaluated) or not entry.n:
+                continue
+            if entry.loss is None or not entry.loss < self.best.loss:
+                continue
+            payload = driver.watch.state.versions[entry.version].payload
+            store = AtHand(self, driver.log, driver.log.generations)
+            model = decode_tensors(store.get(payload))
+            self.best = Best(entry.version, entry.loss, entry.accuracy, model)
 
     def close(self) -> None:
         """No process of ours is left."""
@@ -139,6 +155,8 @@ class ModelledHands(LocalHands):
             return super().perform(action, now)
         outcome = self.evaluated(action.version, now)
         run = self._modelled
+        if run.settings.data.resident:
+            return outcome
         if outcome.loss is not None and outcome.loss < run.best.loss:
             model = self.model_of(action.version)
             run.best = Best(outcome.version, outcome.loss, outcome.accuracy, model)
@@ -169,6 +187,8 @@ class ModelledBench(LocalBench):
     def fetch(self, grant: BlocksGranted) -> int:
         """Bring the blocks; the bytes that had to come."""
         super().fetch(grant)
+        if not grant.ranges:  # it brings its data
+            return 0
         assert self._modelled.manifest is not None
         blocks = self._modelled.manifest.blocks["train"]
         moved = 0

@@ -28,6 +28,7 @@ from hermes.machine.events import (
     SaveState,
     Score,
     ScoreLast,
+    ScoreVersion,
     SecureVersions,
     StateRestored,
     StateStored,
@@ -38,8 +39,10 @@ from hermes.machine.events import (
     VersionsSecured,
     VersionStored,
 )
-from hermes.messages import BlocksGranted, DataPublished, VersionPublished
+from hermes.messages import BlocksGranted, DataPublished, Own, VersionPublished
 from hermes.perform.bench import Trained
+from hermes.perform.sums import NO_SUMS, Sums
+from hermes.policy.own import cut
 from hermes.policy.paired import Paired
 from hermes.simulate.driver import Work
 from hermes.simulate.faults import FaultyLog
@@ -56,6 +59,42 @@ def reference(kind: str, number: int, of: str = "") -> Payload:
     """A payload that stands for tensors; `of` says what they were made of."""
     digest = digest_of(f"{kind}{number}{of}".encode())
     return Payload(f"{number:032x}", kind, 0, number, number, 1, 1000, digest)
+
+
+SHARES = (0.6, 0.1, 0.3)
+"""Of train, probe and validation, where workers bring their data."""
+
+KIND = "x float32 (8, 8), y int64 ()"
+
+GRANTED = DataPublished(
+    reference("data", 1),
+    reference("data", 2),
+    "",
+    8,
+    {"train": 12, "probe": 1, "validation": 1, "test": 1},
+    {"train": 95, "probe": 8, "validation": 8, "test": 8},
+    24,
+    8,
+)
+
+
+def brought(*, central: bool) -> DataPublished:
+    """The upload where workers bring their data; `central`: the master has a validation and a test
+    set of its own."""
+    count, samples = int(central), 8 * central
+    return replace(
+        GRANTED,
+        blocks={"train": 0, "probe": 0, "validation": count, "test": count},
+        samples={"train": 0, "probe": 0, "validation": samples, "test": samples},
+        shares=SHARES,
+        kind=KIND if central else "",
+        metric="accuracy",
+    )
+
+
+def own_of(worker: str) -> Own:
+    """What this worker brings: the more, the higher its number."""
+    return Own(40 + 25 * int(worker[-1]), KIND, worker)
 
 
 def made_of(before: str, births: Iterable[Birth]) -> str:
@@ -105,8 +144,8 @@ class Shelf:
 class ReferenceHands:
     """The master's performer, with references for tensors."""
 
-    def __init__(self, seed: int, shelf: Shelf) -> None:
-        self._seed, self._shelf = seed, shelf
+    def __init__(self, seed: int, shelf: Shelf, data: DataPublished | None = None) -> None:
+        self._seed, self._shelf, self._data = seed, shelf, data or GRANTED
         self._held: set[str] = set()
         """Digests of the versions that this master has in memory: the last two that it made."""
 
@@ -117,13 +156,7 @@ class ReferenceHands:
     def perform(self, action: Action, now: int) -> Event:
         """The outcome of an action, at once."""
         if isinstance(action, UploadData):
-            counts = {"train": 12, "probe": 1, "validation": 1, "test": 1}
-            samples = {"train": 95, "probe": 8, "validation": 8, "test": 8}
-            return DataStored(
-                DataPublished(
-                    reference("data", 1), reference("data", 2), "", 8, counts, samples, 24, 8
-                )
-            )
+            return DataStored(self._data)
         if isinstance(action, StoreFirst):
             return VersionStored(0, self._model(reference("model", 0)))
         if isinstance(action, Score):
@@ -133,7 +166,9 @@ class ReferenceHands:
             return self._merge(action)
         if isinstance(action, Evaluate):
             version = action.version.version
-            return EvaluationFinished(version, self._loss(version), 0.5, now, SECOND // 50)
+            loss, n = self._loss(version), self._data.samples["validation"]
+            sums = (loss * n, n / 2, n)
+            return EvaluationFinished(version, loss, 0.5, now, SECOND // 50, *sums)
         if isinstance(action, ScoreLast):
             return FinalScored(action.version.version, 0.5, 0.5, 0.5, 0.5)
         if isinstance(action, SecureVersions):
@@ -213,7 +248,8 @@ class ReferenceHands:
 class ReferenceBench:
     """The worker's performer, with references for tensors."""
 
-    def __init__(self, name: str, seed: int, shelf: Shelf) -> None:
+    def __init__(self, name: str, seed: int, shelf: Shelf, own: Own | None = None) -> None:
+        self._validates = cut(own.samples, SHARES).validation if own is not None else 0
         self._random = random.Random(seed)  # noqa: S311
         self._short, self._shelf = names.from_worker(name), shelf
         self._generation = 0
@@ -246,6 +282,13 @@ class ReferenceBench:
         if action.gate is not None:
             done = done._replace(paired=Paired(self._random.uniform(-0.2, 0.6), 0.1, 64))
         return lambda: done
+
+    def score(self, action: ScoreVersion) -> Sums:
+        """Random sums; none of a version whose bytes are gone."""
+        if not self._shelf.holds(action.version.payload):
+            return NO_SUMS
+        n = self._validates
+        return Sums(self._random.uniform(0.1, 2.0) * n, float(self._random.randint(0, n)), n)
 
     def pack(self) -> None:
         """Nothing is sent yet."""

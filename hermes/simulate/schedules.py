@@ -19,7 +19,7 @@ from hermes.machine.rules import PROTOCOL_RULES, Rules
 from hermes.messages import PROTOCOL, RunOpened, RunReopened, Software
 from hermes.perform.ledger import Ledger
 from hermes.policy.presets import resolve, to_tree
-from hermes.simulate.driver import Costs, Driver, Setup
+from hermes.simulate.driver import Costs, Driver, Setup, nothing_brought
 from hermes.simulate.faults import (
     KILLS_BESIDE,
     AppendFault,
@@ -29,7 +29,15 @@ from hermes.simulate.faults import (
     MasterFault,
     WorkerFault,
 )
-from hermes.simulate.references import RUN, ReferenceBench, ReferenceHands, Shelf, genuine
+from hermes.simulate.references import (
+    RUN,
+    ReferenceBench,
+    ReferenceHands,
+    Shelf,
+    brought,
+    genuine,
+    own_of,
+)
 from hermes.simulate.references import reference as reference
 from hermes.values import SECOND, Reason
 
@@ -166,6 +174,8 @@ class Schedule(NamedTuple):
     """The newest versions that are kept, so few that topics are let go of; 0: as by default."""
     trims: bool = True
     """Whether the broker can forget the first records of a topic; else topics are rotated."""
+    resident: bool = False
+    """Whether workers bring their data, and are asked what a version is worth."""
 
 
 STRATEGIES = (
@@ -174,6 +184,10 @@ STRATEGIES = (
 )
 """Under `fedavgm` and `hermes` the master holds tensors of its own. (`central` is bsp of one
 worker, which alone may hang for ever.)"""
+
+
+BRINGING = 1_000_000
+"""From this seed on workers bring their data, and score versions."""
 
 
 def draw(seed: int, strategy: str | None = None) -> Schedule:
@@ -204,7 +218,9 @@ def draw(seed: int, strategy: str | None = None) -> Schedule:
     if chance.random() < 0.3:
         drawn = chance.choice(STRATEGIES[4:])
     drawn = strategy or drawn
-    return Schedule(seed, drawn, versions, speeds, tuple(late), tuple(script), keep, trims)
+    brings = seed >= BRINGING
+    who_and_what = (speeds, tuple(late), tuple(script), keep, trims, brings)
+    return Schedule(seed, drawn, versions, *who_and_what)
 
 
 def _appends(chance: random.Random) -> list[Fault]:
@@ -356,16 +372,24 @@ def setup_of(schedule: Schedule) -> Setup:
         software=Software("0", PROTOCOL, "3", "none"),
         key_proof="",
     )
+    data = brought(central=_is_central(schedule)) if schedule.resident else None
+    own = own_of if schedule.resident else nothing_brought
     return Setup(
         run,
-        lambda log: ReferenceHands(schedule.seed, Shelf(log, chunks, numbers)),
+        lambda log: ReferenceHands(schedule.seed, Shelf(log, chunks, numbers), data),
         lambda log, name: ReferenceBench(
-            name, schedule.seed * 10 + int(name[-1]), Shelf(log, chunks, numbers)
+            name, schedule.seed * 10 + int(name[-1]), Shelf(log, chunks, numbers), own(name)
         ),
         dict(zip(who, schedule.speeds, strict=True)),
         dict(zip(who, schedule.joins, strict=True)),
         schedule.trims,
+        own,
     )
+
+
+def _is_central(schedule: Schedule) -> bool:
+    """Whether the master has a validation set of its own: some strategies need one."""
+    return schedule.strategy == "hermes-paper" or schedule.seed % 3 == 0
 
 
 def run(

@@ -44,6 +44,7 @@ def heading(schedule: Schedule) -> str:
         who.append(f"worker-{index + 1} (speed {speed:g}{late})")
     kept = f", the last {schedule.keep} versions kept" if schedule.keep else ""
     kept += "" if schedule.trims else ", topics rotated"
+    kept += ", workers bring their data" if schedule.resident else ""
     return f"{schedule.strategy} up to version {schedule.versions}{kept}: {', '.join(who)}"
 
 

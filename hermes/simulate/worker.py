@@ -27,6 +27,7 @@ from hermes.machine.events import (
     LoadVersion,
     MoveLogs,
     MoveTopic,
+    ScoreVersion,
     Send,
     SendAgain,
     SendBeat,
@@ -37,6 +38,7 @@ from hermes.machine.events import (
     UpdateStored,
     VersionLoaded,
     VersionMissing,
+    VersionScored,
 )
 from hermes.machine.missing import steps_in
 from hermes.machine.worker import WorkerState
@@ -48,6 +50,7 @@ from hermes.messages import (
     Moved,
     Resent,
     Round,
+    Scored,
     Software,
     Update,
     WorkerBody,
@@ -83,7 +86,7 @@ class SimulatedWorker:
         self.updates: dict[object, Update] = dict(old.updates) if old else {}
         """The outbox: updates that are not decided."""
         self.bench = driver.setup.bench(driver.log, name)
-        self._previous = old.incarnation if old else ""
+        self._previous = old.outlives() if old else ""
         self._short = names.from_worker(name)
         self._generation = 0
         self._seen = driver.ledger_end()
@@ -93,6 +96,12 @@ class SimulatedWorker:
         """When the last round began, how long it takes, and its steps that are not in `_steps`."""
         self._arrives = 0
         self._sees = 0
+        self._has = ""
+        """Id of the version that was scored last, until one is loaded."""
+
+    def outlives(self) -> str:
+        """Whose outbox it is that stays: one that was refused never had it."""
+        return self._previous if self.left == "refused" else self.incarnation
 
     def start(self) -> None:
         """Begin, with what the outbox remembers."""
@@ -163,6 +172,7 @@ class SimulatedWorker:
         software = Software("0", PROTOCOL, "3", "none")
         run = driver.setup.run.run
         knock = Hello(run, self.name, self.incarnation, action.nonce, software, action.previous)
+        knock = replace(knock, own=driver.setup.own(self.name))
         driver.watch.knocked(self.incarnation, action.previous)
         self._transmit(driver.lobby, names.LOBBY, encode(knock), 0)
 
@@ -172,6 +182,8 @@ class SimulatedWorker:
             update = self._perhaps_a_lie(body.update)
             body = replace(body, update=update)
             self.updates[update.birth] = update
+        if isinstance(body, Scored):
+            body = self._perhaps_false(body)
         self._keep(action.number, body)
 
     def _resent(self, action: SendResent) -> None:
@@ -194,6 +206,15 @@ class SimulatedWorker:
             return update
         driver.fired["lie"] += 1
         return lie(update, which)
+
+    def _perhaps_false(self, scored: Scored) -> Scored:
+        driver = self.driver
+        which = driver.pushed
+        driver.pushed += 1
+        if which not in driver.faults.lies:
+            return scored
+        driver.fired["lie"] += 1
+        return false_score(scored, which)
 
     def _again(self, action: SendAgain) -> None:
         for number in sorted(self.kept):
@@ -274,7 +295,33 @@ class SimulatedWorker:
         loaded: Event = VersionMissing(version.version, version.payload.id)
         if base is not None:
             loaded = VersionLoaded(base)
-        self.driver.charges.version(self, version.payload, lambda: self.deliver(loaded))
+        self._bring(version.payload, lambda: self.deliver(loaded))
+        self._has = ""
+
+    def _bring(self, payload: Payload, then: Callable[[], None]) -> None:
+        """A version comes, unless it is here since it was scored."""
+        if payload.id == self._has:
+            self._at(0, then)
+        else:
+            self.driver.charges.version(self, payload, then)
+
+    def _score(self, action: ScoreVersion) -> None:
+        driver, sums = self.driver, self.bench.score(action)
+
+        def arrived() -> None:
+            busy = driver.charges.score(self.name, driver.queue.now, sums.n)
+            scored = VersionScored(action.number, action.version.version, *sums, busy)
+
+            def done() -> None:
+                if self.hangs_until > driver.queue.now:
+                    self._at(self.hangs_until - driver.queue.now, done)
+                else:
+                    self.deliver(scored)
+
+            self._at(busy, done)
+
+        self._bring(action.version.payload, arrived)
+        self._has = action.version.payload.id
 
     def _train(self, action: Train) -> None:
         driver = self.driver
@@ -355,6 +402,17 @@ def lie(update: Update, which: int) -> Update:
     return replace(update, **claims[which % len(claims)])
 
 
+def false_score(scored: Scored, which: int) -> Scored:
+    """The same scores, claiming what cannot be: one of four, by `which`."""
+    claims: list[dict[str, Any]] = [
+        {"n": scored.n + 1},
+        {"version": scored.version + 1},
+        {"loss_sum": float("nan")},
+        {"correct": scored.n + 1.0},
+    ]
+    return replace(scored, **claims[which % len(claims)])
+
+
 ACTIONS: dict[type, Callable[[SimulatedWorker, Any], None]] = {
     SendHello: SimulatedWorker._hello,
     Send: SimulatedWorker._send,
@@ -367,6 +425,7 @@ ACTIONS: dict[type, Callable[[SimulatedWorker, Any], None]] = {
     DropGrant: SimulatedWorker._drop,
     LoadVersion: SimulatedWorker._load,
     Train: SimulatedWorker._train,
+    ScoreVersion: SimulatedWorker._score,
     StoreUpdate: SimulatedWorker._store,
     MoveTopic: SimulatedWorker._move,
     MoveLogs: SimulatedWorker._move_logs,

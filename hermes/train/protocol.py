@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -25,6 +26,10 @@ class Scores(NamedTuple):
     accuracy: float | None
     """0 .. 1 (or what the job's own metric gives); None where the job has no metric."""
     samples: int
+    loss_sum: float = math.nan
+    """Before it was divided: what is put together with other samples' ..."""
+    metric_sum: float | None = None
+    """... and the metric's."""
 
 
 class Trainer(Protocol):

@@ -27,8 +27,9 @@ class Tally:
         """The means over all samples; raises `Defect` where there were none."""
         if self._samples == 0:
             raise Defect("an evaluation without samples")
-        accuracy = _sum(self._metrics) / self._samples if self._metrics else None
-        return Scores(_sum(self._losses) / self._samples, accuracy, self._samples)
+        loss, metric = _sum(self._losses), _sum(self._metrics) if self._metrics else None
+        accuracy = None if metric is None else metric / self._samples
+        return Scores(loss / self._samples, accuracy, self._samples, loss, metric)
 
 
 def _sum(values: list[float]) -> float:

@@ -89,6 +89,8 @@ class Plan:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.buffers: frozenset[str] = frozenset()
+        self.brought = False
+        """Whether the data stay with the workers: what they scored cannot be scored again."""
         self.forked: Forked | None = None
         self.lies: dict[str, Payload] = {}
         """Where the bytes of a version lie, by digest."""
@@ -115,6 +117,7 @@ class Plan:
         """One entry more."""
         if isinstance(entry, DataPublished):
             self.buffers = frozenset(entry.buffers)
+            self.brought = bool(entry.shares)
         elif isinstance(entry, Forked):
             self.forked = entry
         elif isinstance(entry, UpdateTaken):
@@ -177,6 +180,8 @@ class Plan:
         loss: float | None,
         accuracy: float | None,
     ) -> None:
+        if self.brought and (split == "validation" or loss is None):
+            return
         recorded = Recorded(*what, split, loss, accuracy, has_accuracy=True)
         self.scores.setdefault(self._key(version), []).append(recorded)
 

@@ -122,7 +122,12 @@ def _updates(report: Report) -> str:
 
 
 def _blocks(report: Report) -> str:
-    blocks = report.blocks
+    blocks, data = report.blocks, report.state.data
+    if data is not None and data.shares:
+        return (
+            "none: the data stay with the workers; their sums were put together again, and what "
+            "each of them measured cannot be measured here"
+        )
     if not blocks.count:
         return "none"
     passes = blocks.passes()

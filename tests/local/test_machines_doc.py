@@ -73,7 +73,7 @@ def test_nothing_moves_a_worker_that_the_source_does_not_show(found: Counter[Mov
     for cause, phase in page.did(found):
         assert (cause, phase) in can or ("LedgerSeen", phase) in can, (cause, phase)
     assert {move.before for move in found} == {
-        "knocking", "idle", "loading", "training", "stepped", "pushing", "waiting"
+        "knocking", "idle", "loading", "training", "stepped", "pushing", "waiting", "scoring"
     }  # fmt: skip
 
 
@@ -144,8 +144,12 @@ def test_phases_and_tables_are_read() -> None:
     assert gives(worker.ENTRIES[RunStopped]).phases == ("gone",)
     assert gives(worker.HANDLERS[BeatDue]).phases == ()
     due = {move.phase: move.actions for move in moves(worker._go_on)}
-    assert due == {"loading": ("LoadVersion",), "training": ("Train",)}
-    assert [duty.__name__ for duty in called_in_order(duties.perform)][:2] == ["prepare", "start"]
+    assert {phase: due[phase] for phase in ("loading", "training")} == {
+        "loading": ("LoadVersion",),
+        "training": ("Train",),
+    }
+    called = [duty.__name__ for duty in called_in_order(duties.perform)]
+    assert called[:3] == ["prepare", "settle", "start"]
 
 
 def test_changes_and_words_are_read() -> None:

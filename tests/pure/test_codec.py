@@ -35,6 +35,7 @@ from hermes.messages import (
     Hello,
     LedgerRecord,
     Message,
+    Own,
     Round,
     Software,
     StopRequested,
@@ -265,8 +266,8 @@ def test_a_proof_holds_for_its_message_only(message: Hello | StopRequested) -> N
     assert not verified(b"another", proven)
     assert not verified(KEY, message)
     for field in message.__struct_fields__:
-        found = getattr(proven, field)
-        wrong = Software("2", 1, "3", "numpy") if field == "software" else found + "x"
+        others = {"software": Software("2", 1, "3", "numpy"), "own": Own(8, "x", "digest")}
+        wrong = others.get(field) or getattr(proven, field) + "x"
         assert not verified(KEY, msgspec.structs.replace(proven, **{field: wrong})), field
 
 

@@ -186,7 +186,7 @@ class Recent:
             self.quiet[entry.worker] = quiet + 1 if entry.verdict == "quiet" else 0
         elif isinstance(entry, WorkerAdmitted):
             self._admitted(entry)
-            self.shards.setdefault(entry.worker, first_size(entry.data, entry.pool))
+            self.shards.setdefault(entry.worker, first_size(entry.data, entry.pool, entry.own))
             self.decided[entry.worker] = self.heard[entry.worker] = at
         elif isinstance(entry, WorkerBack):
             self._back(entry.worker, at)

@@ -16,7 +16,7 @@ from hermes.machine import worker
 from hermes.machine.events import LedgerSeen, RoundFinished
 from hermes.machine.reading import on_ledger
 from hermes.report.machines.source import ENTRY_TYPES
-from hermes.simulate.schedules import draw, run
+from hermes.simulate.schedules import BRINGING, draw, run
 
 SCHEDULES = 300
 """Schedules that are run: the first so many seeds."""
@@ -39,6 +39,8 @@ def seen(schedules: int = SCHEDULES) -> Counter[Moved]:
     found: Counter[Moved] = Counter()
     with _watched(found):
         for seed in range(schedules):
+            run(draw(seed))
+        for seed in range(BRINGING, BRINGING + schedules // 10):
             run(draw(seed))
     return found
 
@@ -73,7 +75,8 @@ def _cause(frame: FrameType | None) -> str:
         if isinstance(entry, ENTRY_TYPES):
             return type(entry).__name__
         if frame.f_code is worker._on_round.__code__:
-            return f"{RoundFinished.__name__}: {frame.f_locals['verdict'].push}"
+            verdict = frame.f_locals.get("verdict")  # none where the run has stopped meanwhile
+            return f"{RoundFinished.__name__}: {verdict.push if verdict else 'stopped'}"
         if frame.f_code is on_ledger.__code__ and frame.f_locals.get("why"):
             return f"{LedgerSeen.__name__}: astray"
         if frame.f_code is worker.decide.__code__:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from hermes.machine import apply, duties, events, master, worker
-from hermes.machine.events import LedgerSeen
+from hermes.machine.events import Leave, LedgerSeen
 from hermes.report.machines import master_picture, worker_picture
 from hermes.report.machines.master_picture import Decider
 from hermes.report.machines.moves import DUE, SCHEDULES, Moved
@@ -210,7 +210,7 @@ def draw_worker(found: Counter[Moved]) -> str:
 def _word(move: Moved) -> Word:
     if move.cause == DUE:
         asked = {it.phase: ", ".join(it.actions) for it in moves(worker._go_on)}
-        return Word(f"{DUE}: {asked[move.after]}", worker_picture.DUE)
+        return Word(f"{DUE}: {asked.get(move.after, Leave.__name__)}", worker_picture.DUE)
     told = {entry.__name__ for entry in (*worker.ENTRIES, *worker.ANSWERS)}
     return Word(move.cause, worker_picture.ENTRY if move.cause in told else worker_picture.EVENT)
 

@@ -21,11 +21,12 @@ PLACES: dict[str, Point] = {
     "stepped": (895, 62),
     "pushing": (895, 255),
     "waiting": (700, 398),
+    "scoring": (330, 420),
     "gone": (400, 520),
 }
 """The middle of each phase's box."""
 
-INSIDE = ("idle", "loading", "training", "stepped", "pushing", "waiting")
+INSIDE = ("idle", "loading", "training", "stepped", "pushing", "waiting", "scoring")
 """Phases of a worker that has been admitted; they lie in a panel, and leave it alike."""
 PANEL: tuple[Point, Point] = ((250, 24), (730, 432))
 
@@ -78,6 +79,10 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("pushing", "waiting"): Route((0, H), (W, 0), ((895, 350), (850, 398)), (806, 422), "start"),
     ("waiting", "idle"): Route((-W, 0), (44, H), ((540, 398), (450, 370)), (540, 418)),
     ("idle", "waiting"): Route((W, 10), (-30, -H), ((590, 312), (670, 330)), (596, 308), "start"),
+    ("idle", "scoring"): Route((-50, H), (-20, -H), (), (322, 344), "end"),
+    ("scoring", "idle"): Route((30, -H), (-20, H), (), (376, 366), "start"),
+    ("waiting", "scoring"): Route((-30, H), (W, 12), ((640, 446), (500, 446)), (470, 446)),
+    ("scoring", "waiting"): Route((W, -4), (-W, 10), ((450, 412), (560, 430)), (470, 402)),
     ("knocking", "gone"): Route((0, H), (-W, 0), ((84, 420), (84, 520)), (112, 432), "start"),
 }
 """Arrows that are known; any other is drawn straight."""

@@ -332,7 +332,7 @@ class Retelling:
             code = "admitted-by-new-master" if again else "admitted-again"
         check = recompute.admitted(self.state, entry)
         data = entry.data
-        most = largest(data, entry.pool)
+        most = largest(data, entry.pool, entry.own)
         size = min(data.first_size if known is None else known.size, most)
         self._note(
             worker,
@@ -341,7 +341,8 @@ class Retelling:
             check,
             size=size,
             batch=data.batch if known is None else known.batch,
-            train=data.samples["train"],
+            train=most if entry.own is not None else data.samples["train"],
+            own=entry.own.samples if entry.own is not None else None,
             expect=entry.opened.expect,
             first=self.state.settings.size.first,
             base=entry.version.version,
@@ -375,6 +376,7 @@ class Retelling:
         known, reason = self.state.evaluations.best, Reason("scores")
         best = entry.loss is not None and (known is None or entry.loss < known.loss)
         details = {"loss": entry.loss, "accuracy": entry.accuracy, "scored": entry.version}
+        details |= {"n": entry.n, "workers": len(entry.workers)}
         check = recompute.evaluated(self.state, entry)
         self._note(worker, "evaluated", reason, check, best=best, cost=entry.cost, **details)
 
@@ -386,6 +388,7 @@ class Retelling:
     def _data(self, worker: str, entry: DataPublished) -> None:
         check = recompute.first_size(self.state, entry)
         details = {"samples": entry.samples, "size": entry.first_size, "batch": entry.batch}
+        details["own"] = bool(entry.shares)
         self._note(worker, "data", Reason("uploaded"), check, **details)
 
     def _opened(self, worker: str, entry: RunOpened) -> None:

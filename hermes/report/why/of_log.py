@@ -6,15 +6,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from hermes.machine import scoring
 from hermes.machine.keeping import extents
 from hermes.machine.state import MasterState
 from hermes.messages import (
     Entry,
+    EvaluationAsked,
     Forked,
     Republished,
     Rewound,
     Rotated,
     RunReopened,
+    ScoreNoted,
     StateReset,
     StateSaved,
     TailLost,
@@ -22,7 +25,7 @@ from hermes.messages import (
 )
 from hermes.report.why.decided import Decision
 from hermes.report.why.phrases import Say, Setting, Told, fact, when
-from hermes.report.why.recompute import FROM_OUTSIDE, Check, compare, unsettled
+from hermes.report.why.recompute import FROM_OUTSIDE, OWN_WORD, Check, compare, unsettled
 from hermes.report.words import count, counted
 from hermes.values import Position, Reason
 
@@ -90,6 +93,30 @@ def _forked(_state: MasterState, entry: Forked) -> dict[str, Any]:
     return {"parent": entry.parent, "of_version": entry.version, "changes": changes}
 
 
+def _asked(_state: MasterState, entry: EvaluationAsked) -> dict[str, Any]:
+    return {"of_version": entry.version, "workers": [_who(name) for name in entry.workers]}
+
+
+def _asked_check(state: MasterState, entry: EvaluationAsked) -> Check:
+    """The newest version, and everybody alive, who owes no other answer."""
+    assert state.newest is not None
+    workers = (*([scoring.MASTER] if scoring.central(state) else []), *state.alive())
+    recorded = {"version": entry.version, "workers": str(entry.workers), "free": True}
+    free = state.asked is None
+    return compare(
+        recorded, {"version": state.newest.version, "workers": str(workers), "free": free}
+    )
+
+
+def _answer(_state: MasterState, entry: ScoreNoted) -> dict[str, Any]:
+    sums = {"loss_sum": entry.loss_sum, "correct": entry.correct, "n": entry.n}
+    return {"of_version": entry.version, "who": _who(entry.worker), **sums}
+
+
+def _who(name: str) -> str:
+    return "the master's own set" if name == scoring.MASTER else name
+
+
 NOTES: dict[type, Note] = {
     RunReopened: Note("reopened", _reopened, lambda _s, _e: unsettled(FROM_OUTSIDE)),
     Forked: Note("forked", _forked, lambda _s, _e: unsettled(FROM_OUTSIDE)),
@@ -100,6 +127,8 @@ NOTES: dict[type, Note] = {
     TailLost: Note("tail", lambda _s, e: {"topic": e.topic}, lambda _s, _e: unsettled(LOST)),
     Trimmed: Note("trimmed", _place, _trimmed),
     Rotated: Note("rotated", _place, _rotated),
+    EvaluationAsked: Note("asked", _asked, _asked_check),
+    ScoreNoted: Note("answered", _answer, lambda _s, _e: unsettled(OWN_WORD)),
 }
 """Entry -> how it is told."""
 
@@ -187,7 +216,26 @@ def _say_rotated(decision: Decision, setting: Setting) -> Told:
     return Told("rotated", f"{details['topic']} rotated, {when(decision, setting)}", body)
 
 
+def _say_asked(decision: Decision, setting: Setting) -> Told:
+    details = decision.details
+    title = f"asked what version {details['of_version']} is worth, {when(decision, setting)}"
+    body = f"The data lie with the workers: {', '.join(details['workers'])}."
+    return Told("asked", title, body)
+
+
+def _say_answered(decision: Decision, setting: Setting) -> Told:
+    details, n = decision.details, decision.details["n"]
+    title = f"{details['who']} on version {details['of_version']}, {when(decision, setting)}"
+    if not n:
+        return Told("answered", title, "No answer that counts: it could not be read, or cannot be.")
+    right = "" if details["correct"] is None else f", metric {fact(details['correct'])}"
+    body = f"Over {counted(n, 'sample')}: sum of losses {fact(details['loss_sum'])}{right}."
+    return Told("answered", title, body)
+
+
 SAY: dict[str, Say] = {
+    "asked": _say_asked,
+    "answered": _say_answered,
     "reopened": _say_reopened,
     "forked": _say_forked,
     "saved": _say_saved,

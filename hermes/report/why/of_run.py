@@ -10,7 +10,7 @@ from hermes.report.why.of_log import SAY as OF_LOG
 from hermes.report.why.phrases import Say, Setting, Told, clock, fact, listed, loss, when
 from hermes.report.why.tell import SAY as OF_WORKERS
 from hermes.report.why.tell import barrier, closed
-from hermes.report.words import count, duration
+from hermes.report.words import count, counted, duration
 from hermes.values import SECOND, Reason
 
 
@@ -110,7 +110,9 @@ def _evaluated(decision: Decision, setting: Setting) -> Told:
         best = ", the best so far" if details["best"] else ""
         accuracy = details["accuracy"]
         right = "" if accuracy is None else f", accuracy {accuracy:.4f}"
-        body = f"On validation: loss {loss(details['loss'])}{right}{best}."
+        of = details["workers"]
+        where = f"On {count(details['n'])} samples of {counted(of, 'worker')}" if of else ""
+        body = f"{where or 'On validation'}: loss {loss(details['loss'])}{right}{best}."
     cost = duration(details["cost"] / SECOND)
     more = f" It took {cost}; the next is due 0.5 s or ten times that after its start."
     return Told("evaluated", title, body + more)
@@ -168,6 +170,8 @@ def _opened(decision: Decision, setting: Setting) -> Told:
 def _data(decision: Decision, setting: Setting) -> Told:
     details = decision.details
     splits = ", ".join(f"{name} {count(number)}" for name, number in details["samples"].items())
+    if details["own"]:
+        splits = f"each worker brings its own; the master has {splits}"
     body = (
         f"Samples: {splits}. A first shard has {count(details['size'])} of them, batch "
         f"{details['batch']}."

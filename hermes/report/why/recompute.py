@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from hermes.machine import alone, closing, grid, merging, rules, steps, stopping
+from hermes.machine import alone, closing, grid, merging, rules, scoring, steps, stopping
 from hermes.machine.admission import admission
 from hermes.machine.draft import Draft
 from hermes.machine.master import refused
@@ -44,7 +44,7 @@ from hermes.messages import (
     WorkerLost,
     WorkerRefused,
 )
-from hermes.policy import aggregate, allocate, gate, norm, pace, sync
+from hermes.policy import aggregate, allocate, gate, norm, own, pace, sync
 from hermes.policy.gate import GateState, Verdict
 from hermes.policy.paired import Paired
 from hermes.policy.sync import Close
@@ -344,9 +344,17 @@ def _step(entry: StepClosed | None) -> Numbers:
 
 
 def evaluated(state: MasterState, entry: VersionEvaluated) -> Check:
-    """An evaluation stands on its grid; its scores are inputs."""
+    """An evaluation stands on its grid; its scores are inputs, or the sums of the workers'."""
+    if state.asked is not None:
+        again = scoring.merged(state) if entry.n else entry
+        return compare(_sums(entry), _sums(again))
     due = grid.next_evaluation(state)
     return compare({"on the grid": True}, {"on the grid": entry.started >= due})
+
+
+def _sums(entry: VersionEvaluated) -> Numbers:
+    scores = {"loss": entry.loss, "accuracy": entry.accuracy}
+    return {**scores, "samples": entry.n, "workers": ", ".join(entry.workers)}
 
 
 # --- who comes and goes -------------------------------------------------------------------------
@@ -354,7 +362,8 @@ def evaluated(state: MasterState, entry: VersionEvaluated) -> Check:
 
 def admitted(state: MasterState, entry: WorkerAdmitted) -> Check:
     """What a worker was told as it was admitted."""
-    told = admission(state, entry.worker, entry.incarnation, entry.hello, entry.software)
+    who = (entry.worker, entry.incarnation, entry.hello, entry.software, entry.own)
+    told = admission(state, *who)
     return compare(_told(entry), _told(told))
 
 
@@ -374,6 +383,8 @@ def first_size(state: MasterState, data: DataPublished) -> Check:
     """The size of everybody's first shard."""
     assert state.opened is not None
     train, expect = data.samples["train"], state.opened.expect
+    if data.shares:  # of what each of them brings
+        return compare({"size": data.first_size}, {"size": state.settings.size.first})
     size = allocate.first_size(state.settings.size, train, expect)
     return compare({"size": data.first_size}, {"size": size})
 
@@ -394,6 +405,9 @@ def refused_hello(state: MasterState, entry: WorkerRefused) -> Check:
         "name-taken": member is not None and member.status == "alive",
         "run-stopped": state.stopped is not None,
         "no-pool": state.data is not None and pool_for(state, entry.worker) is None,
+        "data-granted": not scoring.brought(state),
+        "no-data": scoring.brought(state),
+        "too-few-samples": scoring.brought(state) and as_float(facts.get("samples")) < own.FEWEST,
     }
     code = entry.reason.code
     if code not in holds:
@@ -409,7 +423,8 @@ def granted(state: MasterState, entry: BlocksGranted) -> Check:
 
 def _grant_facts(entry: BlocksGranted) -> Numbers:
     blocks = ", ".join(f"{r.first}..{r.last - 1}" for r in entry.ranges)
-    return {"grant": entry.number, "blocks": blocks, "size": entry.size, "batch": entry.batch}
+    place = {"blocks": blocks} if entry.start < 0 else {"from place": entry.start}
+    return {"grant": entry.number, **place, "size": entry.size, "batch": entry.batch}
 
 
 def returned(state: MasterState, entry: BlocksReturned) -> Check:

@@ -308,7 +308,12 @@ def _admitted(decision: Decision, setting: Setting) -> Told:
     details, code = decision.details, decision.reason.code
     title = f"{ADMITTED[code]}, {when(decision, setting)}"
     shard = f"{count(details['size'])} samples, batch {details['batch']}"
-    if code == "admitted":
+    if code == "admitted" and details.get("own") is not None:
+        body = (
+            f"It brings {count(details['own'])} samples of its own, and trains on "
+            f"{count(details['train'])} of them. Its first shard: {shard}."
+        )
+    elif code == "admitted":
         first = f"{details['first']}, {count(details['train'])} train samples / {details['expect']}"
         body = f"Its first shard: {shard} (the smaller of {first} workers expected)."
     else:
@@ -332,6 +337,11 @@ REFUSED = {
     "name-taken": "another process of this name is heard, and it does not follow on that one",
     "run-stopped": "the run had stopped",
     "no-pool": "the data was divided into {pools} pools, and each has its worker (data.pools)",
+    "data-granted": "it brings data, and the run grants its own",
+    "no-data": "it brings no data, and in this run each worker does",
+    "too-few-samples": "it brings {samples} samples, and {least} are the fewest",
+    "other-samples": "it brings samples of {brings}, the others of {run}",
+    "other-data": "it came with other data than before",
 }
 
 
