@@ -69,7 +69,7 @@ KEY = b"a cluster key that nobody who damages records has"
 HEAD = 3
 """Bytes before a message's body."""
 
-SEEDS = (*range(14), 21, 31, 51)
+SEEDS = (*range(14), 21, 31, 43, 51, 1_000_001)
 """Schedules that have records of every type between them (a test sees to it)."""
 
 NASTY: tuple[Any, ...] = (

@@ -38,7 +38,8 @@ def resize(draft: Draft, worker: str) -> None:
         return
     if (answer.size, answer.batch) != (member.size, member.batch):
         draft.add(ShardResized(worker, answer.size, answer.batch, answer.reason))
-        draft.note = f"{worker} is re-sized from {member.size} to {answer.size} samples"
+        # Not in the place of what matters more, such as that it is back.
+        draft.note = draft.note or f"{worker} is re-sized from {member.size} to {answer.size} samples"
 
 
 def sized(state: MasterState, worker: str) -> allocate.Answer:

@@ -19,7 +19,7 @@ from hermes.transport.kafka import KafkaLog
 pytestmark = pytest.mark.broker
 
 KEEP = ("--set", "retention.keep=last:3", "--set", "retention.snapshots=1")
-SHORT = ("--set", "size.first=200", "--set", "round.epochs=1")
+SHORT = ("--strategy", "hermes-paper", "--set", "size.first=200", "--set", "round.epochs=1")
 
 
 Typed = Callable[..., tuple[str, str]]

@@ -48,7 +48,7 @@ def files(shown: tuple[str, str]) -> list[dict[str, Any]]:
 def test_a_run_under_way_and_after_it(shell: Shell, typed: Typed, embedded: Child) -> None:
     run = f"why-{uuid4().hex[:8]}"
     at = ("--broker", embedded.address)
-    short = ("--set", "size.first=200", "--set", "round.epochs=1")
+    short = ("--strategy", "hermes-paper", "--set", "size.first=200", "--set", "round.epochs=1")
     master = shell.start("master", DIGITS, *at, "--run", run, "--expect", "1", *ENDLESS, *short)
     wait_for(master, r"Master has been successfully initialized!")
     assert "no worker has come yet" in typed("why", "one", "--run", run, code=2)[1]
