@@ -39,7 +39,8 @@ def resize(draft: Draft, worker: str) -> None:
     if (answer.size, answer.batch) != (member.size, member.batch):
         draft.add(ShardResized(worker, answer.size, answer.batch, answer.reason))
         # Not in the place of what matters more, such as that it is back.
-        draft.note = draft.note or f"{worker} is re-sized from {member.size} to {answer.size} samples"
+        said = f"{worker} is re-sized from {member.size} to {answer.size} samples"
+        draft.note = draft.note or said
 
 
 def sized(state: MasterState, worker: str) -> allocate.Answer:
