@@ -16,19 +16,23 @@ DATA = Manifest({split: (Block(0, 9, split), Block(9, 9, "b")) for split in ("va
 OTHER = Manifest({split: (Block(0, 9, "changed"),) for split in ("validation", "test")})
 
 
+def found(weight: float) -> Scores:
+    return Scores(weight, None if weight else float("inf"), 7, 7 * weight, None)
+
+
 def test_a_model_is_scored_once_by_all_who_share_a_folder(tmp_path: Path) -> None:
     asked: list[float] = []
 
     def ask(scored: Scored, weight: float, split: str = "test") -> Scores:
         def score() -> Scores:
             asked.append(weight)
-            return Scores(weight, None if weight else float("inf"), 7)
+            return found(weight)
 
         return scored.of({"w": np.array([weight], np.float32)}, split, score)
 
     first = Scored(JOB, None, DATA, Folder(tmp_path))
-    assert ask(first, 1.0) == ask(first, 1.0) == Scores(1.0, None, 7)
-    assert ask(Scored(JOB, None, DATA, Folder(tmp_path)), 1.0) == Scores(1.0, None, 7)
+    assert ask(first, 1.0) == ask(first, 1.0) == found(1.0)
+    assert ask(Scored(JOB, None, DATA, Folder(tmp_path)), 1.0) == found(1.0)
     assert asked == [1.0]
     assert ask(first, 0.0).accuracy == float("inf")
     again = Scored(JOB, None, DATA, Folder(tmp_path))
