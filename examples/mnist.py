@@ -34,11 +34,13 @@ class Net(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.fc1 = nn.Linear(32 * 5 * 5, 128)
         self.fc2 = nn.Linear(128, 10)
+        self.to(memory_format=torch.channels_last)  # a third less work for a CPU
 
     def forward(self, x):
         x = x.float().unsqueeze(1) / 255  # images travel as bytes: a quarter of the floats
-        x = self.pool(torch.relu(self.conv1(x)))
-        x = self.pool(torch.relu(self.conv2(x)))
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = torch.relu(self.pool(self.conv1(x)))
+        x = torch.relu(self.pool(self.conv2(x)))
         return self.fc2(torch.relu(self.fc1(x.flatten(1))))
 
 
@@ -101,6 +103,7 @@ def job(args):
         optimizer=lambda params: torch.optim.SGD(params, lr=lr, momentum=momentum),
         schedule=steady_then_down,
         batch=knobs["batch"],
+        split=hermes.Split(train=0.89, probe=0.03, validation=0.08),  # the file has its test set
         round=hermes.Round(epochs=1),  # short rounds: an update soon, however slow the device
         stop=hermes.Stop(versions=1) if smoke else hermes.Stop(samples=600_000, patience=50),
     )

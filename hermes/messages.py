@@ -14,7 +14,7 @@ import msgspec
 from hermes.policy.codecs import FP32
 from hermes.values import Base, Birth, BlockRange, Outer, Payload, Position, Reason, Superstep
 
-PROTOCOL = 3
+PROTOCOL = 4
 
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]

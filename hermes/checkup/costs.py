@@ -20,6 +20,9 @@ from hermes.values import Tensors
 LINKS = (1.0, 10.0, 100.0)
 """Mbit/s: a poor radio link, a fair one, and a cable."""
 
+TRIED = 256
+"""Blocks of a split that are encoded, to know what they take."""
+
 
 class Records(NamedTuple):
     """Records of a topic, and their bytes with headers."""
@@ -57,7 +60,7 @@ class Upload(NamedTuple):
 
 
 def upload_of(source: JobSource, prepared: Prepared) -> Upload:
-    """Blocks of a split differ in length only where the last one is short: two are encoded."""
+    """Of a split of more than `TRIED` blocks so many are encoded, and stand for the others."""
     blocks = {split: tuple(_lengths(prepared, split)) for split in prepared.parts}
     first = in_chunks(len(encode(source)))
     offset, entries = first.number, {}
@@ -71,12 +74,12 @@ def upload_of(source: JobSource, prepared: Prepared) -> Upload:
 
 def _lengths(prepared: Prepared, split: str) -> Iterator[int]:
     samples, indices = prepared.parts[split]
-    count, block = prepared.blocks[split], prepared.block
-    last = indices[(count - 1) * block :]
-    if count > 1:
-        full = len(encode_block(samples.x[indices[:block]], samples.y[indices[:block]]))
-        yield from [full] * (count - 1)
-    yield len(encode_block(samples.x[last], samples.y[last]))
+    cuts = list(prepared.cuts(split))
+    step, length = -(-len(cuts) // TRIED), 0
+    for index, place in enumerate(cuts):
+        if index % step == 0 or index == len(cuts) - 1:
+            length = len(encode_block(samples.x[indices[place]], samples.y[indices[place]]))
+        yield length
 
 
 class Encoded(NamedTuple):

@@ -16,6 +16,7 @@ import hermes
 from hermes.codec import decode_tensors
 from hermes.compare.matrix import Cell, Until
 from hermes.compare.outcome import FORMAT, Outcome, Point, Spent
+from hermes.compare.points import Points
 from hermes.compare.score import held
 from hermes.jobfile import build
 from hermes.machine.state import MasterState
@@ -27,7 +28,7 @@ from hermes.messages import (
     VersionEvaluated,
     VersionPublished,
 )
-from hermes.perform.desk import Judge, finite
+from hermes.perform.desk import Judge
 from hermes.policy.presets import from_tree, to_tree
 from hermes.simulate.charges import MODEL, RECEIVED, SENT, UPDATE, framed
 from hermes.simulate.devices import MASTER, Loaded, World
@@ -111,14 +112,12 @@ def run_cell(order: Order, tell: Callable[[float], None], kept: Kept | None = No
         run.source = JobSource(order.job_name, order.job_text, order.args)
         run.threads, run.kept = 1, kept
         driver = run.driver()
-        seen, wanted = Seen(run, driver), list[bool]()
+        seen, wanted = Seen(run, driver, order.until), list[bool]()
 
         def look() -> None:
             # How far it is to a target nobody can tell.
             tell(_part(driver) if order.until is None else 0.0)
-            if order.until is None or wanted or driver.watch.state.stopped is not None:
-                return
-            if seen.held(order.until):
+            if not wanted and driver.watch.state.stopped is None and seen.held():
                 wanted.append(True)
 
         stopped_at = drive(driver, wanted, look)
@@ -175,12 +174,12 @@ def _pushes(state: MasterState) -> int:
 class Seen:
     """Told of each ledger record that counts."""
 
-    def __init__(self, run: ModelledRun, driver: Driver) -> None:
+    def __init__(self, run: ModelledRun, driver: Driver, until: Until | None) -> None:
         self.ledger = hashlib.sha256()
         """As `ledger_digest` of a simulated run's `result.json`."""
         self.spent = Spent()
         self._run, self._driver = run, driver
-        self._points: list[Point] = []
+        self._until, self._points = until, Points(run.loaded.world.evaluate_seconds, until)
         self._published: dict[int, tuple[Payload, int]] = {}
         """By version: its tensors, and the samples in it; those before the last one scored are
         dropped."""
@@ -193,15 +192,18 @@ class Seen:
 
     def until(self, stopped_at: int) -> tuple[Point, ...]:
         """The points of the grid up to the stop (virtual time, ns)."""
-        return tuple(p for p in self._points if round(p.seconds * SECOND) <= stopped_at)
+        points = self._points.known(stopped_at / SECOND)
+        return tuple(p for p in points if round(p.seconds * SECOND) <= stopped_at)
 
-    def held(self, until: Until) -> bool:
-        """Whether the last point of the grid that is surely scored is the third to hold it."""
-        grid, now = self._run.loaded.world.evaluate_seconds, self._driver.queue.now / SECOND
-        if now < self._due:
+    def held(self) -> bool:
+        """Whether the last point of the grid that is surely scored is the third to hold what ends
+        this cell."""
+        until, now = self._until, self._driver.queue.now / SECOND
+        if until is None or now < self._due:
             return False
-        self._due = now + grid
-        return held(self._points, grid, now - grid, until.accuracy, until.on) is not None
+        grid = self._run.loaded.world.evaluate_seconds
+        self._due, last = now + grid, now - grid
+        return held(self._points.known(last), grid, last, until.accuracy, until.on) is not None
 
     def _take(self, data: bytes, record: LedgerRecord) -> None:
         self.ledger.update(hashlib.sha256(data).digest())
@@ -229,9 +231,9 @@ class Seen:
         if self._judge is None:
             blocks = self._run.blocks(self._store)
             self._judge = self._run.judge(self._run.trainer, blocks, self._store)
-        scores = self._judge.scores(decode_tensors(self._store.get(payload)), "test")
+        model, judge = self._store.get(payload), self._judge
         state = self._driver.watch.state
-        self._points.append(
+        self._points.add(
             Point(
                 entry.started / SECOND,
                 entry.version,
@@ -239,11 +241,12 @@ class Seen:
                 _trained(state),
                 _pushes(state),
                 self._moved(),
-                finite(scores.accuracy),
-                finite(scores.loss),
+                None,
+                None,
                 entry.accuracy,
                 self._calls(payload),
-            )
+            ),
+            lambda: judge.scores(decode_tensors(model), "test"),
         )
 
     def _calls(self, payload: Payload) -> int:

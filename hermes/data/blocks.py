@@ -1,10 +1,13 @@
 """How do samples become blocks, and blocks samples again? Pure.
 
-A block is a fixed number of samples of one split, in one record: the tensors "x" and "y".
+A block is a fixed number of samples of one split, in one record: the tensors "x" and "y", deflated
+(RFC 1951, in zlib's frame) where that makes them smaller by an eighth: every link carries every
+sample of a pass, and on thin ones images as bytes take longer than the training on them.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -17,10 +20,17 @@ from hermes.errors import DecodeError, JobError
 Array: TypeAlias = npt.NDArray[Any]
 
 LARGEST = 960 * 1024
-"""Bytes of an encoded block at most: below a stock broker's 1 MiB a record."""
+"""Bytes of a block at most, also inflated: below a stock broker's 1 MiB a record."""
 
 HEADER = 1024
 """Bytes of an encoded block that are not samples, at most."""
+
+DEFLATED = b"deflated"
+"""How such a block begins. As the length with which plain tensors begin it is out of the question
+(`packing.MAX_HEADER`)."""
+
+LEVEL = 6
+"""zlib's own default: at 1 images of MNIST take a fifth more, at 9 a hundredth less."""
 
 
 def block_samples(first_size: int, bytes_each: int) -> int:
@@ -43,19 +53,35 @@ def count_blocks(samples: int, block: int) -> int:
 
 
 def encode_block(x: Array, y: Array) -> bytes:
-    """The bytes of a block; the same samples always give the same."""
-    return codec.encode_tensors({"x": _native(x), "y": _native(y)})
+    """The bytes of a block; the same samples always give the same, with the same zlib."""
+    plain = codec.encode_tensors({"x": _native(x), "y": _native(y)})
+    small = DEFLATED + zlib.compress(plain, LEVEL)
+    return small if len(small) <= len(plain) - len(plain) // 8 else plain
 
 
 def decode_block(data: bytes) -> tuple[Array, Array]:
     """x and y of a block, types as they were. Raises `DecodeError`."""
-    tensors = codec.decode_tensors(data)
+    tensors = codec.decode_tensors(_inflated(data))
     if tensors.keys() != {"x", "y"}:
         raise DecodeError("not a block: it holds other tensors than x and y")
     x, y = tensors["x"], tensors["y"]
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise DecodeError(f"not a block: x has the shape {x.shape}, y {y.shape}")
     return x, y
+
+
+def _inflated(data: bytes) -> bytes:
+    """The tensors' bytes; never more than LARGEST of them, whatever the data claim to hold."""
+    if not data.startswith(DEFLATED):
+        return data
+    inflater = zlib.decompressobj()
+    try:
+        plain = inflater.decompress(memoryview(data)[len(DEFLATED) :], LARGEST)
+    except zlib.error as error:
+        raise DecodeError(f"not a block: {error}") from None
+    if not inflater.eof or inflater.unused_data:
+        raise DecodeError("not a block: it is cut short, too large, or more follows")
+    return plain
 
 
 def join_blocks(blocks: Iterable[bytes], size: int) -> tuple[Array, Array]:

@@ -126,10 +126,6 @@ class OwnData:
         """Samples of a split."""
         return len(self._parts[split])
 
-    def bytes_of(self, size: int) -> int:
-        """Bytes of so many samples."""
-        return size * self._samples.bytes_each
-
     def first(self, size: int) -> Pair:
         """Some train samples, such as a batch to try the model on."""
         return self._at(self._parts["train"][:size])

@@ -55,11 +55,11 @@ class Prepared:
 
     def __iter__(self) -> Iterator[Block]:
         for split, (samples, indices) in self.parts.items():
-            for index, place in enumerate(self._cuts(split)):
+            for index, place in enumerate(self.cuts(split)):
                 chosen = indices[place]
                 yield split, index, encode_block(samples.x[chosen], samples.y[chosen])
 
-    def _cuts(self, split: str) -> Iterator[slice]:
+    def cuts(self, split: str) -> Iterator[slice]:
         """Where the samples of each block lie; a block holds samples of one pool only."""
         start = 0
         for size in (split == "train" and self.pools) or (self.samples[split],):

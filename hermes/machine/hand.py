@@ -70,7 +70,10 @@ class WorkerState(msgspec.Struct, frozen=True):
     base: Base | None = None
     """The version that the local model started from; None: a new one is to be loaded."""
     grants: tuple[BlocksGranted, ...] = ()
+    sought: frozenset[int] = frozenset()
+    """Grants whose blocks were sent for ..."""
     fetched: frozenset[int] = frozenset()
+    """... and those whose blocks are here."""
     offset: int = 0
     """Samples of the first grant that are used up."""
     current: Plan | None = None
@@ -177,6 +180,7 @@ def drop(hand: Hand, numbers: tuple[int, ...]) -> None:
     held = [grant.number for grant in state.grants]
     hand.become(
         grants=tuple(grant for grant in state.grants if grant.number not in numbers),
+        sought=state.sought - set(numbers),
         fetched=state.fetched - set(numbers),
     )
     hand.actions += [DropGrant(number) for number in numbers if number in held]

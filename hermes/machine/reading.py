@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from hermes.errors import SettingError
 from hermes.machine.events import (
-    FetchBlocks,
     Forget,
     ForgetUpdate,
     LedgerSeen,
@@ -251,7 +250,6 @@ def _entry_started(hand: Hand, _entry: TrainingStarted) -> None:
 def _entry_granted(hand: Hand, entry: BlocksGranted) -> None:
     if entry.worker == hand.state.name:
         hand.become(grants=(*hand.state.grants, entry))
-        hand.actions.append(FetchBlocks(entry))
 
 
 def _entry_returned(hand: Hand, entry: BlocksReturned) -> None:

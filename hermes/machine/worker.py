@@ -17,6 +17,7 @@ from hermes.machine.events import (
     Began,
     BlocksFetched,
     Event,
+    FetchBlocks,
     Interrupted,
     KnockDue,
     LedgerSeen,
@@ -64,6 +65,7 @@ def decide(state: WorkerState, now: int, event: Event, rules: Rules = PROTOCOL_R
     if state.phase != "gone":
         HANDLERS[type(event)](hand, event)
         _go_on(hand)
+        _fetch(hand)
     return Step(hand.state, tuple(hand.actions))
 
 
@@ -193,6 +195,22 @@ def _go_on(hand: Hand) -> None:
             gate.looks_at_gradient(state.settings.gate),
         )
     )
+
+
+def _fetch(hand: Hand) -> None:
+    """Blocks of the next round at once; those after it while a round is trained, when nothing else
+    is on the way: on a thin link they would hold up the version that the next round waits for."""
+    state = hand.state
+    if state.phase == "gone" or len(state.sought) == len(state.grants):
+        return
+    todo = None
+    if state.phase != "training" and state.newest is not None:
+        todo = plan(state.settings, state.grants, state.offset, quota_of(state.newest, state.name))
+    needed = None if todo is None else {part.grant for part in todo.segments}
+    for grant in state.grants:
+        if grant.number not in state.sought and (needed is None or grant.number in needed):
+            hand.become(sought=hand.state.sought | {grant.number})
+            hand.actions.append(FetchBlocks(grant))
 
 
 def _on_scored(hand: Hand, event: VersionScored) -> None:

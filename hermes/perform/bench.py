@@ -209,16 +209,14 @@ class WorkerBench:
             grant = self._grants[number]
             if self._own is not None:
                 own = self._own.granted(grant.start, grant.size)
-                self._samples[number] = gather(own, grant.size, self.size_of(grant))
+                self._samples[number] = gather(own, grant.size)
                 return self._samples[number]
             pairs = (self._blocks.read("train", index) for index in self.indices(grant))
-            self._samples[number] = gather(pairs, grant.size, self.size_of(grant))
+            self._samples[number] = gather(pairs, grant.size)
         return self._samples[number]
 
     def size_of(self, grant: BlocksGranted) -> int:
-        """Bytes of the blocks of a grant."""
-        if self._own is not None:
-            return self._own.bytes_of(grant.size)
+        """Bytes of the blocks of a grant, as they travel."""
         return self._blocks.size("train", self.indices(grant))
 
     def indices(self, grant: BlocksGranted) -> list[int]:

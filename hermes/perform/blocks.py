@@ -38,7 +38,7 @@ class Blocks:
         return len(self._manifest.blocks[split])
 
     def size(self, split: str, indices: Sequence[int]) -> int:
-        """Bytes of these blocks."""
+        """Bytes of these blocks, as they travel."""
         return sum(self._manifest.blocks[split][index].length for index in indices)
 
     def fetch(self, split: str, indices: Sequence[int]) -> int:
@@ -68,15 +68,18 @@ class Blocks:
         if split in self._kept:
             yield from self._kept[split]
             return
-        small = sum(block.length for block in self._manifest.blocks[split]) <= IN_MEMORY
         self.fetch(split, range(self.count(split)))
         kept: list[Batch] = []
+        held = 0
         for index in range(self.count(split)):
-            batch = self.read(split, index)
-            if small:
-                kept.append(batch)
-            yield batch
-        if small:
+            x, y = self.read(split, index)
+            held += x.nbytes + y.nbytes
+            if held > IN_MEMORY:
+                kept.clear()
+            else:
+                kept.append((x, y))
+            yield x, y
+        if held <= IN_MEMORY:
             self._kept[split] = kept
 
 

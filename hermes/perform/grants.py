@@ -18,18 +18,21 @@ IN_MEMORY = 24 << 20
 """Bytes of a grant up to which it is held in memory."""
 
 
-def gather(pairs: Iterator[Batch], size: int, nbytes: int, folder: Path | None = None) -> Batch:
-    """The first `size` samples of these blocks; `nbytes` is what all of them take. The file lies
-    in `folder` (None: where temporary files do).
+def gather(
+    pairs: Iterator[Batch], size: int, folder: Path | None = None, most: int = IN_MEMORY
+) -> Batch:
+    """The first `size` samples of these blocks; above `most` bytes, in a file. It lies in `folder`
+    (None: where temporary files do).
 
     Raises `RunFailed` where the temporary file cannot be written.
     """
-    if nbytes <= IN_MEMORY:
-        blocks = list(pairs)
+    first = next(pairs)
+    if size * sum(array.nbytes for array in first) <= most * len(first[0]):
+        blocks = list(_again(first, pairs))
         x, y = (np.concatenate([block[i] for block in blocks])[:size] for i in (0, 1))
         return x, y
     try:
-        return _mapped(pairs, size, folder)
+        return _mapped(first, pairs, size, folder)
     except OSError as error:
         raise RunFailed(
             f"the samples of a grant cannot be laid down: {error.strerror or error}",
@@ -38,8 +41,7 @@ def gather(pairs: Iterator[Batch], size: int, nbytes: int, folder: Path | None =
         ) from None
 
 
-def _mapped(pairs: Iterator[Batch], size: int, folder: Path | None) -> Batch:
-    first = next(pairs)
+def _mapped(first: Batch, pairs: Iterator[Batch], size: int, folder: Path | None) -> Batch:
     x, y = _file(first[0], size, folder), _file(first[1], size, folder)
     place = 0
     for block in _again(first, pairs):

@@ -130,10 +130,10 @@ SCRIPT = """\
 from pathlib import Path
 import numpy as np
 from hermes.errors import RunFailed
-from hermes.perform.grants import IN_MEMORY, gather
+from hermes.perform.grants import gather
 x = np.zeros((4096, 2048), "f4")
 try:
-    gather(iter([(x, np.arange(4096))]), 4096, IN_MEMORY + 1, Path("disk"))
+    gather(iter([(x, np.arange(4096))]), 4096, Path("disk"), most=0)
 except RunFailed as error:
     print(error)
 """

@@ -16,7 +16,7 @@ from commands import DIGITS, Shell, Shown, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hermes.checkup.costs import in_chunks, upload_of
+from hermes.checkup.costs import TRIED, in_chunks, upload_of
 from hermes.cli.entry import run
 from hermes.data.prepare import prepare
 from hermes.job import Split
@@ -324,7 +324,7 @@ def test_settings_warn_as_in_a_run(capsys: pytest.CaptureFixture[str]) -> None:
         "--set",
         "stop.seconds=0.01",
         "--set",
-        "storage.max=200kB",
+        "storage.max=100kB",
     )
     _, found = checked(capsys, job(), *args)
     said = "\n".join(found["warnings"])
@@ -361,7 +361,9 @@ def test_the_upload_is_as_long_as_predicted(
         log.create([names.physical("run", names.DATA)])
         upload(Store(log, "run"), Signer("run", b"key"), source, prepared, 32)
         found = upload_of(source, prepared).records
-        assert by_kind(log.traffic.flat())["data"]["sent"] == found.bytes
+        sent = by_kind(log.traffic.flat())["data"]["sent"]
+        exact = max(prepared.blocks.values()) <= TRIED
+        assert sent == found.bytes if exact else abs(sent - found.bytes) < sent / 50
         assert sum(memory.ends([names.physical("run", names.DATA)]).values()) == found.number
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hermes.errors import RunFailed
-from hermes.perform.grants import IN_MEMORY, gather
+from hermes.perform.grants import gather
 from hermes.train.protocol import Batch
 
 
@@ -21,8 +21,8 @@ def _blocks() -> list[Batch]:
 @pytest.mark.parametrize("size", [1, 7, 15, 24])
 def test_mapped_and_held_are_the_same(size: int) -> None:
     """The first samples in the order of the blocks, whichever way they are kept."""
-    held = gather(iter(_blocks()), size, 0)
-    mapped = gather(iter(_blocks()), size, IN_MEMORY + 1)
+    held = gather(iter(_blocks()), size)
+    mapped = gather(iter(_blocks()), size, most=size * 32 - 1)
     assert isinstance(mapped[0], np.memmap)
     assert not isinstance(held[0], np.memmap)
     for one, other in zip(held, mapped, strict=True):
@@ -33,4 +33,4 @@ def test_mapped_and_held_are_the_same(size: int) -> None:
 def test_no_room_names_the_folder(tmp_path: Path) -> None:
     """A folder that is not there is an error that names it."""
     with pytest.raises(RunFailed, match="gone"):
-        gather(iter(_blocks()), 5, IN_MEMORY + 1, tmp_path / "gone")
+        gather(iter(_blocks()), 5, tmp_path / "gone", most=0)

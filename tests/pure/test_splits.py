@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from hermes.chance import generator
 from hermes.data.blocks import (
+    DEFLATED,
     LARGEST,
     block_samples,
     count_blocks,
@@ -127,19 +130,36 @@ def test_blocks_joined_are_the_first_samples_of_a_grant(samples, block, size):
     assert np.array_equal(joined_y, y[:size])
 
 
+def test_what_is_alike_travels_deflated_and_noise_as_it_is():
+    alike, labels = np.zeros((50, 28, 28), np.uint8), np.zeros(50, np.int64)
+    noise = generator(3).integers(0, 256, (50, 28, 28)).astype(np.uint8)
+    assert len(encode_block(alike, labels)) < alike.nbytes // 50
+    assert 0 < len(encode_block(noise, labels)) - noise.nbytes - labels.nbytes < 200
+
+
 def test_what_is_not_a_block_is_refused():
-    one = encode_block(np.zeros((1, 2)), np.zeros(1))
+    one = encode_block(generator(1).random((9, 20)), np.zeros(9))
+    small = encode_block(np.zeros((40, 28)), np.zeros(40))
+    assert (one[:8] == DEFLATED, small[:8] == DEFLATED) == (False, True)
     for data in (
         b"",
         one[:-1],
         b"\xff" * 100,
         encode_block(np.zeros((2, 3)), np.zeros(3)),
         one.replace(b'"y"', b'"z"'),
+        small[:-1],
+        small + b"more",
+        small[:8],
+        small[:8] + b"\xff" * 100,
+        DEFLATED + zlib.compress(one[:-1]),
+        DEFLATED + zlib.compress(small),
+        DEFLATED + zlib.compress(b"a bomb" * LARGEST),
     ):
         with pytest.raises(DecodeError):
             decode_block(data)
+    assert np.array_equal(decode_block(DEFLATED + zlib.compress(one))[0], decode_block(one)[0])
     with pytest.raises(DecodeError, match="do not belong together"):
-        join_blocks([one, encode_block(np.zeros((1, 3)), np.zeros(1))], 2)
+        join_blocks([one, encode_block(np.zeros((1, 3)), np.zeros(1))], 10)
     with pytest.raises(DecodeError):
         join_blocks([], 2)
 

@@ -179,15 +179,21 @@ def test_a_higher_term_has_it_wait_to_be_admitted_again() -> None:
 
 
 def test_a_grant_is_fetched_before_it_is_trained() -> None:
-    """And the one ahead is fetched meanwhile."""
-    stage = WorkerStage()
+    """And the one ahead is fetched meanwhile, but not while a version is on the way."""
+    stage = WorkerStage("fedavg", round__steps=None, round__epochs=1)
     assert not of(Train, stage.put(VersionLoaded(Base(0, ""))))
-    fetch = stage.see(stage.grant(1), stage.grant(2))
-    assert [action.grant.number for action in of(FetchBlocks, fetch)] == [1, 2]
+    assert one(FetchBlocks, stage.see(stage.grant(1), stage.grant(2))).grant.number == 1
     assert not of(Train, stage.put(BlocksFetched(2)))
-    train = one(Train, stage.put(BlocksFetched(1)))
+    begins = stage.put(BlocksFetched(1))
+    train = one(Train, begins)
     assert {segment.grant for segment in train.segments} == {1}
-    assert len(train.segments) == 5
+    assert one(FetchBlocks, begins).grant.number == 2
+    steps = [
+        stage.finish(),
+        stage.see(stage.grant(3)),
+        stage.put(UpdateStored(reference("from", 5))),
+    ]
+    assert not any(of(FetchBlocks, step) for step in steps)
 
 
 def test_a_finished_grant_is_dropped_and_reported() -> None:
