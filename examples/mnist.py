@@ -103,7 +103,7 @@ def job(args):
         optimizer=lambda params: torch.optim.SGD(params, lr=lr, momentum=momentum),
         schedule=steady_then_down,
         batch=knobs["batch"],
-        split=hermes.Split(train=0.89, probe=0.03, validation=0.08),  # the file has its test set
+        split=hermes.Split(train=0.75, probe=0.025, validation=0.075, test=0.15),
         round=hermes.Round(epochs=1),  # short rounds: an update soon, however slow the device
         stop=hermes.Stop(versions=1) if smoke else hermes.Stop(samples=600_000, patience=50),
     )
