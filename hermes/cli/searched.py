@@ -21,9 +21,9 @@ def conclude(matrix: Matrix, trials: Sequence[Trial], work: Work, folder: Path) 
     """Write the file, where every trial is there; what was found."""
     from importlib.metadata import version
 
-    from hermes.compare.tuning import best_of, search_of, tried, tuned_file
+    from hermes.compare.tuning import best_of, search_of, target_of, tried, tuned_file
 
-    found = tried(trials, work.outcomes, matrix.target)
+    found = tried(trials, work.outcomes, target_of(matrix))
     complete = len(work.outcomes) == len(work.cells)
     place = folder / f"{matrix.name[:34]}-tuned.json"
     if complete:
@@ -33,7 +33,7 @@ def conclude(matrix: Matrix, trials: Sequence[Trial], work: Work, folder: Path) 
     return {
         "name": matrix.name,
         "file": {"file": matrix.file, "digest": matrix.digest},
-        "target": {"validation_accuracy": matrix.target},
+        "target": {"validation_accuracy": target_of(matrix)},
         "trials": search_of(matrix).trials,
         "seeds": list(search_of(matrix).seeds),
         "complete": complete,

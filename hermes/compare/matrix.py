@@ -181,7 +181,7 @@ def load_matrix(path: Path) -> Matrix:
     _check_numbers(written, target, limit, file)
     _check_names(written, contenders, file)
     search = None if written.search is None else converted(written.search, Search, file, "search")
-    spaces = {} if search is None else read_spaces(search, contenders, file)
+    spaces = {} if search is None else read_spaces(search, contenders, target.accuracy, file)
     tuned = None if written.tuned is None else converted(written.tuned, Tuned, file, "tuned")
     if search is not None:
         check_apart(file, "search.seeds", search.seeds, written.seeds)

@@ -15,7 +15,7 @@ import msgspec
 
 from hermes.chance import generator, permutation
 from hermes.compare.form import Struct, check_all, check_numbers, check_seeds, converted, refused
-from hermes.policy.ranges import whole
+from hermes.policy.ranges import number, whole
 
 LARGEST = 1_000_000
 """Points of a space, at most: they are shuffled in memory."""
@@ -50,6 +50,9 @@ class Search(Struct, frozen=True, kw_only=True):
     seeds: tuple[int, ...]
     """On which the trials are run: others than those that are reported."""
     spaces: dict[str, Any]
+    accuracy: float | None = None
+    """On validation, the time to which is what settings are chosen by; None: the target. At most
+    that: a trial may end there."""
     draw: int = 0
     """Seed of what is drawn."""
 
@@ -63,6 +66,8 @@ class Tuned(Struct, frozen=True, kw_only=True):
     hermes: str
     trials: int
     seeds: tuple[int, ...]
+    accuracy: float | None = None
+    """On validation, the time to which chose them."""
     strategies: dict[str, Any]
     """What was tried for each; for people."""
 
@@ -77,8 +82,10 @@ class Point(NamedTuple):
     beyond."""
 
 
-def read_spaces(search: Search, strategies: Collection[str], file: str) -> dict[str, Space]:
-    """The spaces of a search, checked. Raises `SettingError`."""
+def read_spaces(
+    search: Search, strategies: Collection[str], target: float, file: str
+) -> dict[str, Space]:
+    """The spaces of a search to a target, checked. Raises `SettingError`."""
     check_numbers(
         file,
         [
@@ -86,6 +93,9 @@ def read_spaces(search: Search, strategies: Collection[str], file: str) -> dict[
             ("search.draw", search.draw, whole(0)),
         ],
     )
+    if search.accuracy is not None:
+        allowed = number(above=0, most=target)
+        check_numbers(file, [("search.accuracy", search.accuracy, allowed)])
     check_seeds(file, "search.seeds", search.seeds)
     check_all(file, "search.spaces", list(search.spaces))
     found: dict[str, Space] = {}

@@ -88,6 +88,12 @@ def search_of(matrix: Matrix) -> Search:
     return matrix.search
 
 
+def target_of(matrix: Matrix) -> float:
+    """The accuracy on validation, the time to which is what settings are chosen by."""
+    own = search_of(matrix).accuracy
+    return matrix.target if own is None else own
+
+
 def matrix_of(matrix: Matrix, trials: Sequence[Trial]) -> Matrix:
     """The trials as strategies, on the search's seeds. What is wrong with one is told of its
     space."""
@@ -160,6 +166,7 @@ def tuned_file(matrix: Matrix, found: Sequence[Tried], release: str, place: Path
             "hermes": release,
             "trials": search.trials,
             "seeds": list(search.seeds),
+            "accuracy": target_of(matrix),
             "strategies": {
                 name: {
                     "space": matrix.spaces[name].size,

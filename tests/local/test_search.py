@@ -136,8 +136,13 @@ def test_what_was_chosen_is_compared_on_other_seeds(compare: Compare, tmp_path: 
     assert [cell["seed"] for cell in reported["cells"]] == [1, 1, 1]
     page = Path(reported["paths"]["html"]).read_text("utf-8")
     assert "on seeds that are not reported (7)" in page
-    code, _, said = compare(file, "--search")
+    written = json.loads(file.read_text())  # the same trials, chosen by another target
+    file.write_text(json.dumps({**written, "search": {**written["search"], "accuracy": 0.2}}))
+    code, result, said = compare(file, "--search")
     assert (code, "5 cells, 5 are there already" in said) == (0, True)
+    assert result["target"] == {"validation_accuracy": 0.2}
+    assert json.loads(tuned.read_text())["tuned"]["accuracy"] == 0.2
+    assert result["strategies"]["fedavg"]["seconds"] < fedavg["seconds"]
 
     tuned.write_text(json.dumps({**tree, "seeds": [3, 7]}))
     code, _, said = compare(tuned)
@@ -147,6 +152,7 @@ def test_what_was_chosen_is_compared_on_other_seeds(compare: Compare, tmp_path: 
 
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a seed that is reported": ({"seeds": [7, 1]}, "search.seeds", "1 is among `seeds`, too"),
+    "more than the target": ({"accuracy": 0.99}, "search.accuracy", "it is 0.99"),
     "no trials": ({"trials": 0}, "search.trials", "it is 0"),
     "no such strategy": (
         {"spaces": {"fedavgg": {"args": {"lr": [1]}}}},
