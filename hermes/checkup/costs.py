@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from hermes.checkup.facts import DataFacts, LinkFacts, TimeFacts, TopicFacts
 from hermes.codec import encode
 from hermes.coded import encode_update, encode_version
-from hermes.data.blocks import encode_block
 from hermes.data.prepare import Prepared
 from hermes.messages import Block, JobSource, Manifest
 from hermes.policy import storage
@@ -19,9 +18,6 @@ from hermes.values import Tensors
 
 LINKS = (1.0, 10.0, 100.0)
 """Mbit/s: a poor radio link, a fair one, and a cable."""
-
-TRIED = 256
-"""Blocks of a split that are encoded, to know what they take."""
 
 
 class Records(NamedTuple):
@@ -60,8 +56,8 @@ class Upload(NamedTuple):
 
 
 def upload_of(source: JobSource, prepared: Prepared) -> Upload:
-    """Of a split of more than `TRIED` blocks so many are encoded, and stand for the others."""
-    blocks = {split: tuple(_lengths(prepared, split)) for split in prepared.parts}
+    """What it takes, about (`Prepared.lengths`)."""
+    blocks = {split: tuple(prepared.lengths(split)) for split in prepared.parts}
     first = in_chunks(len(encode(source)))
     offset, entries = first.number, {}
     for split, lengths in blocks.items():
@@ -70,16 +66,6 @@ def upload_of(source: JobSource, prepared: Prepared) -> Upload:
         )
         offset += len(lengths)
     return Upload(first, blocks, in_chunks(len(encode(Manifest(entries)))))
-
-
-def _lengths(prepared: Prepared, split: str) -> Iterator[int]:
-    samples, indices = prepared.parts[split]
-    cuts = list(prepared.cuts(split))
-    step, length = -(-len(cuts) // TRIED), 0
-    for index, place in enumerate(cuts):
-        if index % step == 0 or index == len(cuts) - 1:
-            length = len(encode_block(samples.x[indices[place]], samples.y[indices[place]]))
-        yield length
 
 
 class Encoded(NamedTuple):

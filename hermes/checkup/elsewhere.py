@@ -146,9 +146,9 @@ def _work(place: Path, answer: Answer) -> None:
     answer.shapes = shapes_of(trainer.weights())
     if work.batch is not None and work.block is not None and work.weights is not None:
         trainer.load(decode_tensors(work.weights))
-        batch = decode_block(work.batch)
+        batch = decode_tensors(work.batch)
         for _ in range(STEPS):
-            trainer.step(*batch, 1.0)
+            trainer.step(batch["x"], batch["y"], 1.0)
         trainer.evaluate([decode_block(work.block)])
         encode_tensors(trainer.weights())
     answer.peak = peak()

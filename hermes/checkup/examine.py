@@ -211,7 +211,8 @@ class Examination:
         assert trainer is not None
         work = Work(plan.seed, plan.device, plan.threads, None, None, None)
         if self._prepared is not None and self._sound:
-            work.batch = encode_block(*self._prepared.first(plan.job.batch))
+            batch = self._prepared.first(plan.job.batch)
+            work.batch = codec.encode_tensors(dict(zip("xy", batch, strict=True)))
             work.block = encode_block(*self._prepared.first(self._prepared.block, "probe"))
             work.weights = codec.encode_tensors(trainer.weights())
         with self._telling("doing a worker's work, in a process of its own"):

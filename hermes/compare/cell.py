@@ -1,11 +1,12 @@
-"""How is one cell run? As `hermes simulate` runs it, and each version that stands at a point of the
-grid is scored on the test set, too, off the clock and beside the run: it changes nothing in it."""
+"""How is one cell run? As `hermes simulate` runs it, and versions at points of the grid are scored
+on the test set (`points`), off the clock and beside the run: it changes nothing in it."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as release
 from pathlib import Path
@@ -65,7 +66,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """Of what its outcome depends on: two cells with the same are the same."""
         parts = (
-            *(FORMAT, release("hermes-edge"), self.settings, self.world, self.seed),
+            *(FORMAT, release("hermes-edge"), zlib.ZLIB_RUNTIME_VERSION),
+            *(self.settings, self.world, self.seed),
             *(self.job_name, self.job_text, self.args, self.device or ""),
             *(() if self.until is None else (self.until,)),
         )

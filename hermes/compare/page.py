@@ -188,8 +188,9 @@ def _curves(told: Told, devices: str, here: list[Row], looks: dict[str, int], ov
         over.title,
         f"Every seed of every strategy: {words.counted(len(series), 'run')}.",
         Table(("strategy", "seed", "ended after", "accuracy at the end"), tuple(rows), left=1),
-        "Scored at fixed points of virtual time, the same for all, off the clock. At the pointer: "
-        f"the median of the seeds.{below}",
+        "Scored off the clock at fixed points of virtual time, the same for all; of a cell that "
+        "ends at the target, at as many of them as tell when it was reached. At the pointer: the "
+        f"median of the seeds.{below}",
     )
     xs_all = [x for s in series for x in s.xs if x > 0]
     x = axis(over.label, over.unit, xs_all, zero=True, may_be_log=over is OVER_BYTES)

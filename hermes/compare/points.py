@@ -71,6 +71,7 @@ class Points:
         spans = [self._stands(index, last) for index in good]
         for index in sorted(self._open):
             first, end = self._stands(index, last)
+            end = max(end, first + 1)  # it may have been replaced at once
             if any(first < stop + near and begin - near < end for begin, stop in spans):
                 self._score(index)
 

@@ -52,9 +52,12 @@ def count_blocks(samples: int, block: int) -> int:
     return -(-samples // block)
 
 
-def encode_block(x: Array, y: Array) -> bytes:
-    """The bytes of a block; the same samples always give the same, with the same zlib."""
+def encode_block(x: Array, y: Array, *, deflate: bool = True) -> bytes:
+    """The bytes of a block, deflated where that helps; the same samples always give the same, with
+    the same zlib."""
     plain = codec.encode_tensors({"x": _native(x), "y": _native(y)})
+    if not deflate:
+        return plain
     small = DEFLATED + zlib.compress(plain, LEVEL)
     return small if len(small) <= len(plain) - len(plain) // 8 else plain
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hermes.blame import call_user, place_of
 from hermes.chance import generator
-from hermes.data.blocks import Array, block_samples, count_blocks, encode_block
+from hermes.data.blocks import DEFLATED, Array, block_samples, count_blocks, encode_block
 from hermes.data.partition import in_order, owners
 from hermes.data.sources import Dataset, Samples, check_numbers, open_data
 from hermes.data.splits import SPLITS, Indices, split_indices, split_sizes
@@ -22,6 +22,12 @@ from hermes.policy.partition import Partition
 
 FEW = 10
 """Samples of a split, below which a person is told."""
+
+SPARED = 16
+"""After so many blocks in a row that were no smaller deflated, one in so many is tried."""
+
+TRIED = 32
+"""Blocks of a split that are encoded at least, to tell what all of them take."""
 
 Block: TypeAlias = tuple[str, int, bytes]
 """One record of the upload: the split, the block's index in it (0, 1, 2, ...), its bytes."""
@@ -54,12 +60,31 @@ class Prepared:
     """What is summed beside the loss, as `DataPublished` has it; "" also where none is brought."""
 
     def __iter__(self) -> Iterator[Block]:
+        in_vain = number = 0
         for split, (samples, indices) in self.parts.items():
-            for index, place in enumerate(self.cuts(split)):
-                chosen = indices[place]
-                yield split, index, encode_block(samples.x[chosen], samples.y[chosen])
+            for index, place in enumerate(self._cuts(split)):
+                chosen, number = indices[place], number + 1
+                tries = in_vain < SPARED or number % SPARED == 0
+                data = encode_block(samples.x[chosen], samples.y[chosen], deflate=tries)
+                if tries:
+                    in_vain = 0 if data.startswith(DEFLATED) else in_vain + 1
+                yield split, index, data
 
-    def cuts(self, split: str) -> Iterator[slice]:
+    def lengths(self, split: str) -> Iterator[int]:
+        """Bytes of each block of a split, about: some are encoded, and stand for their neighbours;
+        short ones are, too."""
+        samples, indices = self.parts[split]
+        step, length = -(-self.blocks[split] // TRIED), 0
+        for index, place in enumerate(self._cuts(split)):
+            short = place.stop - place.start < self.block
+            found = length
+            if short or index % step == 0 or not length:
+                chosen = indices[place]
+                found = len(encode_block(samples.x[chosen], samples.y[chosen]))
+            yield found
+            length = length if short else found
+
+    def _cuts(self, split: str) -> Iterator[slice]:
         """Where the samples of each block lie; a block holds samples of one pool only."""
         start = 0
         for size in (split == "train" and self.pools) or (self.samples[split],):

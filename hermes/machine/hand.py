@@ -153,8 +153,8 @@ def check(state: WorkerState) -> None:
             f"the ledger took number {state.taken}, only {state.number} were sent",
             where=state.name,
         )
-    if not state.fetched <= {grant.number for grant in state.grants}:
-        raise Defect("keeps blocks that it does not hold", where=state.name)
+    if not state.fetched | state.sought <= {grant.number for grant in state.grants}:
+        raise Defect("keeps or seeks blocks that it does not hold", where=state.name)
 
 
 def leave(hand: Hand, code: str, reason: str) -> None:

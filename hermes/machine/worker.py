@@ -198,8 +198,8 @@ def _go_on(hand: Hand) -> None:
 
 
 def _fetch(hand: Hand) -> None:
-    """Blocks of the next round at once; those after it while a round is trained, when nothing else
-    is on the way: on a thin link they would hold up the version that the next round waits for."""
+    """Blocks of the next round at once; those after it as a round begins, when nothing else is on
+    the way: on a thin link they would hold up the version that is waited for."""
     state = hand.state
     if state.phase == "gone" or len(state.sought) == len(state.grants):
         return

@@ -84,7 +84,7 @@ class Material:
         assert prepared is not None
         settings, batch = self._options.settings, self._options.job.batch
         rounds = first_rounds(settings, prepared.first_size, batch, steps)
-        data = sum(prepared.samples.values()) * prepared.bytes_each
+        data = sum(sum(prepared.lengths(split)) for split in prepared.parts)
         return watch_over(meter, settings, model, rounds, data + model)
 
     def oddities(self) -> list[str]:

@@ -202,7 +202,7 @@ class Remembered(Blocks):
 
 class InLog(Remembered):
     """Blocks of a log in memory: what is decoded are views of its records, of which there is no
-    other copy."""
+    other copy; of those that were deflated, one copy for all."""
 
     def fetch(self, split: str, indices: Sequence[int]) -> int:
         """They are there."""

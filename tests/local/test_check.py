@@ -16,9 +16,11 @@ from commands import DIGITS, Shell, Shown, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hermes.checkup.costs import TRIED, in_chunks, upload_of
+from hermes.checkup.costs import in_chunks, upload_of
 from hermes.cli.entry import run
-from hermes.data.prepare import prepare
+from hermes.data.blocks import DEFLATED, decode_block
+from hermes.data.prepare import TRIED, Prepared, prepare
+from hermes.data.sources import Samples
 from hermes.job import Split
 from hermes.messages import JobSource
 from hermes.perform.store import Store
@@ -365,6 +367,24 @@ def test_the_upload_is_as_long_as_predicted(
         exact = max(prepared.blocks.values()) <= TRIED
         assert sent == found.bytes if exact else abs(sent - found.bytes) < sent / 50
         assert sum(memory.ends([names.physical("run", names.DATA)]).values()) == found.number
+
+
+def test_noise_is_hardly_tried_and_what_comes_after_it_is_deflated() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (4000, 64)).astype(np.uint8)
+    x, y = np.concatenate([noise, np.zeros((4000, 64), np.uint8)]), np.zeros(8000, np.int64)
+    parts = {"train": (Samples(x, y), np.arange(8000))}
+    prepared = Prepared({"train": 8000}, {"train": 160}, 50, 1600, 72, parts)
+    found = [data for _, _, data in prepared]
+    pairs = [decode_block(data) for data in found]
+    assert np.array_equal(np.concatenate([x for x, _ in pairs]), x)
+    deflated = [number for number, data in enumerate(found) if data.startswith(DEFLATED)]
+    assert deflated == list(range(95, 160)), "the first that is tried, and all from there"
+
+
+def test_a_batch_may_be_larger_than_a_block(capsys: pytest.CaptureFixture[str]) -> None:
+    many = "(np.zeros((100, 16384), np.float32), np.arange(100) % 10)"
+    code, found = checked(capsys, job(model="nn.Linear(16384, 10)", data=many))
+    assert (code, found["mistakes"]) == (0, [])
 
 
 @given(length=st.integers(0, 5 << 20))

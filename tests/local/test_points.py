@@ -13,7 +13,7 @@ from hermes.compare.score import TEST, VALIDATION, held
 from hermes.train.protocol import Scores
 
 TARGET = 0.9
-courses = st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0.8, 0.9, 0.95])), max_size=40)
+courses = st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.8, 0.9, 0.95])), max_size=40)
 """Of versions: points of the grid until the next one is the newest, and accuracy on test."""
 
 

@@ -33,12 +33,20 @@ from hermes.transport.memory import MemoryLog
 from hermes.values import SECOND, Payload, Reason
 
 JOB = """
+import numpy as np
+
 import hermes
 from hermes import nn
 
+
+def data():
+    x, y = hermes.data.digits()
+    return x + 0.01 * np.random.default_rng(1).random(x.shape, np.float32), y  # not to be deflated
+
+
 job = hermes.Job(
     model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)),
-    data=hermes.data.digits,
+    data=data,
     optimizer=lambda params: nn.SGD(params, lr=0.1),
     loss=nn.CrossEntropy(),
 )

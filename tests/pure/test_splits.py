@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hermes.chance import generator
+from hermes.codec import encode_tensors
 from hermes.data.blocks import (
     DEFLATED,
     LARGEST,
@@ -153,7 +154,7 @@ def test_what_is_not_a_block_is_refused():
         small[:8] + b"\xff" * 100,
         DEFLATED + zlib.compress(one[:-1]),
         DEFLATED + zlib.compress(small),
-        DEFLATED + zlib.compress(b"a bomb" * LARGEST),
+        DEFLATED + zlib.compress(encode_tensors({"x": np.zeros(LARGEST), "y": np.zeros(LARGEST)})),
     ):
         with pytest.raises(DecodeError):
             decode_block(data)
