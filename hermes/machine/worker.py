@@ -65,7 +65,6 @@ def decide(state: WorkerState, now: int, event: Event, rules: Rules = PROTOCOL_R
     if state.phase != "gone":
         HANDLERS[type(event)](hand, event)
         _go_on(hand)
-        _fetch(hand)
     return Step(hand.state, tuple(hand.actions))
 
 
@@ -145,6 +144,12 @@ def _move(hand: Hand) -> None:
 
 
 def _go_on(hand: Hand) -> None:
+    """What is due is begun, and what is missing for it sent for."""
+    _begin(hand)
+    _fetch(hand)
+
+
+def _begin(hand: Hand) -> None:
     """Whoever is idle loads the version it is owed, then trains the next round."""
     _move(hand)
     if hand.state.phase == "gone":

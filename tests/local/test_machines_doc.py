@@ -143,7 +143,7 @@ def test_phases_and_tables_are_read() -> None:
     assert gives(worker.HANDLERS[events.LedgerSeen]).tables == ("ENTRIES", "ANSWERS")
     assert gives(worker.ENTRIES[RunStopped]).phases == ("gone",)
     assert gives(worker.HANDLERS[BeatDue]).phases == ()
-    due = {move.phase: move.actions for move in moves(worker._go_on)}
+    due = {move.phase: move.actions for move in moves(worker._begin)}
     assert {phase: due[phase] for phase in ("loading", "training")} == {
         "loading": ("LoadVersion",),
         "training": ("Train",),

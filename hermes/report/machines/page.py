@@ -209,7 +209,7 @@ def draw_worker(found: Counter[Moved]) -> str:
 
 def _word(move: Moved) -> Word:
     if move.cause == DUE:
-        asked = {it.phase: ", ".join(it.actions) for it in moves(worker._go_on)}
+        asked = {it.phase: ", ".join(it.actions) for it in moves(worker._begin)}
         return Word(f"{DUE}: {asked.get(move.after, Leave.__name__)}", worker_picture.DUE)
     told = {entry.__name__ for entry in (*worker.ENTRIES, *worker.ANSWERS)}
     return Word(move.cause, worker_picture.ENTRY if move.cause in told else worker_picture.EVENT)
