@@ -21,6 +21,9 @@ from hermes.errors import DecodeError, RunFailed
 ABANDONED = 3600.0
 """Seconds after which a half-written file belongs to a process that died."""
 
+TRIES = 4
+"""At writing a block, while others delete what is being written."""
+
 
 class _Entry(NamedTuple):
     used: int
@@ -82,14 +85,20 @@ class BlockCache:
 
     def _write(self, path: Path, data: bytes) -> None:
         """Under another name first: the block's own name only ever stands for all of it."""
-        part = path.with_name(f"{uuid.uuid4().hex}.part")
-        try:
-            part.write_bytes(data)
-            now = time.time_ns()  # the kernel's own clock for files is too coarse to order them
-            os.utime(part, ns=(now, now))
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        for left in reversed(range(TRIES)):
+            part = path.with_name(f"{uuid.uuid4().hex}.part")
+            try:
+                part.write_bytes(data)
+                now = time.time_ns()  # the kernel's own clock for files is too coarse to order them
+                os.utime(part, ns=(now, now))
+                part.replace(path)
+                return
+            except FileNotFoundError:
+                # By a clock that leapt, another process took it for abandoned.
+                if not left:
+                    raise
+            finally:
+                part.unlink(missing_ok=True)
 
     def _make_room(self, coming: int) -> None:
         """Delete the longest unused until `coming` bytes fit; then a 16th of the bound more, so

@@ -83,7 +83,7 @@ def clean_away(shell: Shell, broker: Child, run: str, log: KafkaLog) -> None:
 def test_a_bad_fit_is_told_before_anything_is_sent(
     shell: Shell, shown: Callable[..., None]
 ) -> None:
-    done = shell("run", DIGITS, "--run", "small", "--set", "storage.max=200kB")
+    done = shell("run", DIGITS, "--run", "small", "--set", "storage.max=100kB")
     shown("data that do not fit", "hermes run digits.py", done.returncode, done.stderr)
     assert done.returncode == 4, done.stderr
     assert "enough for not even the data" in done.stderr

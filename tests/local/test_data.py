@@ -11,6 +11,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -461,3 +462,19 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path):
     with pytest.raises(RunFailed, match="File too large"):
         cache.put(bytes(1 << 17))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_process_takes_for_abandoned_is_written_again(tmp_path, monkeypatch):
+    """Its clock leapt by an hour while the block was being written."""
+    cache, told, real = BlockCache(tmp_path / "cache", MIB), [], os.utime
+
+    def swept(path: Path, **more: Any) -> None:
+        told.append(path)
+        if len(told) == 1:
+            path.unlink()
+        real(path, **more)
+
+    monkeypatch.setattr("hermes.data.cache.os.utime", swept)
+    assert cache.get(cache.put(b"block")) == b"block"
+    assert len(told) == 3, "written twice, and used once"
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [""]
