@@ -55,7 +55,7 @@ def count_blocks(samples: int, block: int) -> int:
 def encode_block(x: Array, y: Array, *, deflate: bool = True) -> bytes:
     """The bytes of a block, deflated where that helps; the same samples always give the same, with
     the same zlib."""
-    plain = codec.encode_tensors({"x": _native(x), "y": _native(y)})
+    plain = codec.encode_tensors({"x": native(x), "y": native(y)})
     if not deflate:
         return plain
     small = DEFLATED + zlib.compress(plain, LEVEL)
@@ -98,5 +98,6 @@ def join_blocks(blocks: Iterable[bytes], size: int) -> tuple[Array, Array]:
     return x, y
 
 
-def _native(array: Array) -> Array:
+def native(array: Array) -> Array:
+    """In this machine's byte order."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)

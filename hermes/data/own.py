@@ -16,6 +16,7 @@ import numpy as np
 
 from hermes.chance import generator, permutation
 from hermes.codec import sign
+from hermes.data.blocks import native
 from hermes.data.files import npz
 from hermes.data.sources import PIECE, Array, Samples, check_numbers, open_data
 from hermes.data.splits import Indices, split_indices
@@ -151,9 +152,5 @@ class OwnData:
             yield self._at(chosen[start : start + rows])
 
     def _at(self, chosen: Indices) -> Pair:
-        x, y = (_native(array[chosen]) for array in self._samples)
+        x, y = (native(np.asarray(array[chosen])) for array in self._samples)
         return x, y
-
-
-def _native(array: Array) -> Array:
-    return np.asarray(array).astype(array.dtype.newbyteorder("="), copy=False)

@@ -198,23 +198,23 @@ class SimulatedWorker:
         self.driver.watch.said(self.name, self.incarnation, number, body)
         self._post(number, body)
 
-    def _perhaps_a_lie(self, update: Update) -> Update:
+    def _lies(self) -> int | None:
+        """The number of this push or score, where it is one of those that are to be false."""
         driver = self.driver
         which = driver.pushed
         driver.pushed += 1
         if which not in driver.faults.lies:
-            return update
+            return None
         driver.fired["lie"] += 1
-        return lie(update, which)
+        return which
+
+    def _perhaps_a_lie(self, update: Update) -> Update:
+        which = self._lies()
+        return update if which is None else lie(update, which)
 
     def _perhaps_false(self, scored: Scored) -> Scored:
-        driver = self.driver
-        which = driver.pushed
-        driver.pushed += 1
-        if which not in driver.faults.lies:
-            return scored
-        driver.fired["lie"] += 1
-        return false_score(scored, which)
+        which = self._lies()
+        return scored if which is None else false_score(scored, which)
 
     def _again(self, action: SendAgain) -> None:
         for number in sorted(self.kept):
