@@ -25,10 +25,14 @@ from hermes.errors import JobError
 
 
 class Net(nn.Module):
-    """Two convolutions, each followed by pooling, and two linear layers."""
+    """Two convolutions, each followed by pooling, and two linear layers.
 
-    def __init__(self):
+    In training each image is moved by up to `shift` pixels: what is seen again is seen anew.
+    """
+
+    def __init__(self, shift):
         super().__init__()
+        self.shift = shift
         self.conv1 = nn.Conv2d(1, 16, 3)
         self.conv2 = nn.Conv2d(16, 32, 3)
         self.pool = nn.MaxPool2d(2)
@@ -37,11 +41,23 @@ class Net(nn.Module):
         self.to(memory_format=torch.channels_last)  # a third less work for a CPU
 
     def forward(self, x):
+        if self.training and self.shift:
+            x = moved(x, self.shift)
         x = x.float().unsqueeze(1) / 255  # images travel as bytes: a quarter of the floats
         x = x.contiguous(memory_format=torch.channels_last)
         x = torch.relu(self.pool(self.conv1(x)))
         x = torch.relu(self.pool(self.conv2(x)))
         return self.fc2(torch.relu(self.fc1(x.flatten(1))))
+
+
+def moved(x, most):
+    """Each image by 0 .. `most` pixels in either direction, at random; black comes in."""
+    count, height, width = x.shape
+    x = nn.functional.pad(x, (most,) * 4)
+    top, left = torch.randint(2 * most + 1, (2, count, 1, 1), device=x.device)
+    rows = top + torch.arange(height, device=x.device)[:, None]
+    columns = left + torch.arange(width, device=x.device)
+    return x[torch.arange(count, device=x.device)[:, None, None], rows, columns]
 
 
 def images(path):
@@ -63,7 +79,7 @@ def digits():
     return np.pad(large, ((0, 0), (2, 2), (2, 2))), y[:400]
 
 
-KNOBS = {"lr": 0.05, "momentum": 0.9, "batch": 32, "until": 1.0}
+KNOBS = {"lr": 0.05, "momentum": 0.9, "batch": 32, "until": 1.0, "shift": 1}
 
 
 def turned(words):
@@ -97,7 +113,7 @@ def job(args):
         return min(1.0, max(0.02, (1 - progress / until) / 0.4))
 
     return hermes.Job(
-        model=Net,
+        model=lambda: Net(knobs["shift"]),
         data=digits if smoke else lambda: images(args[0]),
         loss=nn.CrossEntropyLoss(),
         optimizer=lambda params: torch.optim.SGD(params, lr=lr, momentum=momentum),
