@@ -86,6 +86,7 @@ DOING = {
     "optimizer": "the optimizer's step",
     "clip": "clip(params)",
     "autocast": "autocast()",
+    "step": "step(model, x, y)",
 }
 """What a part of the job is said to do; the others are called by their names."""
 

@@ -98,14 +98,17 @@ class Job:
     schedule: Callable[[float], float] | None = None
     """Progress (0 to 1: samples merged over the samples that the job will use) -> factor of the
     learning rate."""
-    metric: str | Callable[[Any, Any], float] | None = "accuracy"
-    """Beside the loss: "accuracy", a function of (outputs, labels) that gives a batch's mean, or
-    None."""
+    metric: str | Callable[[Any, Any], float | tuple[float, float]] | None = "accuracy"
+    """Beside the loss: "accuracy", a function of (outputs, labels) that gives a batch's mean (or a
+    pair: a sum, and what it is to be divided by once all batches are added up), or None."""
     clip: Callable[[Any], Any] | None = None
     """Called with the parameters between backward and step:
     `lambda params: nn.utils.clip_grad_norm_(params, 1.0)`."""
     autocast: Callable[[], Any] | None = None
     """Gives the context of forward and loss: `lambda: torch.autocast("cpu", torch.bfloat16)`."""
+    step: Callable[[Any, Any, Any], Any] | None = None
+    """Of (model, x, y), the loss to learn from, in place of `loss(model(x), y)`: several losses,
+    augmentation; models are scored by `loss` all the same. PyTorch only."""
     validation: Callable[[], Any] | None = None
     """With data=None: gives samples on which the master scores versions beside the workers (and,
     as `((x, y), (x_test, y_test))`, a test set). These do travel: to the broker."""
@@ -214,6 +217,7 @@ def _check_callables(job: Job) -> None:
         "schedule": "a function of the progress, 0 to 1, that gives a factor",
         "clip": "a function of the parameters: lambda params: nn.utils.clip_grad_norm_(params, 1)",
         "autocast": 'a function that gives a context: lambda: torch.autocast("cpu")',
+        "step": "a function of (model, x, y) that gives the loss to learn from",
     }
     for name, meant in meanings.items():
         value = getattr(job, name)

@@ -112,7 +112,8 @@ def learning_facts(
     end = time.monotonic() + SECONDS
     while len(losses) <= STEPS and (len(losses) < 4 or time.monotonic() < end):
         losses.append(trainer.step(*batch, 1.0))
-    chance = math.log(classes.count) if classes and _is_cross_entropy(job.loss) else None
+    plain = job.step is None and _is_cross_entropy(job.loss)
+    chance = math.log(classes.count) if classes and plain else None
     unmoved = _unmoved(before, trainer.weights(), trainer.buffers())
     return LearningFacts(losses[0], chance, losses[-1], len(losses) - 1, unmoved)
 

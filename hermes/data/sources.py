@@ -3,6 +3,8 @@
     (x, y)                          arrays or memory maps
     ((x, y), (x_test, y_test))      with an official test set, which stays the test set
     an iterator of (x, y) blocks    of any sizes; spooled to disk, never whole in memory
+    a Dataset of (x, y) samples     of torch, or anything with a length and items; spooled, too;
+                                    in place of arrays, also in a pair with a test set
 
 Whatever it was, it ends as `Samples` that can be indexed.
 """
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hermes.blame import call_user
+from hermes.data.items import blocks_of, is_dataset
 from hermes.errors import JobError, RunFailed
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -26,8 +29,8 @@ PIECE = 4 << 20
 """Bytes that are looked at or written at a time."""
 
 SHAPES = (
-    "It returns arrays: (x, y), ((x, y), (x_test, y_test)), or an iterator of (x, y) blocks. For a "
-    "file: hermes.data.npz(path)."
+    "It returns arrays: (x, y), ((x, y), (x_test, y_test)), an iterator of (x, y) blocks, or a "
+    "torch.utils.data.Dataset of (x, y) samples. For a file: hermes.data.npz(path)."
 )
 
 
@@ -58,16 +61,20 @@ class Dataset(NamedTuple):
 def open_data(returned: object, workdir: Path) -> Dataset:
     """What `data()` returned, checked but for its numbers (see `check_numbers`).
 
-    An iterator is read to its end, into files under `workdir` that have no name and go away with
-    the arrays. Raises `JobError` where it cannot be used, `RunFailed` where the disk is full.
+    An iterator or a Dataset is read to its end, into files under `workdir` that have no name and
+    go away with the arrays. Raises `JobError` where it cannot be used, `RunFailed` where the disk
+    is full.
     """
     if isinstance(returned, tuple | list) and len(returned) == 2:
         first, second = returned
-        if _is_pair(first) and _is_pair(second):
-            samples, test = _pair(first, ""), _pair(second, "_test")
+        if _is_set(first) and _is_set(second):
+            samples = _set(first, "", "the Dataset", workdir)
+            test = _set(second, "_test", "the test Dataset", workdir)
             _check_alike(samples, test, "the data", "the test set")
             return Dataset(samples, test)
         return Dataset(_pair(returned, ""), None)
+    if is_dataset(returned):
+        return Dataset(_set(returned, "", "the Dataset", workdir), None)
     if isinstance(returned, Iterable) and not isinstance(
         returned, tuple | list | str | bytes | dict | np.ndarray
     ):
@@ -107,6 +114,17 @@ def pieces(array: Array) -> Iterator[tuple[int, Array]]:
     rows = max(1, PIECE // row)
     for start in range(0, len(array), rows):
         yield start, array[start : start + rows]
+
+
+def _is_set(value: object) -> bool:
+    return _is_pair(value) or is_dataset(value)
+
+
+def _set(value: Any, suffix: str, name: str, workdir: Path) -> Samples:
+    """The samples of a pair of arrays, or of a Dataset."""
+    if is_dataset(value):
+        return _spooled(blocks_of(value, name), workdir)
+    return _pair(value, suffix)
 
 
 # --- arrays -------------------------------------------------------------------------------------

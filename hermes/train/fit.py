@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 from hermes.blame import place_of
 from hermes.errors import JobError
@@ -16,6 +17,17 @@ def check_schedule(job: Job) -> None:
         job.factor(progress)
 
 
+def refuse_step(job: Job, model: str, remedy: str) -> None:
+    """Raise `JobError` where the job has a step of its own, and its model, such as "a model of
+    hermes.nn", has no use for one."""
+    if job.step is not None:
+        raise JobError(
+            f"Job.step is set, and {model} is trained without it",
+            where=place_of(job.step) or job.place,
+            remedy=remedy,
+        )
+
+
 def check_fit(job: Job, trainer: Trainer, batch: Batch) -> float:
     """Train one step on `batch` and evaluate it; the loss. The trainer is then as it was.
 
@@ -25,8 +37,11 @@ def check_fit(job: Job, trainer: Trainer, batch: Batch) -> float:
     check_schedule(job)
     before = trainer.weights()
     try:
-        loss = trainer.step(*batch, 1.0)
-        trainer.evaluate([batch])
+        with warnings.catch_warnings():
+            # Outputs (n, 1) beside labels (n,): torch warns, and goes on with all pairs of them.
+            warnings.filterwarnings("error", message="Using a target size")
+            loss = trainer.step(*batch, 1.0)
+            trainer.evaluate([batch])
     finally:
         trainer.load(before)
         trainer.reset_optimizer()

@@ -12,9 +12,10 @@ from hermes import nn
 from hermes.blame import blame_batch, call_user
 from hermes.errors import JobError
 from hermes.job import Job
+from hermes.train.fit import refuse_step
 from hermes.train.gathering import gathered, of_whole_blocks
 from hermes.train.protocol import Array, Batch, Scores, check_weights
-from hermes.train.tally import Tally
+from hermes.train.tally import Metric, Tally, measured
 from hermes.values import Tensors
 
 SCORED = 256
@@ -109,7 +110,7 @@ class NumpyTrainer:
         outputs = self._model.forward(np.asarray(x, dtype=np.float32))
         return float(self._job.loss.forward(outputs, y)), outputs
 
-    def _score(self, x: Array, y: Array) -> tuple[float, float | None]:
+    def _score(self, x: Array, y: Array) -> tuple[float, Metric | None]:
         """Loss and metric of one batch."""
         try:
             with np.errstate(all="ignore"):
@@ -118,11 +119,11 @@ class NumpyTrainer:
         except Exception as error:  # as in `step`
             raise blame_batch(self._job, error, (x, y)) from error
 
-    def _metric(self, outputs: Array, y: Array) -> float | None:
+    def _metric(self, outputs: Array, y: Array) -> Metric | None:
         if self._job.metric is None:
             return None
         if callable(self._job.metric):
-            return float(self._job.metric(outputs, y))
+            return measured(self._job.metric, outputs, y)
         return float(np.mean(outputs.argmax(axis=-1) == y, dtype=np.float64))
 
 
@@ -147,3 +148,8 @@ def _check(job: Job, model: nn.Module) -> None:
             where=job.place,
             remedy="Leave it out, or build the model of torch.",
         )
+    refuse_step(
+        job,
+        "a model of hermes.nn",
+        "Let the model's own layers and loss do it, or build the model of torch.",
+    )

@@ -165,21 +165,41 @@ def check_scaling(job: Job, by_closure: bool) -> None:
         )
 
 
-def check_scalar(job: Job, loss: object) -> None:
-    """Raise `JobError` for a loss that is no single number, or that nothing can be learned from."""
-    where = place_of(job.loss) or job.place
+def check_scalar(job: Job, loss: object, part: str) -> None:
+    """Raise `JobError` for a loss that is no single number. `part`: the field that it is from,
+    "loss" or "step"."""
+    where = place_of(getattr(job, part)) or job.place
     if not isinstance(loss, torch.Tensor):
+        forgotten = part == "step" and loss is None
         raise JobError(
-            f"the loss gave a {type(loss).__name__}, not a tensor",
+            f"{_said_of(part)} gave {'None' if loss is None else f'a {type(loss).__name__}'}, "
+            "not a tensor",
             where=where,
-            remedy="It gives a scalar tensor: no float(), .item() or numpy in it.",
+            remedy="It gives the batch's mean loss, a scalar tensor: was `return` forgotten?"
+            if forgotten
+            else "It gives a scalar tensor: no float(), .item() or numpy in it.",
         )
     if loss.numel() != 1:
+        what = "the loss is" if part == "loss" else f"{_said_of(part)} gave what is"
         raise JobError(
-            f"the loss is not a scalar: it has the shape {tuple(loss.shape)}",
+            f"{what} not a scalar: it has the shape {tuple(loss.shape)}",
             where=where,
             remedy="Give the mean over the batch: leave reduction='none' out, or end with .mean().",
         )
+
+
+def check_untouched(job: Job, parameters: Iterable[nn.Parameter]) -> None:
+    """Raise `JobError` where the job's step has computed the gradients itself."""
+    if any(parameter.grad is not None for parameter in parameters):
+        raise JobError(
+            "step(model, x, y) has called backward()",
+            where=place_of(job.step) or job.place,
+            remedy="Return the loss: gradients, clip and the optimizer's step are seen to.",
+        )
+
+
+def _said_of(part: str) -> str:
+    return "step(model, x, y)" if part == "step" else "the loss"
 
 
 def check_path(job: Job, loss: torch.Tensor) -> None:
@@ -190,9 +210,10 @@ def check_path(job: Job, loss: torch.Tensor) -> None:
 
 def no_path(job: Job) -> JobError:
     """The loss does not depend on what is learned."""
+    parts = (job.loss, job.model) if job.step is None else (job.step,)
     return JobError(
         "no gradient flows from the loss to the model's parameters",
-        where=place_of(job.loss) or place_of(job.model) or job.place,
+        where=next(filter(None, map(place_of, parts)), job.place),
         remedy="Look for detach(), .data, argmax, torch.no_grad() or numpy between the layers and "
         "the loss.",
     )
@@ -255,7 +276,8 @@ def explained(job: Job, error: Exception, batch: Batch, outputs: Any) -> Excepti
         return _of_samples(error, x) or error
     if not isinstance(outputs, torch.Tensor):
         return _of_parts(error, outputs) or error
-    return _of_labels(job, y, tuple(outputs.shape)) or _of_types(error, y) or error
+    shape = tuple(outputs.shape)
+    return _of_labels(job, y, shape) or _of_types(error, y) or _of_pairs(error, y, shape) or error
 
 
 def _of_samples(error: Exception, x: Array) -> JobError | None:
@@ -291,6 +313,18 @@ def _of_types(error: Exception, y: Array) -> JobError | None:
     return JobError(
         f"y is {y.dtype}, and the loss wants {wanted}",
         remedy=f"Return y.astype(numpy.{dtype}) from data(), or take another loss.",
+    )
+
+
+def _of_pairs(error: Exception, y: Array, shape: Sequence[int]) -> JobError | None:
+    """Outputs and labels of two shapes, of which a loss would form all pairs (see `check_fit`)."""
+    if not (isinstance(error, UserWarning) and "target size" in str(error)):
+        return None
+    return JobError(
+        f"the outputs have the shape {tuple(shape)}, the labels {y.shape}: the loss would compare "
+        "each output with each label",
+        remedy="Let both have one shape: end forward with .squeeze(-1), or return "
+        "y.reshape(-1, 1) from data().",
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from hermes.train import torch_chance as chance
 from hermes.train import torch_checks as checks
 from hermes.train.gathering import gathered, of_whole_blocks
 from hermes.train.protocol import Array, Batch, Scores, check_weights
-from hermes.train.tally import Tally
+from hermes.train.tally import Metric, Tally, measured
 from hermes.train.torch_batches import array_of, labels_of, samples_of, tensor_of
 from hermes.train.torch_devices import device_of
 from hermes.values import Tensors
@@ -85,9 +86,9 @@ class TorchTrainer:
             torch.set_num_threads(count)
 
     def reset_optimizer(self) -> None:
-        self._optimizer = call_user(
-            "optimizer(params)", self._job.optimizer, list(self._parameters)
-        )
+        make = self._job.optimizer
+        assert make is not None
+        self._optimizer = call_user("optimizer(params)", make, list(self._parameters))
         checks.check_optimizer(self._job, self._optimizer, self._parameters)
         self._rates = [group.get("lr") for group in self._optimizer.param_groups]
         self._by_closure = checks.wants_closure(self._optimizer)
@@ -137,9 +138,8 @@ class TorchTrainer:
         """The loss; gradients are then in the parameters, and clipped."""
         for parameter in self._parameters:  # all that `clip` is given, whatever the optimizer has
             parameter.grad = None
-        loss = self._forward(samples, labels)
+        loss = self._loss_to_learn(samples, labels)
         checks.check_path(self._job, loss)
-        self._part = "loss"
         if self._scaler is None:
             loss.backward()  # type: ignore[no-untyped-call]
         else:
@@ -153,6 +153,18 @@ class TorchTrainer:
             self._job.clip(list(self._parameters))
         return loss.detach()
 
+    def _loss_to_learn(self, samples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch: by the job's own step, if it has one."""
+        step = self._job.step
+        if step is None:
+            return self._forward(samples, labels)
+        with self._context():
+            self._part = "step"
+            loss = self._with_spread(partial(step, self._model, samples, labels), len(samples))
+        checks.check_scalar(self._job, loss, "step")
+        checks.check_untouched(self._job, self._parameters)
+        return loss  # type: ignore[no-any-return]
+
     def _forward(self, samples: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss of a batch; the outputs are kept until the batch is done."""
         with self._context():
@@ -160,22 +172,26 @@ class TorchTrainer:
             self._outputs = self._through(samples)
             self._part = "loss"
             loss = self._loss(self._outputs, labels)
-        checks.check_scalar(self._job, loss)
+        checks.check_scalar(self._job, loss, "loss")
         return loss  # type: ignore[no-any-return]
 
     def _through(self, samples: torch.Tensor) -> Any:
-        """The model's outputs. A batch of one sample has no spread: there BatchNorm takes its
-        running statistics instead of refusing it."""
+        """The model's outputs."""
+        return self._with_spread(partial(self._model, samples), len(samples))
+
+    def _with_spread(self, function: Callable[[], Any], samples: int) -> Any:
+        """What it gives. A batch of one sample has no spread: there BatchNorm takes its running
+        statistics instead of refusing it."""
         try:
-            return self._model(samples)
+            return function()
         except ValueError as error:
-            if len(samples) > 1 or "more than 1 value per channel" not in str(error):
+            if samples > 1 or "more than 1 value per channel" not in str(error):
                 raise
         norms = [m for m in self._model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         with _modes_kept(norms):
             for norm in norms:
                 norm.eval()
-            return self._model(samples)
+            return function()
 
     # --- evaluation -----------------------------------------------------------------------------
 
@@ -217,7 +233,7 @@ class TorchTrainer:
             self._model.eval()
             yield
 
-    def _score(self, x: Array, y: Array) -> tuple[float, float | None]:
+    def _score(self, x: Array, y: Array) -> tuple[float, Metric | None]:
         """Loss and metric of one batch."""
         with self._blamed((x, y)):
             samples, labels = samples_of(x, self._device), labels_of(y, self._device)
@@ -225,11 +241,11 @@ class TorchTrainer:
             self._part = "metric"
             return float(loss), self._metric(self._outputs, labels)
 
-    def _metric(self, outputs: Any, labels: torch.Tensor) -> float | None:
+    def _metric(self, outputs: Any, labels: torch.Tensor) -> Metric | None:
         if self._job.metric is None:
             return None
         if callable(self._job.metric):
-            return float(self._job.metric(outputs, labels))
+            return measured(self._job.metric, outputs, labels)
         right = checks.guesses(self._job, outputs, labels) == labels
         return float(right.sum()) / right.numel()
 

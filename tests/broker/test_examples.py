@@ -10,10 +10,12 @@ from commands import DIGITS, ROOT, Shell
 pytestmark = pytest.mark.broker
 
 TORCH = ("master", "mnist", "cifar10", "resnet18")
+SHAPES = ("regression", "text", "two_losses", "dataset", "imbalance", "augment")
+"""Models and data of other shapes."""
 
 
 @pytest.mark.timeout(200)  # a deep net and two workers on a busy machine
-@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize("name", [*TORCH, *SHAPES])
 def test_an_example_trains_in_its_smoke_form(name: str, shell: Shell) -> None:
     path = str(ROOT / "examples" / f"{name}.py")
     done = shell("run", path, "--workers", "2", "--json", "--", "--smoke", timeout=180)

@@ -74,8 +74,8 @@ BAD: dict[str, tuple[str, str, str]] = {
     "lists": (
         "return [[1.0], [2.0]], [0, 1]",
         "job.py:4: data() gave x as a list, not as an array",
-        "It returns arrays: (x, y), ((x, y), (x_test, y_test)), or an iterator of (x, y) blocks. "
-        "For a file: hermes.data.npz(path).",
+        "It returns arrays: (x, y), ((x, y), (x_test, y_test)), an iterator of (x, y) blocks, or a "
+        "torch.utils.data.Dataset of (x, y) samples. For a file: hermes.data.npz(path).",
     ),
     "x and y of different lengths": (
         data(100, y="np.zeros(99, 'i8')"),
@@ -85,8 +85,8 @@ BAD: dict[str, tuple[str, str, str]] = {
     "nothing returned": (
         "pass",
         "job.py:4: data() returned None",
-        "It returns arrays: (x, y), ((x, y), (x_test, y_test)), or an iterator of (x, y) blocks. "
-        "For a file: hermes.data.npz(path).",
+        "It returns arrays: (x, y), ((x, y), (x_test, y_test)), an iterator of (x, y) blocks, or a "
+        "torch.utils.data.Dataset of (x, y) samples. For a file: hermes.data.npz(path).",
     ),
     "a file that is not there": (
         "return hermes.data.npz('/nowhere/x.npz')",

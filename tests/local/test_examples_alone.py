@@ -208,3 +208,39 @@ def test_each_example_passes_its_check(name: str, shell: Shell) -> None:
     assert (found["model"]["buffers"] > 0) == (name == "resnet18")
     learning = found["learning"]
     assert learning["last_loss"] < learning["first_loss"] < 2 * learning["chance"]
+
+
+@pytest.mark.parametrize("name", ["regression", "two_losses"])
+def test_guessing_is_told_of_classes_and_of_their_own_loss_alone(name: str, shell: Shell) -> None:
+    done = shell("check", path_of(name), "--workers", "2", "--json", timeout=115)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["model"]["trainable"] == found["model"]["parameters"]
+    assert (found["data"]["classes"] is None) == (name == "regression")
+    learning = found["learning"]
+    assert learning["chance"] is None
+    assert learning["last_loss"] < learning["first_loss"]
+
+
+def test_augmentation_moves_each_image_by_itself() -> None:
+    import torch
+
+    shifted = module("augment").shifted
+    x = torch.zeros(200, 1, 8, 8)
+    x[:, 0, 3, 4] = 1
+    torch.manual_seed(1)
+    moved = shifted(x)
+    assert moved.shape == x.shape
+    assert torch.equal(moved.sum(dim=(1, 2, 3)), torch.ones(200))
+    places = {tuple(place) for place in moved[:, 0].nonzero()[:, 1:].tolist()}
+    assert places == {(row, column) for row in (2, 3, 4) for column in (3, 4, 5)}
+
+
+def test_lines_of_the_library_become_numbers() -> None:
+    text = module("text")
+    x, y = text.lines()
+    assert (x.dtype, x.shape[1]) == (np.int16, text.WORDS)
+    assert x.shape[0] == y.shape[0] > 8000
+    assert 0 <= x.min() <= x.max() < text.BUCKETS
+    assert np.bincount(y).min() > 500
+    assert text.numbers("return self.read(7)") == text.numbers("return  self . read ( 7 )")

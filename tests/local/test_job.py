@@ -94,6 +94,7 @@ BAD_VALUES = {
     "Job.schedule is of type float": lambda: make(schedule=0.5),
     "Job.clip is of type float": lambda: make(clip=1.0),
     "Job.autocast is of type str": lambda: make(autocast="bfloat16"),
+    "Job.step is of type int": lambda: make(step=3),
     "Job.metric is 'f1'": lambda: make(metric="f1"),
     "Job.device is 'gpu'": lambda: make(device="gpu"),
     "Job.include is 'a.py'": lambda: make(include="a.py"),

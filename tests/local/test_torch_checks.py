@@ -245,6 +245,65 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, int, str]] = {
         OPTIMIZER,
         "It gives a context",
     ),
+    "a step that returns nothing": (
+        {"more": "step=lambda m, x, y: None"},
+        "step(model, x, y) gave None, not a tensor",
+        OPTIMIZER,
+        "was `return` forgotten?",
+    ),
+    "a step that gives a float": (
+        {"more": "step=lambda m, x, y: m(x).mean().item()"},
+        "step(model, x, y) gave a float, not a tensor",
+        OPTIMIZER,
+        "no float()",
+    ),
+    "a step that gives many losses": (
+        {"more": "step=lambda m, x, y: m(x)[:, 0]"},
+        "step(model, x, y) gave what is not a scalar: it has the shape (8,)",
+        OPTIMIZER,
+        "end with .mean()",
+    ),
+    "a step that gives what is no loss of the model": (
+        {"more": "step=lambda m, x, y: m(x).detach().mean()"},
+        NO_PATH,
+        OPTIMIZER,
+        "Look for detach()",
+    ),
+    "a step that goes on to the gradients": (
+        {"more": "step=lambda m, x, y: (lambda z: (z.backward(), z)[1])(m(x).mean())"},
+        "step(model, x, y) has called backward()",
+        OPTIMIZER,
+        "Return the loss",
+    ),
+    "a step that raises": (
+        {"more": "step=lambda m, x, y: m.nosuch(x)"},
+        "step(model, x, y) raises AttributeError: 'Sequential' object has no attribute 'nosuch'",
+        OPTIMIZER,
+        "Mend that line",
+    ),
+    "a step of other arguments": (
+        {"more": "step=lambda x, y: 0"},
+        "step(model, x, y) raises TypeError",
+        OPTIMIZER,
+        "Mend that line",
+    ),
+    "outputs of one number, and labels without that axis": (
+        {
+            "y": Y.astype(np.float32),
+            "model": "lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 1))",
+            "loss": "nn.MSELoss()",
+            "more": "metric=None",
+        },
+        "the outputs have the shape (8, 1), the labels (8,): the loss would compare each output",
+        JOB,
+        ".squeeze(-1)",
+    ),
+    "a metric of three values": (
+        {"more": "metric=lambda outputs, y: (1, 2, 3)"},
+        "the metric gave 3 values",
+        OPTIMIZER,
+        "(right among the rare, the rare)",
+    ),
     "float16 and an optimizer that cannot scale": (
         {
             "optimizer": "lambda params: torch.optim.LBFGS(params)",

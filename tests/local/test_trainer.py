@@ -200,6 +200,7 @@ REFUSED = {
     "the loss is a module, the model is one of hermes.nn": {"loss": ModuleType("loss")},
     "the device is cuda:1": {"device": "cuda:1"},
     "Job.autocast is set": {"autocast": lambda: None},
+    "Job.step is set, and a model of hermes.nn is trained without it": {"step": print},
 }
 
 
