@@ -136,6 +136,16 @@ TORCH = (
 )
 
 
+KERAS: Mapping[str, str] = {
+    "keras": "pip install 'hermes-edge[keras-tensorflow]', or 'hermes-edge[keras-torch]', on this "
+    "machine as on all others of the run.",
+    "tensorflow": "pip install 'hermes-edge[keras-tensorflow]', on this machine as on all others "
+    "of the run; or, where Keras is to compute with PyTorch, start the master with "
+    "KERAS_BACKEND=torch.",
+}
+"""Frameworks, and what is said where one is missing."""
+
+
 def _text_of(filename: str) -> str:
     """The source that a job was built from."""
     return "".join(linecache.getlines(filename))
@@ -168,6 +178,8 @@ def _missing_module(doing: str, name: str, where: str) -> JobError:
         remedy = lies_beside(root)
     elif root == "torch":
         remedy = TORCH
+    elif root in KERAS:
+        remedy = KERAS[root]
     else:
         remedy = pip_install(PIP_NAMES.get(root, root))
     return JobError(what, where=where, remedy=remedy)

@@ -81,15 +81,16 @@ class Job:
     """
 
     model: Callable[[], Any]
-    """A factory of the model: of torch or of `hermes.nn`."""
+    """A factory of the model: of torch, of `hermes.nn`, or of Keras, where it is compiled."""
     data: Callable[[], Any] | None
     """Gives the samples (`hermes.data`); called once, on the master. None: each worker brings its
     own (`hermes worker --data FILE.npz`), and they never travel."""
-    optimizer: Callable[[Any], Any]
-    """Gives the optimizer of these parameters: `lambda params: torch.optim.SGD(params, lr=0.1)`."""
-    loss: Any
+    optimizer: Callable[[Any], Any] | None = None
+    """Gives the optimizer of these parameters: `lambda params: torch.optim.SGD(params, lr=0.1)`.
+    A compiled model of Keras has its own; all others need one."""
+    loss: Any = None
     """Of outputs and labels, such as `torch.nn.CrossEntropyLoss()`; for a model of `hermes.nn`,
-    `hermes.nn.CrossEntropy()`."""
+    `hermes.nn.CrossEntropy()`. A compiled model of Keras has its own; all others need one."""
     batch: int = 32
     """Samples of an optimizer step."""
     stop: Stop = field(default_factory=Stop)
@@ -99,11 +100,14 @@ class Job:
     """Progress (0 to 1: samples merged over the samples that the job will use) -> factor of the
     learning rate."""
     metric: str | Callable[[Any, Any], float | tuple[float, float]] | None = "accuracy"
-    """Beside the loss: "accuracy", a function of (outputs, labels) that gives a batch's mean (or a
-    pair: a sum, and what it is to be divided by once all batches are added up), or None."""
+    """Beside the loss: "accuracy" (with Keras any of the compiled metrics), a function of (outputs,
+    labels) that gives a batch's mean (or a pair: a sum, and what it is to be divided by once all
+    batches are added up), or None."""
     clip: Callable[[Any], Any] | None = None
     """Called with the parameters between backward and step:
     `lambda params: nn.utils.clip_grad_norm_(params, 1.0)`."""
+    callbacks: Callable[[], Sequence[Any]] | None = None
+    """Keras only: gives the callbacks that a worker trains with; an epoch is to them a round."""
     autocast: Callable[[], Any] | None = None
     """Gives the context of forward and loss: `lambda: torch.autocast("cpu", torch.bfloat16)`."""
     step: Callable[[Any, Any, Any], Any] | None = None
@@ -146,7 +150,7 @@ class Job:
         if self.round is not None:
             _check_type("round", self.round, Round, "For example: round=hermes.Round(epochs=1).")
         _require(
-            self.metric in (None, "accuracy") or callable(self.metric),
+            self.metric is None or isinstance(self.metric, str) or callable(self.metric),
             f"Job.metric is {self.metric!r}",
             'It is "accuracy", None, or a function of (outputs, labels).',
         )
@@ -204,16 +208,17 @@ def _check_callables(job: Job) -> None:
     }
     for name, meant in examples.items():
         value = getattr(job, name)
-        if name == "data" and value is None:
+        if name != "model" and value is None:
             continue
         _require(callable(value), f"Job.{name} is {kind_of(value)}", f"It is {meant}.")
     _require(
-        job.loss is not None and not isinstance(job.loss, type | str),
+        not isinstance(job.loss, type | str),
         f"Job.loss is {job.loss!r}",
         "It is a loss, made: loss=torch.nn.CrossEntropyLoss() (with its parentheses).",
     )
     meanings = {
         "validation": "a function that gives samples, as data would",
+        "callbacks": "a function that gives a list of Keras' callbacks",
         "schedule": "a function of the progress, 0 to 1, that gives a factor",
         "clip": "a function of the parameters: lambda params: nn.utils.clip_grad_norm_(params, 1)",
         "autocast": 'a function that gives a context: lambda: torch.autocast("cpu")',

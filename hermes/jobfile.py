@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import linecache
+import os
 import re
 import sys
 import tokenize
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from hermes import keras_backend
 from hermes.blame import MODULE, call_user, kind_of, lies_beside, pip_install, place_of
 from hermes.errors import JobError
 from hermes.job import Job
@@ -56,12 +58,16 @@ def load_source(path: str | Path) -> Source:
     return Source(where, text)
 
 
-def build(source: str, filename: str, args: Sequence[str] = ()) -> Job:
+def build(source: str, filename: str, args: Sequence[str] = (), backend: str = "") -> Job:
     """The job in this source: its `job`, or what its function `job(args)` gives.
 
-    Raises `JobError` with FILE:LINE for whatever is wrong with it.
+    `backend`: that of Keras which the run has; "" where this process is the one to choose. Raises
+    `JobError` with FILE:LINE for whatever is wrong with it.
     """
     code = _compile(source, filename)
+    keras_backend.take(backend, filename)
+    said = os.environ.get(keras_backend.VARIABLE, "")
+    keras_backend.load_quietly(source)
     # So that a traceback shows the user's lines even where the file itself is not.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     module = ModuleType(MODULE)
@@ -69,6 +75,7 @@ def build(source: str, filename: str, args: Sequence[str] = ()) -> Job:
     sys.modules[MODULE] = module  # dataclasses, among others, look their own module up
     call_user("the job file", exec, code, vars(module))
     job = _job_of(module, source, filename, args)
+    keras_backend.check(source, filename, said)
     _check_requires(job, filename)
     check_travels(source, filename)
     return job

@@ -248,8 +248,8 @@ class DataPublished(Message, frozen=True):
     """Where data are brought: types and shapes of a sample of the master's validation set; "": it
     has none."""
     metric: str = ""
-    """Where data are brought, what is summed beside the loss: "accuracy", "custom", or ""
-    (nothing)."""
+    """What is measured beside the loss: "custom" is a function of the job's own. Where data are
+    brought, "" is nothing; elsewhere it is the accuracy, or nothing."""
 
 
 class WorkerAdmitted(Message, frozen=True):
@@ -649,6 +649,8 @@ class JobSource(Message, frozen=True):
     name: str
     text: str
     args: tuple[str, ...]
+    backend: str = ""
+    """What Keras computes on; "" for a job without Keras."""
 
 
 class Block(Message, frozen=True):

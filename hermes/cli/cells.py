@@ -33,6 +33,7 @@ def checked(matrix: Matrix, device: str | None) -> tuple[list[Cell], JobSource]:
     `UsageError`."""
     from hermes.compare.matrix import cells_of
     from hermes.jobfile import build, load_source
+    from hermes.keras_backend import backend_now
     from hermes.messages import JobSource
     from hermes.policy.presets import Layer
 
@@ -54,7 +55,7 @@ def checked(matrix: Matrix, device: str | None) -> tuple[list[Cell], JobSource]:
         warn(text)
     with tempfile.TemporaryDirectory(prefix="hermes-compare-") as work:
         _try(matrix, jobs, cells, Path(work))
-    return cells, JobSource(matrix.job_name, read.text, matrix.args)
+    return cells, JobSource(matrix.job_name, read.text, matrix.args, backend_now())
 
 
 @contextlib.contextmanager

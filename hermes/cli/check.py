@@ -79,6 +79,7 @@ def _examine(asked: Asked, found: Findings, *, quiet: bool) -> str:
     """Check all that can be checked; the strategy's name."""
     from hermes.checkup.examine import Examination, Plan
     from hermes.jobfile import build, load_source
+    from hermes.keras_backend import backend_now
     from hermes.messages import JobSource
 
     wishes = asked.wishes
@@ -94,7 +95,7 @@ def _examine(asked: Asked, found: Findings, *, quiet: bool) -> str:
             )
     settings = _settings(wishes, job, found)
     if source is not None and job is not None and asked.workers > 0:
-        travels = JobSource(source.name, source.text, wishes.args)
+        travels = JobSource(source.name, source.text, wishes.args, backend_now())
         plan = Plan(travels, job, settings, wishes.seed, asked.workers, device, asked.threads)
         Examination(plan, found, telling).run()
     return settings.strategy if job is not None else wishes.strategy or settings.strategy

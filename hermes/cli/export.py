@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hermes.cli.seen import Seen
     from hermes.report.series import Series
 
-MODELS = ("safetensors", "pt")
+MODELS = ("safetensors", "pt", "keras")
 """Formats of a model, and what their files end with."""
 
 LOG = "log"
@@ -102,7 +102,7 @@ def export(
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a run's model (safetensors, pt), its curves (csv, tensorboard) or its log for others.
+    """Write a run's model (safetensors, pt, keras), its curves (csv, tensorboard) or its log.
 
     `last` and `best` come from the run's folder or from the broker; any other version from the
     broker, as long as that keeps it. A model is checked against the ledger's digest. `log`: all

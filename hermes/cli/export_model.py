@@ -36,15 +36,16 @@ def export_model(
     """Write one version of the model. Raises `RunError` for one that is not there, `CheckFailed`
     for damaged files, `UsageError`."""
     from hermes.coded import plain
-    from hermes.runtime.export import digest_of_file, put, state_dict_bytes
+    from hermes.runtime.export import digest_of_file, put
 
     if wish.format == "pt" and importlib.util.find_spec("torch") is None:
         raise missing("torch", "pip install 'hermes-edge[torch]', or take --format safetensors")
+    architecture = _architecture(seen) if wish.format == "keras" else ""
     number = _number(wish.version, seen, versions)
     path = place_of(wish, f"{seen.view.run}-v{number}.{wish.format}")
     found = _find(seen, versions, number, quiet=quiet)
     model = plain(found.data)
-    put(path, model if wish.format == "safetensors" else state_dict_bytes(model))
+    put(path, _formed(wish.format, model, architecture, str(path)))
     about = {
         "version": number,
         "said": _said(seen, versions, number),
@@ -53,6 +54,49 @@ def export_model(
     }
     load = _load(wish.format, shown(path), _framework(seen))
     return Written(path, path.stat().st_size, digest_of_file(path), load, about)
+
+
+def _architecture(seen: Seen) -> str:
+    """The layers of a run's model of Keras; Keras is then loaded, on its backend. Raises `RunError`
+    where they are not known, `UsageError` where Keras is not here."""
+    from hermes.keras_backend import load, take
+
+    name, _, backend = _framework(seen, whole=True).partition(" on ")
+    run = f"run {seen.view.run}"
+    if not name.startswith("keras"):
+        raise RunError(
+            f"its model is not one of Keras, but of {name or 'a framework that is not known'}",
+            where=run,
+            remedy="Take --format pt or --format safetensors.",
+        )
+    if seen.folder is None or not seen.folder.architecture.exists():
+        raise RunError(
+            "the model's layers are not known here: they lie in the run's folder, where its master "
+            "ran",
+            where=run,
+            remedy="Export it there, or name that folder's place with --out.",
+        )
+    if importlib.util.find_spec("keras") is None:
+        raise missing("keras", "pip install 'hermes-edge[keras-tensorflow]', or [keras-torch]")
+    take(backend, str(seen.folder.path))
+    load()
+    return seen.folder.architecture.read_text("utf-8")
+
+
+def _formed(
+    format_: str, model: bytes | bytearray, architecture: str, where: str
+) -> bytes | bytearray | memoryview:
+    """The bytes of the file."""
+    if format_ == "safetensors":
+        return model
+    if format_ == "pt":
+        from hermes.runtime.export import state_dict_bytes
+
+        return state_dict_bytes(model)
+    from hermes.codec import decode_tensors
+    from hermes.train.keras_file import keras_bytes
+
+    return keras_bytes(architecture, decode_tensors(model), where)
 
 
 def _number(wanted: str, seen: Seen, versions: Mapping[int, VersionPublished]) -> int:
@@ -87,14 +131,18 @@ def _said(seen: Seen, versions: Mapping[int, VersionPublished], number: int) -> 
     return f" ({', '.join(says)})" if says else ""
 
 
-def _framework(seen: Seen) -> str:
+def _framework(seen: Seen, *, whole: bool = False) -> str:
+    """Its name; `whole`: with release and backend."""
     opened = seen.view.state.opened
-    return opened.software.framework.partition(" ")[0] if opened else ""
+    told = opened.software.framework if opened else ""
+    return told if whole else told.partition(" ")[0]
 
 
 def _load(format_: str, path: str, framework: str) -> str:
     if format_ == "pt":
         return f'model.load_state_dict(torch.load("{path}", weights_only=True))'
+    if format_ == "keras":
+        return f'model = keras.saving.load_model("{path}")'
     if framework == "torch":
         return f'model.load_state_dict(safetensors.torch.load_file("{path}"))'
     return f'weights = safetensors.numpy.load_file("{path}")'

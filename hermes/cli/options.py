@@ -197,6 +197,13 @@ Json = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="HERMES_QUIET", help="No progress.")]
 
 
+THREADS = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+    *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
+)
+"""What numeric libraries read; TensorFlow has its own."""
+
+
 def limit_threads(threads: int | None) -> int | None:
     """Tell the numeric libraries, which read this when they are loaded: call it before NumPy is.
 
@@ -207,7 +214,7 @@ def limit_threads(threads: int | None) -> int | None:
     asked = int(said) if threads is None and said.isdecimal() and int(said) else threads
     if "numpy" in sys.modules:
         return asked
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    for name in THREADS:
         if threads is not None:
             os.environ[name] = str(threads)
         else:

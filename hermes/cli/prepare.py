@@ -45,6 +45,7 @@ def master_options(wishes: Wishes, expect: int, *, again: bool = False) -> Maste
     `SettingError`, `UsageError`, `RunError`."""
     from hermes.broker.places import cache_folder
     from hermes.jobfile import build, load_source
+    from hermes.keras_backend import backend_now
     from hermes.messages import JobSource
     from hermes.runtime.folder import check_place
     from hermes.runtime.keys import cluster_key
@@ -63,7 +64,7 @@ def master_options(wishes: Wishes, expect: int, *, again: bool = False) -> Maste
     check_place(cache, "the cache of blocks cannot be used", "HERMES_CACHE=DIR")
     return MasterOptions(
         run=folder.run,
-        source=JobSource(source.name, source.text, wishes.args),
+        source=JobSource(source.name, source.text, wishes.args, backend_now()),
         job=job,
         settings=settings,
         seed=wishes.seed,

@@ -117,6 +117,7 @@ def _prepared(
     """All that a run needs, tried. Raises `JobError`, `SettingError`, `UsageError`, `RunError`."""
     from hermes.cli.prepare import check_expected, new_folder, new_run_id, settings_of
     from hermes.jobfile import build, load_source
+    from hermes.keras_backend import backend_now
     from hermes.messages import JobSource
     from hermes.simulate.devices import taking_part
     from hermes.simulate.modelled import ModelledRun
@@ -128,7 +129,7 @@ def _prepared(
     check_expected(len(loaded.world.devices), settings)
     folder = new_folder(wishes.run or new_run_id(wishes.job), wishes.out)
     made = ModelledRun(job, settings, wishes.seed, work, loaded)
-    made.source = JobSource(source.name, source.text, wishes.args)
+    made.source = JobSource(source.name, source.text, wishes.args, backend_now())
     made.threads = threads
     if settings.data.resident:
         prepared, parts = made.divided()

@@ -62,13 +62,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     until: Until | None = None
     """What ends it beside its settings."""
+    backend: str = ""
+    """What Keras computes on; "" for a job without Keras."""
 
     def digest(self) -> str:
         """Of what its outcome depends on: two cells with the same are the same."""
         parts = (
             *(FORMAT, release("hermes-edge"), zlib.ZLIB_RUNTIME_VERSION),
             *(self.settings, self.world, self.seed),
-            *(self.job_name, self.job_text, self.args, self.device or ""),
+            *(self.job_name, self.job_text, self.args, self.device or "", self.backend),
             *(() if self.until is None else (self.until,)),
         )
         return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
@@ -91,6 +93,7 @@ def order_of(cell: Cell, source: JobSource, job: Path, device: str | None, path:
         device=device,
         path=str(path),
         until=cell.until,
+        backend=source.backend,
     )
 
 
@@ -107,11 +110,11 @@ def run_cell(order: Order, tell: Callable[[float], None], kept: Kept | None = No
     cells have scored. Raises `HermesError` for what is wrong with the job or its data."""
     began, code = time.monotonic(), code_digest()
     settings = from_tree(order.settings)
-    job = build(order.job_text, order.job_file, order.args).on(order.device)
+    job = build(order.job_text, order.job_file, order.args, order.backend).on(order.device)
     loaded = Loaded(order.world_file, order.world_digest, order.world)
     with tempfile.TemporaryDirectory(prefix="hermes-compare-") as work:
         run = ModelledRun(job, settings, order.seed, Path(work), loaded)
-        run.source = JobSource(order.job_name, order.job_text, order.args)
+        run.source = JobSource(order.job_name, order.job_text, order.args, order.backend)
         run.threads, run.kept = 1, kept
         driver = run.driver()
         seen, wanted = Seen(run, driver, order.until), list[bool]()

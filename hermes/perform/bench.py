@@ -169,6 +169,8 @@ class WorkerBench:
         """Train one round, then look at the probe. `after_step` may break off by raising."""
         factor = self._job.factor(action.progress)
         self.trainer.begin_round(generator(self._seed, "train", self._name, action.round))
+        if action.gradient:
+            self.trainer.watch_gradient()
         losses: list[float] = []
         samples = 0
         for x, y in self._batches(action):

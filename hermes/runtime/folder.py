@@ -85,6 +85,8 @@ class RunFolder:
         self.result = self.path / "result.json"
         self.model = self.path / "model.safetensors"
         self.best = self.path / "best.safetensors"
+        self.architecture = self.path / "architecture.json"
+        """Of a model of Keras: its layers, for `hermes export --format keras`."""
         self.picture = self.path / "curves.png"
         self.report = self.path / "report.html"
         self.log = self.path / "log"

@@ -152,6 +152,7 @@ def _check_topics(log: Log, run: str, data: DataPublished) -> None:
 
 def refuse_other_job(known: Known, source: JobSource) -> None:
     """Raise `RunError` where a job file is not the one that the run was opened with."""
+    source = replace(source, backend=known.source.backend)  # the run's own is taken anyhow
     if digest_of(encode(source)) == digest_of(encode(known.source)):
         return
     what = "other arguments" if source.text == known.source.text else "another job"

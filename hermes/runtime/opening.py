@@ -177,6 +177,8 @@ def seats(
         return trainer
 
     own, beside = Store(log, options.run), make()
+    if architecture := beside.architecture():
+        options.folder.write(options.folder.architecture, architecture.encode())
     judge = Judge(make, Blocks(blocks_in, manifest, cache), store)
     desk = Desk(store, judge, beside.buffers())
     own_blocks = Store(log, source) if data.run else own

@@ -74,7 +74,7 @@ class Crew:
         self._opening = opening
         source = opening.source
         self._settings = from_tree(opening.settings)
-        self._job = build(source.text, source.name, source.args).on(opening.device)
+        self._job = build(source.text, source.name, source.args, source.backend).on(opening.device)
         self._blocks: Blocks | None = None
         self._benches: dict[int, WorkerBench] = {}
         self._names: dict[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hermes.train.protocol import Batch, Scores, Trainer
 
 __all__ = ["Batch", "Scores", "Trainer", "make_trainer", "starting_weights"]
 
-FRAMEWORKS = ("keras", "torch")
+FRAMEWORKS = frozenset(["keras", "torch"])
 """Told by a model's type alone: nothing is imported to see it."""
 
 
@@ -27,39 +28,74 @@ def make_trainer(job: Job, generator: np.random.Generator) -> Trainer:
     Raises `JobError` where `model()` or `optimizer(params)` raises or gives what we cannot train.
     """
     model = _model_of(job, generator)
+    framework = _framework_of(model)
+    if framework == "keras":
+        from hermes.train.keras_trainer import KerasTrainer
+
+        return KerasTrainer(job, model)
+    if isinstance(model, nn.Module) or framework == "torch":
+        _check_parts(job)
     if isinstance(model, nn.Module):
         return NumpyTrainer(job, model, generator)
-    framework = _framework_of(model)
     if framework == "torch":
         from hermes.train.torch_trainer import TorchTrainer
 
         return TorchTrainer(job, model)
-    if framework:
-        raise JobError(
-            f"the model is one of {framework}, which this release of Hermes cannot train yet",
-            where=place_of(job.model),
-            remedy=f"It will come with pip install 'hermes-edge[{framework}]'; until then "
-            "build the model of torch or of hermes.nn.",
-        )
     given = "None" if model is None else f"a {type(model).__name__}"
     raise JobError(
         f"model() returned {given}",
         where=place_of(job.model),
-        remedy="It returns a model, such as torch.nn.Sequential(...) or hermes.nn.Sequential(...)"
+        remedy="It returns a model of torch, of hermes.nn, or a compiled one of Keras"
         + ("; was `return` forgotten?" if model is None else "."),
     )
 
 
-def _model_of(job: Job, generator: np.random.Generator) -> Any:
-    """What `model()` gives; torch draws a model's weights while it is built, so that it must be
-    seeded before. A factory that is the first to import torch is called again."""
-    if "torch" not in sys.modules:
-        model = call_user("model()", job.model)
-        if _framework_of(model) != "torch":
-            return model
-    from hermes.train.torch_chance import drawn
+def _check_parts(job: Job) -> None:
+    """Raise `JobError` where the job lacks what a compiled model of Keras alone has itself, or has
+    what only such a model can use."""
+    examples = {
+        "optimizer": "lambda params: torch.optim.SGD(params, lr=0.1)",
+        "loss": "torch.nn.CrossEntropyLoss()",
+    }
+    for name, example in examples.items():
+        if getattr(job, name) is None:
+            raise JobError(
+                f"the job gives no {name}",
+                where=job.place,
+                remedy=f"For example {name}={example}; for a model of hermes.nn, from there. Only "
+                "a compiled model of Keras brings its own.",
+            )
+    if job.callbacks is not None:
+        raise JobError(
+            "Job.callbacks is set, and the model is not one of Keras",
+            where=job.place,
+            remedy="Leave it out: schedule, clip and step are there for such things.",
+        )
+    if isinstance(job.metric, str) and job.metric != "accuracy":
+        raise JobError(
+            f"Job.metric is {job.metric!r}",
+            where=job.place,
+            remedy='It is "accuracy", None, or a function of (outputs, labels). Only a compiled '
+            "model of Keras has metrics by other names.",
+        )
 
-    with drawn(generator):
+
+def _model_of(job: Job, generator: np.random.Generator) -> Any:
+    """What `model()` gives. torch and Keras draw a model's weights while it is built, so that they
+    must be seeded before; a factory that is the first to import one of them is called again."""
+    if not sys.modules.keys() & FRAMEWORKS:
+        model = call_user("model()", job.model)
+        if not _framework_of(model):
+            return model
+    with ExitStack() as seeded:
+        if "torch" in sys.modules:
+            from hermes.train import torch_chance
+
+            seeded.enter_context(torch_chance.drawn(generator))
+        if "keras" in sys.modules:
+            from hermes.train import keras_chance
+
+            seeded.enter_context(keras_chance.drawn(generator))
         return call_user("model()", job.model)
 
 

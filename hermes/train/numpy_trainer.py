@@ -49,6 +49,9 @@ class NumpyTrainer:
     def buffers(self) -> frozenset[str]:
         return frozenset()
 
+    def architecture(self) -> str:
+        return ""
+
     def begin_round(self, generator: np.random.Generator) -> None:
         """Nothing here is left to chance."""
 
@@ -67,6 +70,9 @@ class NumpyTrainer:
         except Exception as error:  # the job's own layers, loss and optimizer may raise anything
             raise blame_batch(self._job, error, (x, y)) from error
         return loss
+
+    def watch_gradient(self) -> None:
+        """It is there after each step, anyhow."""
 
     def gradient(self) -> float:
         with np.errstate(all="ignore"):
@@ -99,6 +105,7 @@ class NumpyTrainer:
 
     def reset_optimizer(self) -> None:
         parameters = self._model.parameters()
+        assert self._job.optimizer is not None
         self._optimizer = call_user("optimizer(params)", self._job.optimizer, parameters)
         if not callable(getattr(self._optimizer, "step", None)):
             raise JobError(

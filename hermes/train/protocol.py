@@ -57,6 +57,10 @@ class Trainer(Protocol):
     def buffers(self) -> frozenset[str]:
         """Names in `weights()` that are not learned (running means and the like)."""
 
+    def architecture(self) -> str:
+        """The model without its weights, as text from which `hermes export --format keras` builds
+        it; "" for a framework that has no such text."""
+
     def begin_round(self, generator: np.random.Generator) -> None:
         """Draw this round's own chance (Dropout and the like) from `generator`."""
 
@@ -66,6 +70,9 @@ class Trainer(Protocol):
     def step(self, x: Array, y: Array, factor: float) -> float:
         """One optimizer step on this batch, at `factor` times the learning rate; the batch's mean
         loss before it."""
+
+    def watch_gradient(self) -> None:
+        """From the next step on, `gradient` will be asked for."""
 
     def gradient(self) -> float:
         """L2 norm, over the parameters, of the gradient of the last step, as the optimizer was

@@ -78,6 +78,9 @@ class TorchTrainer:
 
     # --- training -------------------------------------------------------------------------------
 
+    def architecture(self) -> str:
+        return ""
+
     def begin_round(self, generator: np.random.Generator) -> None:
         chance.seed(chance.seed_of(generator), self._device)
 
@@ -112,6 +115,9 @@ class TorchTrainer:
                 self._scaler.step(self._optimizer)
                 self._scaler.update()
             return float(loss)
+
+    def watch_gradient(self) -> None:
+        """It is there after each step, anyhow."""
 
     def gradient(self) -> float:
         found = [p.grad for p in self._parameters if p.grad is not None]

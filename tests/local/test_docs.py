@@ -195,10 +195,11 @@ def test_what_the_readme_shows_was_seen() -> None:
 
 def test_what_the_readme_says_to_edit_is_the_example() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
-    example = (ROOT / "examples" / "master.py").read_text("utf-8")
-    shown = text.partition("```python\n")[2].partition("```")[0]
-    assert shown.strip()
-    assert example.endswith(shown), "but for what stands at its top"
+    blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
+    for name, shown in zip(("master.py", "master_keras.py"), blocks, strict=False):
+        example = (ROOT / "examples" / name).read_text("utf-8")
+        assert shown.strip()
+        assert example.endswith(shown), "but for what stands at its top"
 
 
 def test_every_field_of_a_job_is_told() -> None:

@@ -1,0 +1,121 @@
+"""On what does Keras compute? One backend a run, the master's: it travels with the job.
+
+Keras takes its backend when it is first imported, from KERAS_BACKEND or its own settings file; a
+process has one.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from hermes.errors import JobError
+
+VARIABLE = "KERAS_BACKEND"
+
+EXTRAS = {"tensorflow": "keras-tensorflow", "torch": "keras-torch"}
+"""Backends that Hermes trains on, and the extra that brings each."""
+
+
+def backend_now() -> str:
+    """The backend of the Keras that is loaded; "" where none is."""
+    keras: Any = sys.modules.get("keras")
+    return str(keras.backend.backend()) if hasattr(keras, "backend") else ""
+
+
+def load_quietly(text: str) -> None:
+    """Load the Keras of a job that is about to be read. What goes wrong is left to the job's own
+    import."""
+    if "keras" in _imports(text) and VARIABLE not in text:  # else it may be about to choose one
+        load()
+
+
+def load() -> None:
+    """Load Keras, if it is here, without the greetings that TensorFlow writes to stderr."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _stderr_held(), contextlib.suppress(Exception):
+        importlib.import_module("keras")
+
+
+@contextlib.contextmanager
+def _stderr_held() -> Iterator[None]:
+    """What is written to the process's stderr meanwhile, by whatever library, is not shown."""
+    with contextlib.suppress(OSError, ValueError):  # a stderr that is closed
+        sys.stderr.flush()
+    before = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as held:
+            os.dup2(held.fileno(), 2)
+            yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def take(backend: str, filename: str) -> None:
+    """Have Keras take the run's backend when the job is built; "": the job has no Keras, or this
+    process is the one to choose. Raises `JobError` where this process has another."""
+    if not backend:
+        return
+    here = backend_now() or os.environ.get(VARIABLE, "") or backend
+    if here != backend:
+        raise JobError(
+            f"the run computes with Keras on {backend}, and {VARIABLE} is {here} here",
+            where=filename,
+            remedy=f"Start this worker without {VARIABLE}, or with {VARIABLE}={backend}.",
+        )
+    os.environ[VARIABLE] = backend
+
+
+def check(text: str, filename: str, said: str) -> None:
+    """Raise `JobError` where the job that was just built has Keras on another backend than the
+    environment `said` before ("": it said nothing), on one that we cannot train on, or beside a
+    framework that is not its backend."""
+    backend = backend_now()
+    lines = _imports(text)
+    if not backend or not lines.keys() & {"keras", "keras_hub", "tensorflow"}:
+        return
+    where = f"{filename}:{min(lines.values())}"
+    if said and said != backend:
+        raise JobError(
+            f"{VARIABLE} is {said} here, and the job has Keras on {backend}",
+            where=where,
+            remedy=f"Start it with {VARIABLE}={backend}, or let the job leave that to the "
+            "environment.",
+        )
+    if backend not in EXTRAS:
+        raise JobError(
+            f"the job has Keras on {backend}, where Hermes cannot train it",
+            where=where,
+            remedy=f"{VARIABLE}=tensorflow or {VARIABLE}=torch.",
+        )
+    other = next(name for name in EXTRAS if name != backend)
+    if other in lines and "keras" in lines:
+        raise JobError(
+            f"two frameworks in one job: Keras on {backend}, and {other}",
+            where=f"{filename}:{lines[other]}",
+            remedy=f"A worker loads one: start with {VARIABLE}={other}, or write with keras.ops "
+            f"what line {lines[other]} is for.",
+        )
+
+
+def _imports(text: str) -> dict[str, int]:
+    """Packages that the source imports anywhere, each with its first line."""
+    found: dict[str, int] = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        else:
+            continue
+        for name in names:
+            root = name.partition(".")[0]
+            found[root] = min(node.lineno, found.get(root, node.lineno))
+    return found

@@ -1,0 +1,130 @@
+"""Can this be trained with Keras? What a model must be like, told before Keras' own words come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from hermes.blame import place_of
+from hermes.errors import JobError
+from hermes.job import Job
+from hermes.train.fit import refuse_step
+
+TRAVELS = frozenset(["float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"])
+"""Types of variables that can be merged."""
+
+COMPILED = {
+    "optimizer": "model.compile(optimizer=...)",
+    "loss": "model.compile(loss=...)",
+    "clip": "the optimizer's clipnorm= or clipvalue=",
+    "autocast": 'keras.config.set_dtype_policy("mixed_bfloat16") at the top of model()',
+}
+"""What a compiled model has itself, and how it is said there."""
+
+
+def check_model(job: Job, model: Any) -> None:
+    """Raise `JobError` for a model that is not ready to be trained, sent and merged."""
+    where = place_of(job.model) or job.place
+    _check_job(job)
+    if not model.compiled or model.optimizer is None:
+        raise JobError(
+            "the model is not compiled",
+            where=where,
+            remedy="End model() with model.compile(optimizer=..., loss=..., metrics=[...]).",
+        )
+    if not _has_loss(model):
+        raise JobError(
+            "the model is compiled without a loss",
+            where=where,
+            remedy="model.compile(optimizer=..., loss=...).",
+        )
+    if not model.built or not model.weights:
+        raise JobError(
+            "the model is not built: it does not know the shape of its samples",
+            where=where,
+            remedy="Begin it with keras.Input(shape=...), or call model.build((None, ...)) before "
+            "model() returns it.",
+        )
+    if not model.trainable_weights:
+        raise JobError(
+            "the model has nothing to learn",
+            where=where,
+            remedy="All its layers have trainable=False: leave that for some.",
+        )
+    for weight in model.weights:
+        if keras.backend.standardize_dtype(weight.dtype) not in TRAVELS:
+            raise JobError(
+                f"{weight.path!r} is {weight.dtype}, which cannot be merged",
+                where=where,
+                remedy="Keep variables in float32; to compute in half precision, the dtype policy "
+                '"mixed_bfloat16" or "mixed_float16".',
+            )
+    if job.schedule is not None and _has_schedule(model.optimizer):
+        raise JobError(
+            "two schedules: Job.schedule, and the learning rate of the compiled optimizer",
+            where=place_of(job.schedule) or job.place,
+            remedy="Leave one. Job.schedule follows the run's progress; one of Keras counts the "
+            "steps of its own worker.",
+        )
+
+
+def _check_job(job: Job) -> None:
+    for name, instead in COMPILED.items():
+        if getattr(job, name) is not None:
+            raise JobError(
+                f"Job.{name} is set, and the model is one of Keras",
+                where=place_of(getattr(job, name)) or job.place,
+                remedy=f"Leave it out: a compiled model has its own. There: {instead}.",
+            )
+    refuse_step(
+        job,
+        "a model of Keras",
+        "Leave it out: override train_step in the model, or put a layer such as "
+        "keras.layers.RandomTranslation into it.",
+    )
+    if callable(job.metric):
+        raise JobError(
+            "Job.metric is a function, and the model is one of Keras",
+            where=place_of(job.metric) or job.place,
+            remedy="Compile the model with it: model.compile(..., metrics=[...]). Job.metric may "
+            "name the one that is shown beside the loss.",
+        )
+    if job.device not in ("auto", "cpu"):
+        raise JobError(
+            f"the device is {job.device}, and Keras chooses its own",
+            where=job.device_from,
+            remedy="Leave device and --device out: Keras takes a GPU where its backend sees one "
+            "(CUDA_VISIBLE_DEVICES= hides it).",
+        )
+
+
+def _has_loss(model: Any) -> bool:
+    """Or something in its place."""
+    own = any(
+        getattr(type(model), name) is not getattr(keras.Model, name)
+        for name in ("train_step", "compute_loss")
+    )
+    return model.loss is not None or own or bool(model.losses)
+
+
+def _has_schedule(optimizer: Any) -> bool:
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return isinstance(inner.get_config().get("learning_rate"), dict)
+
+
+def metric_of(job: Job, names: list[str]) -> str | None:
+    """The compiled metric that is shown beside the loss, of these; None for none. Raises
+    `JobError` where the job names one that is not there."""
+    if job.metric is None:
+        return None
+    if job.metric in names:
+        return str(job.metric)
+    if job.metric == "accuracy":  # the default: under whatever name Keras has it
+        return next((name for name in names if name == "acc" or name.endswith("accuracy")), None)
+    there = ", ".join(names) or "none"
+    raise JobError(
+        f"Job.metric is {job.metric!r}, and the model is compiled with {there}",
+        where=job.place,
+        remedy="Name one of model.compile(metrics=[...]).",
+    )
