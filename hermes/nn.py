@@ -26,6 +26,9 @@ from hermes.errors import JobError
 
 Array: TypeAlias = npt.NDArray[Any]
 
+_DRAWN = 1 << 16
+"""Numbers drawn at once: they come as float64, twice the room of a parameter."""
+
 
 class Parameter:
     """An array that is learned: its `value`, and the gradient `grad` of the loss by it."""
@@ -40,7 +43,10 @@ class Parameter:
     def initialise(self, generator: np.random.Generator) -> None:
         """Draw the value anew, in place."""
         if self.bound:
-            self.value[...] = generator.uniform(-self.bound, self.bound, self.value.shape)
+            flat, size = self.value.flat, self.value.size
+            for start in range(0, size, _DRAWN):
+                count = min(_DRAWN, size - start)
+                flat[start : start + count] = generator.uniform(-self.bound, self.bound, count)
 
 
 class Module:

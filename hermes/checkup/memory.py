@@ -10,9 +10,9 @@ from typing import Any
 from hermes.checkup.facts import MemoryFacts
 from hermes.perform.grants import IN_MEMORY
 
-MODELS = 7
-"""Models that a master holds at most: its trainers', the newest, the best, one merged, one on its
-way; measured in benchmarks/memory.py."""
+MODELS = 9
+"""Models that a master holds at most: its trainer's, the newest, the best, one merged and its
+bytes, two momenta in float64 (without momentum six are all); measured in benchmarks/large.py."""
 
 
 def peak() -> int | None:

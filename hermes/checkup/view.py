@@ -20,6 +20,7 @@ from hermes.checkup.facts import (
     TimeFacts,
     TopicFacts,
 )
+from hermes.checkup.memory import MODELS
 from hermes.report.tables import plain_table
 from hermes.report.words import count, duration, size
 
@@ -123,7 +124,7 @@ def _time(time: TimeFacts) -> Iterator[tuple[str, str]]:
 
 
 def _memory(memory: MemoryFacts) -> Iterator[tuple[str, str]]:
-    text = f"master about {size(memory.master)} (a process with the data, 7 models, a block)"
+    text = f"master about {size(memory.master)} (a process with the data, {MODELS} models, a block)"
     if memory.worker is not None:
         text += f"; worker about {size(memory.worker)} (measured, and two grants)"
     yield "memory", text

@@ -70,9 +70,10 @@ class Judge:
         self._trainer.load(model)
         return self._trainer.evaluate(self._blocks.all_of(split))
 
-    def last(self, version: VersionPublished) -> FinalScored:
-        """The scores of the run's last version."""
-        model = decode_tensors(self.bytes_of(version))
+    def last(self, version: VersionPublished, model: Tensors | None = None) -> FinalScored:
+        """The scores of the run's last version; `model`: its tensors, where they are in memory."""
+        if model is None:
+            model = decode_tensors(self.bytes_of(version))
         scores: list[float | None] = []
         for split in ("validation", "test"):
             found = self.scores(model, split) if self.has(split) else None
@@ -109,7 +110,7 @@ class Desk:
         """The outcome of `Score`, `Merge`, `ScoreLast`, `SaveState`, `RestoreState` or
         `SecureVersions`; raises `BrokerError` where the log fails."""
         if isinstance(action, ScoreLast):
-            return self._judge.last(action.version)
+            return self._judge.last(action.version, self.model(action.version.payload.digest))
         if isinstance(action, SaveState):
             return self._moments.save(action.version)
         if isinstance(action, RestoreState):
@@ -138,6 +139,11 @@ class Desk:
         """The model of this digest, if it is in memory: the version in force is, and, until that
         is committed, the one that is to follow it. Not to be changed."""
         return self._models.get(digest)
+
+    def settle(self, version: VersionPublished) -> None:
+        """This version is in force: nothing of the one before is needed any more."""
+        self._keep({version.payload.digest})
+        self._moments.keep(version)
 
     def _secure(self, action: SecureVersions) -> Event:
         seat = Seat(self._store, self._buffers, self._moments, self.model)

@@ -254,6 +254,8 @@ class MasterProcess:
         for entry in record.entries:
             if isinstance(entry, VersionPublished):
                 self._digests[entry.version] = entry.payload.digest
+                if self._desk is not None:
+                    self._desk.settle(entry)
             elif isinstance(entry, EvaluationAsked):
                 self._hold(state)
             elif isinstance(entry, VersionEvaluated):

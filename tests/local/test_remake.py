@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +12,16 @@ from msgspec.structs import replace
 
 from hermes.codec import decode_tensors, encode_tensors
 from hermes.data.cache import BlockCache
-from hermes.errors import Defect, DigestMismatch, PeerError
+from hermes.errors import BrokerRefused, Defect, DigestMismatch, PeerError
 from hermes.machine.events import (
+    FinalScored,
     Merge,
     MergeFailed,
     Part,
     Recipe,
     RestoreState,
     SaveState,
+    ScoreLast,
     SecureVersions,
     StateRestored,
     StateStored,
@@ -64,7 +68,8 @@ class Course:
             raise AssertionError("nothing is scored here")
 
         cache = BlockCache(self.folder / "cache", 1 << 20)
-        judge = Judge(nobody, Blocks(self.store, Manifest({}), cache), self.store)  # type: ignore[arg-type]
+        empty = Manifest({"validation": (), "test": ()})
+        judge = Judge(nobody, Blocks(self.store, empty, cache), self.store)  # type: ignore[arg-type]
         return Desk(self.store, judge, BUFFERS)
 
     def random(self) -> dict[str, np.ndarray]:
@@ -346,3 +351,37 @@ def test_a_merge_that_failed_is_done_again_with_the_same_momentum(tmp_path: Path
     merge = course.merge(parts[:1])
     course.publish(merge, course.desk.perform(merge))
     assert len(course.remake(course.recipes)) == 4
+
+
+# --- what is held -------------------------------------------------------------------------------
+
+
+def test_once_a_version_is_in_force_nothing_is_held_of_the_one_before(tmp_path: Path) -> None:
+    """Neither its model nor its momentum, twice as large: a master's memory is counted in models.
+    Until then both are there, for a version that never comes into force."""
+    course = Course(tmp_path).run(2)
+    before, desk = course.versions[-1], course.desk
+    desk.settle(before)
+    held = weakref.ref(desk.model(before.payload.digest)["w"])  # type: ignore[index]
+    moments = weakref.ref(desk._moments.at(before)["w"])
+    course.run(1)
+    gc.collect()
+    assert held() is not None
+    assert moments() is not None
+    desk.settle(course.versions[-1])
+    gc.collect()
+    assert (held(), moments()) == (None, None)
+    assert desk.model(before.payload.digest) is None
+    course.run(2)
+    assert len(course.remake(course.recipes)) == 5
+
+
+def test_the_last_version_is_scored_as_it_is_held(tmp_path: Path) -> None:
+    """It is not transferred once more; a master that was just started fetches it."""
+    course = Course(tmp_path).run(2)
+    last = course.versions[-1]
+    lost = ScoreLast(replace(last, payload=gone(last.payload)))
+    assert course.desk.perform(lost) == FinalScored(2, None, None, None, None)
+    with pytest.raises(BrokerRefused):
+        course.fresh_desk().perform(lost)
+    assert course.fresh_desk().perform(ScoreLast(last)) == course.desk.perform(lost)

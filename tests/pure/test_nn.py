@@ -185,3 +185,16 @@ def test_misuse_is_told_with_a_remedy(message):
         ERRORS[message]()
     assert message in str(caught.value)
     assert caught.value.remedy
+
+
+def test_a_parameter_is_drawn_in_pieces_as_it_is_in_one() -> None:
+    """The same numbers, whatever their number and layout: versions of before begin alike."""
+    for shape in ((3,), (300, 500), (1 << 16,)):
+        parameter = nn.Parameter(*shape, bound=0.5)
+        parameter.initialise(generator(1, "init"))
+        whole = generator(1, "init").uniform(-0.5, 0.5, shape).astype(np.float32)
+        assert parameter.value.tobytes() == whole.tobytes()
+    turned = nn.Parameter(300, 500, bound=0.5)
+    turned.value = np.zeros((500, 300), np.float32).T
+    turned.initialise(generator(1, "init"))
+    assert (turned.value == generator(1, "init").uniform(-0.5, 0.5, (300, 500)).astype("f4")).all()
