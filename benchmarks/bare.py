@@ -1,4 +1,5 @@
-"""What does a plain torch loop over given batches take? A process of its own, that holds them."""
+"""What does a plain loop of torch, or of Keras, over given batches take? A process of its own, that
+holds them."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,29 +34,67 @@ def serve(job: Path, core: int) -> None:
     """Be the peer: for each line on stdin, the name of a file with batches, take them into memory
     and say "ready"; on the next line, do a plain loop over them and say "done". The model begins
     with the weights that lie in the file, too, if there are any."""
-    import torch
-
     os.sched_setaffinity(0, {core})
-    torch.set_num_threads(1)
     parts: dict[str, Any] = {"__name__": "job"}
     exec(job.read_text("utf-8"), parts)
-    model, criterion = parts["model"](), parts["loss"]
-    optimizer = parts["optimizer"](list(model.parameters()))
+    loop = _torch_loop(parts) if "optimizer" in parts else _keras_loop(parts)
     for line in sys.stdin:
         with np.load(line.strip()) as file:
             pairs = list(zip(file["x"], file["y"], strict=True))
-            weights = {n: torch.from_numpy(file[n]) for n in file.files if n not in ("x", "y")}
-        model.load_state_dict(weights or model.state_dict())
+            weights = {n: file[n] for n in file.files if n not in ("x", "y")}
+        loop.load(weights)
         print("ready", flush=True)
         sys.stdin.readline()
         losses = []
         for x, y in pairs:
-            optimizer.zero_grad()
-            loss = criterion(model(torch.from_numpy(x)), torch.from_numpy(y))
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+            losses.append(loop.step(x, y))
         print("done", flush=True)
+
+
+class Loop(NamedTuple):
+    """A plain loop's two parts."""
+
+    load: Callable[[dict[str, Any]], None]
+    """Take these weights; without any, go on with what there is."""
+    step: Callable[[Any, Any], float]
+    """Train one batch; its loss."""
+
+
+def _torch_loop(parts: dict[str, Any]) -> Loop:
+    import torch
+
+    torch.set_num_threads(1)
+    model, criterion = parts["model"](), parts["loss"]
+    optimizer = parts["optimizer"](list(model.parameters()))
+
+    def load(weights: dict[str, Any]) -> None:
+        if weights:
+            model.load_state_dict({n: torch.from_numpy(array) for n, array in weights.items()})
+
+    def step(x: Any, y: Any) -> float:
+        optimizer.zero_grad()
+        loss = criterion(model(torch.from_numpy(x)), torch.from_numpy(y))
+        loss.backward()
+        optimizer.step()
+        return float(loss.item())
+
+    return Loop(load, step)
+
+
+def _keras_loop(parts: dict[str, Any]) -> Loop:
+    model = parts["model"]()
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+    def load(weights: dict[str, Any]) -> None:
+        if weights:
+            for weight in model.weights:
+                weight.assign(weights[weight.path])
+
+    def step(x: Any, y: Any) -> float:
+        return float(model.train_on_batch(x, y, return_dict=True)["loss"])
+
+    return Loop(load, step)
 
 
 class Bare:
@@ -65,7 +104,10 @@ class Bare:
         command = [sys.executable, "-m", "benchmarks.bare", str(job), str(core)]
         pipe = subprocess.PIPE
         self._folder = job.parent
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self._said = (job.parent / "bare.err").open("w")  # TensorFlow greets there
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=self._said, text=True
+        )
         self._done = False
         self.pid = self._process.pid
 
@@ -100,7 +142,8 @@ class Bare:
     def _hear(self, line: str) -> None:
         assert self._process.stdout is not None
         if (heard := self._process.stdout.readline().strip()) != line:
-            raise SystemExit(f"the bare loop says {heard!r}, not {line!r}")
+            errors = (self._folder / "bare.err").read_text()
+            raise SystemExit(f"the bare loop says {heard!r}, not {line!r}: {errors}")
 
     def __enter__(self) -> Bare:
         return self
@@ -109,6 +152,7 @@ class Bare:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)
+        self._said.close()
 
 
 def steps_for(bare: Bare, seconds: float) -> int:

@@ -130,7 +130,10 @@ def run(cell: Cell, model: str, kind: Kind, updates: int) -> Measured:
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """What is started inside computes in one thread."""
-    keys = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    keys = (
+        *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+        *("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
+    )
     before = {key: os.environ.get(key) for key in keys}
     os.environ.update(dict.fromkeys(keys, "1"))
     try:

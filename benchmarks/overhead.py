@@ -1,4 +1,4 @@
-"""What does a worker's round cost beside a bare torch loop on the same batches?
+"""What does a worker's round cost beside a bare loop, of torch or of Keras, on the same batches?
 
 A whole run: broker, master and a worker as processes of their own, the worker with one thread. The
 bare loop is a process, too; the two share one core, all others have the other. A second worker is
@@ -67,6 +67,7 @@ SECONDS = 1.6
 """CPU time of a round, about: at least one."""
 BAR = 1.02
 """The interval of the ratio lies below."""
+KERAS_BAR = 1.05
 CONFIDENCE = 0.95
 
 DEVICE, WORKER_CORE, OTHER_CORE = "device", OTHERS, 1 - OTHERS
@@ -108,6 +109,43 @@ loss = nn.CrossEntropyLoss()
 
 job = hermes.Job(model=model, data=data, batch=32, loss=loss, optimizer=optimizer)
 '''
+
+
+KERAS_JOB = '''
+import numpy as np
+import keras
+from keras import layers
+import hermes
+
+
+def data():
+    chance = np.random.default_rng(0)
+    x = chance.integers(0, 256, (20_000, 28, 28), dtype=np.uint8)
+    return x, (x[:, 14, 14] // 26).astype(np.int64)
+
+
+def model():
+    """109 024 parameters."""
+    made = keras.Sequential([
+        keras.Input((28, 28)), layers.Reshape((28, 28, 1)), layers.Rescaling(1 / 255),
+        layers.Conv2D(16, 3, padding="same", activation="relu"), layers.MaxPooling2D(),
+        layers.Conv2D(32, 3, padding="same", activation="relu"), layers.MaxPooling2D(),
+        layers.Flatten(), layers.Dense(66, activation="relu"), layers.Dense(10),
+    ])
+    made.compile(keras.optimizers.SGD(0.01, momentum=0.9),
+                 keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return made
+
+
+job = hermes.Job(model=model, data=data, batch=32)
+'''
+
+FRAMEWORKS = {
+    "torch": (JOB, "", "overhead", BAR),
+    "keras-tensorflow": (KERAS_JOB, "tensorflow", "overhead-keras-tensorflow", KERAS_BAR),
+    "keras-torch": (KERAS_JOB, "torch", "overhead-keras-torch", KERAS_BAR),
+}
+"""By name: the job, the backend of Keras, the marks of its table, the bar."""
 
 
 # --- what the worker trains ---------------------------------------------------------------------
@@ -260,13 +298,13 @@ class Match:
             self._player.deliver(BeatDue(0))
 
 
-def measure(kind: Kind, pairs: int, seconds: float) -> list[Pair]:
-    """One run's pairs."""
+def measure(text: str, kind: Kind, pairs: int, seconds: float) -> list[Pair]:
+    """One run's pairs, of this job."""
     os.sched_setaffinity(0, {OTHER_CORE})
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(common.scratch())
         job = folder / "job.py"
-        job.write_text(JOB, "utf-8")
+        job.write_text(text, "utf-8")
         with one_thread(), memory_kept():
             bare = stack.enter_context(Bare(job, WORKER_CORE))
         steps = steps_for(bare, seconds)
@@ -286,8 +324,8 @@ def measure(kind: Kind, pairs: int, seconds: float) -> list[Pair]:
                 worker = stack.enter_context(program(*mine, folder=folder, core=WORKER_CORE))
         log = stack.enter_context(KafkaLog(child.address))
         key = cluster_key(folder / "cluster.key")
-        player = Player(log, "overhead", 1, key, ready_models(JOB))
-        shadow = Shadow(Store(log, "overhead"), folder / "cache", build(JOB, "job.py"))
+        player = Player(log, "overhead", 1, key, ready_models(text))
+        shadow = Shadow(Store(log, "overhead"), folder / "cache", build(text, "job.py"))
         found = Match(log, "overhead", shadow, player).rounds(worker.pid, bare, WARM + pairs)
         return list(found)[WARM:]
 
@@ -322,20 +360,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="CPU time of a round")
     parser.add_argument("--broker", choices=common.KINDS, default="embedded")
     parser.add_argument("--quick", action="store_true", help="4 short pairs: does it work?")
+    parser.add_argument("--framework", choices=[*FRAMEWORKS], default="torch")
     wishes = parser.parse_args()
+    text, backend, name, bar = FRAMEWORKS[wishes.framework]
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
     pairs, seconds = (4, 0.3) if wishes.quick else (wishes.pairs, wishes.seconds)
-    found = measure(wishes.broker, pairs, seconds)
+    found = measure(text, wishes.broker, pairs, seconds)
     rows = [
-        row("the whole process", [pair.worker / pair.bare for pair in found], f"< {BAR:g}"),
+        row("the whole process", [pair.worker / pair.bare for pair in found], f"< {bar:g}"),
         row("its training thread", [pair.thread / pair.bare for pair in found], ""),
     ]
     head = ("CPU time", "median ratio", f"{CONFIDENCE:.0%} interval of the median", "bar")
     times = [statistics.median(times) for times in zip(*found, strict=True)]
-    text = common.table(head, rows)
-    text += f"\n\n{len(found)} pairs, {wishes.broker} broker; medians of a round: bare "
-    text += f"{times[0]:.3f} s, the worker {times[1]:.3f} s, its training thread {times[2]:.3f} s. "
-    text += "The interval is that of the sign test."
-    common.report("overhead", text, update=wishes.update)
+    shown = common.table(head, rows)
+    shown += f"\n\n{len(found)} pairs, {wishes.broker} broker; medians of a round: bare "
+    shown += (
+        f"{times[0]:.3f} s, the worker {times[1]:.3f} s, its training thread {times[2]:.3f} s. "
+    )
+    shown += "The interval is that of the sign test."
+    common.report(name, shown, update=wishes.update)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def build(source: str, filename: str, args: Sequence[str] = (), backend: str = "
     code = _compile(source, filename)
     keras_backend.take(backend, filename)
     said = os.environ.get(keras_backend.VARIABLE, "")
-    keras_backend.load_quietly(source)
+    keras_backend.load_quietly(source, filename)
     # So that a traceback shows the user's lines even where the file itself is not.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     module = ModuleType(MODULE)

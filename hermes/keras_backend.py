@@ -29,11 +29,15 @@ def backend_now() -> str:
     return str(keras.backend.backend()) if hasattr(keras, "backend") else ""
 
 
-def load_quietly(text: str) -> None:
+def load_quietly(text: str, filename: str) -> None:
     """Load the Keras of a job that is about to be read. What goes wrong is left to the job's own
-    import."""
-    if "keras" in _imports(text) and VARIABLE not in text:  # else it may be about to choose one
-        load()
+    import, but for a backend that we cannot train on: that is a `JobError`."""
+    if "keras" not in _imports(text) or VARIABLE in text:  # it may be about to choose one
+        return
+    said = os.environ.get(VARIABLE, "")
+    if said and said not in EXTRAS:
+        raise _unfit(said, filename)
+    load()
 
 
 def load() -> None:
@@ -90,11 +94,7 @@ def check(text: str, filename: str, said: str) -> None:
             "environment.",
         )
     if backend not in EXTRAS:
-        raise JobError(
-            f"the job has Keras on {backend}, where Hermes cannot train it",
-            where=where,
-            remedy=f"{VARIABLE}=tensorflow or {VARIABLE}=torch.",
-        )
+        raise _unfit(backend, where)
     other = next(name for name in EXTRAS if name != backend)
     if other in lines and "keras" in lines:
         raise JobError(
@@ -103,6 +103,14 @@ def check(text: str, filename: str, said: str) -> None:
             remedy=f"A worker loads one: start with {VARIABLE}={other}, or write with keras.ops "
             f"what line {lines[other]} is for.",
         )
+
+
+def _unfit(backend: str, where: str) -> JobError:
+    return JobError(
+        f"the job has Keras on {backend}, where Hermes cannot train it",
+        where=where,
+        remedy=f"{VARIABLE}=tensorflow or {VARIABLE}=torch.",
+    )
 
 
 def _imports(text: str) -> dict[str, int]:

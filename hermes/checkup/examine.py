@@ -124,6 +124,23 @@ class Findings:
         )
 
 
+def _unsaved(trainer: Trainer) -> list[str]:
+    """Whether a model of Keras can be written as Keras' own file, in words."""
+    if not trainer.framework.startswith("keras"):
+        return []
+    from hermes.train.keras_file import unfit
+
+    why = unfit(trainer.architecture())
+    return (
+        [
+            f"hermes export --format keras cannot write this model: {why}. It trains all the same, "
+            "and --format safetensors writes its weights."
+        ]
+        if why
+        else []
+    )
+
+
 class Examination:
     """One check of a job that could be built."""
 
@@ -190,6 +207,7 @@ class Examination:
             for trial in model_trials(plan.job, plan.seed, self._trainer):
                 self._sound &= self._try("model", trial)
             found.model = model_facts(self._trainer)
+            found.warnings += _unsaved(self._trainer)
 
     def _fit(self) -> None:
         """A mistake in the schedule hides none of the model's."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from hermes.keras_backend import backend_now
 from hermes.messages import LedgerRecord, LogLine
 from hermes.runtime.archive import Archive
 from hermes.runtime.evaluator import Best
@@ -85,6 +86,8 @@ class SimulatedFolder:
         if state.newest is not None:
             store = AtHand(self._run, driver.log, driver.log.generations)
             best = save_models(self.folder, state, store, best)
+        if backend_now() and (architecture := self._run.trainer().architecture()):
+            self.folder.write(self.folder.architecture, architecture.encode())
         if state.stopped is not None:
             self._note(f"The run has {state.status}: {state.stopped.code}")
         traffic, storage = self._traffic(), self._storage()

@@ -43,7 +43,7 @@ def unfit(architecture: str) -> str:
         _rebuilt(architecture)
     except Exception as error:  # noqa: BLE001 - as above
         told = str(error).rpartition("Exception encountered: ")[2]  # else all layers come first
-        return " ".join(told.split())[:200]
+        return " ".join(told.split()).partition(". ")[0].rstrip(".")
     return ""
 
 

@@ -145,7 +145,8 @@ def test_keras_torch_and_numpy_come_to_the_same_loss(
         assert max(losses) - min(losses) < 1e-3
         assert max(losses) < 2
     assert {result["version"] for result in found} == {STEPS}
-    assert {result["accuracy"]["test"] for result in found} == {found[0]["accuracy"]["test"]}
+    accuracies = [result["accuracy"]["test"] for result in found]
+    assert max(accuracies) - min(accuracies) < 1e-6
 
 
 def _start(folder: Path) -> None:
@@ -178,7 +179,7 @@ def test_bad_workers_of_another_backend_or_without_it_say_so(
     run = f"backends-{uuid4().hex[:8]}"
     at = ("--broker", embedded.address, "--run", run)
     ends = ("--set", "stop.samples=off", "--set", "stop.seconds=600")
-    master = shell.start("master", "of_keras.py", *at, "--expect", "1", *ends)
+    master = shell.start("master", "of_keras.py", *at, "--expect", "3", *ends)
     wait_for(master, "waiting for")
     shell.environment["KERAS_BACKEND"] = "torch"
     other = shell("worker", *at, "--name", "other")
