@@ -5,6 +5,8 @@
     python examples/master_keras.py                 # a master; workers elsewhere: hermes worker
     KERAS_BACKEND=torch hermes run examples/master_keras.py        # Keras on PyTorch
     hermes run examples/master_keras.py -- --smoke  # a short run: what stands after -- is `args`
+
+As it stands it learns to read 1797 handwritten digits of 8 x 8 pixels.
 """
 
 import keras

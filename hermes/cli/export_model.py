@@ -63,13 +63,14 @@ def _architecture(seen: Seen) -> str:
 
     name, _, backend = _framework(seen, whole=True).partition(" on ")
     run = f"run {seen.view.run}"
-    if not name.startswith("keras"):
+    there = seen.folder is not None and seen.folder.architecture.exists()
+    if not there and not name.startswith("keras"):
         raise RunError(
             f"its model is not one of Keras, but of {name or 'a framework that is not known'}",
             where=run,
             remedy="Take --format pt or --format safetensors.",
         )
-    if seen.folder is None or not seen.folder.architecture.exists():
+    if seen.folder is None or not there:
         raise RunError(
             "the model's layers are not known here: they lie in the run's folder, where its master "
             "ran",
