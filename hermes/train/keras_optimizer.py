@@ -26,8 +26,9 @@ class Optimizer:
         self._own = getattr(outer, "inner_optimizer", outer)  # a LossScaleOptimizer has one inside
         outer.build(model.trainable_variables)
         self._later = _later(self._own)
-        self._rate = None if self._later is not None else float(numpy_of(self._own.learning_rate))
-        self._first = [np.array(numpy_of(variable)) for variable in outer.variables]
+        rate = self._own.learning_rate
+        self._rate = float(numpy_of(rate)) if isinstance(rate, keras.Variable) else None
+        self._first = [_begun(variable) for variable in outer.variables]
         self._began = False
         self._norm: Any = None
 
@@ -56,7 +57,7 @@ class Optimizer:
             self._later.before.assign(int(numpy_of(self._later.before)) + done)
         rate = None if self._rate is None else numpy_of(self._own.learning_rate)
         for variable, value in zip(self._model.optimizer.variables, self._first, strict=True):
-            variable.assign(value)
+            variable.assign(keras.ops.zeros_like(variable) if value is None else value)
         if rate is not None:  # a callback may have set another
             self._own.learning_rate.assign(rate)
 
@@ -84,6 +85,12 @@ class Later(Schedule):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         return {"inner": self.inner.get_config()}
+
+
+def _begun(variable: Any) -> Any:
+    """What it begins with; None for zeros, as of momentum, which need not be kept."""
+    value = numpy_of(variable)
+    return np.array(value) if value.any() else None
 
 
 def _later(optimizer: Any) -> Later | None:
