@@ -14,6 +14,7 @@ from hermes.machine.state import MasterState
 from hermes.report import words
 from hermes.report.live.picture import Moment
 from hermes.report.live.waits import Wait, waits
+from hermes.report.scores import in_words, metric_of
 from hermes.values import SECOND
 
 PROGRESS = 3.0
@@ -88,6 +89,6 @@ def progress_line(state: MasterState, now: int) -> str:
     alive = words.counted(len(state.alive()), "worker")
     return (
         f"{seconds:7.1f} s  version {newest.version if newest else 0}  "
-        f"{words.count(samples)}{target} samples  loss {words.score(known.last_loss)}  "
-        f"accuracy {words.score(known.last_accuracy)}  {alive}"
+        f"{words.count(samples)}{target} samples  "
+        f"{in_words(known.last_loss, known.last_accuracy, metric_of(state.data), '  ')}  {alive}"
     )

@@ -336,6 +336,7 @@ def _draw(folder: RunFolder, result: dict[str, Any], story: Story) -> None:
     """The picture, where there is something to see; a run never fails for want of matplotlib."""
     from hermes.errors import RunFailed
     from hermes.report import picture
+    from hermes.report.scores import is_measured
     from hermes.runtime.results import rewrite
 
     if not story.points:
@@ -343,9 +344,12 @@ def _draw(folder: RunFolder, result: dict[str, Any], story: Story) -> None:
     if not picture.can_draw():
         note(picture.REMEDY)
         return
-    title = f"{result['run']}: {result['strategy']}, test accuracy "
-    accuracy = result["accuracy"]["test"]
-    title += f"{accuracy:.3f}" if accuracy is not None else "unknown"
+    value, loss = result["accuracy"]["test"], result["loss"]["test"]
+    title = f"{result['run']}: {result['strategy']}, test "
+    if is_measured(loss, value):
+        title += f"{result['metric'] or 'metric'} " + (f"{value:.3f}" if value is not None else "unknown")
+    else:
+        title += f"loss {loss:.3f}"
     try:
         picture.draw(story, title, folder.picture)
         result["paths"]["picture"] = str(folder.picture)

@@ -57,7 +57,7 @@ class Prepared:
     kind: str = ""
     """Types and shapes of a sample of those; "": there is none."""
     metric: str = ""
-    """What is summed beside the loss, as `DataPublished` has it; "" also where none is brought."""
+    """What is measured beside the loss, as `DataPublished` has it."""
 
     def __iter__(self) -> Iterator[Block]:
         in_vain = number = 0

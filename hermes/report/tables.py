@@ -15,6 +15,7 @@ from hermes.report.live.health import health
 from hermes.report.live.recent import Recent
 from hermes.report.live.waits import BROKEN_OFF, CALM, Around, standing
 from hermes.report.live.workers import waiting_share, worker_lines
+from hermes.report.scores import ACCURACY, in_words, is_measured, metric_of
 from hermes.report.story import Resize, Story
 from hermes.values import SECOND, Superstep
 
@@ -74,7 +75,6 @@ def result_view(result: Mapping[str, Any], story: Story | None = None) -> Render
 
 
 def _result_facts(result: Mapping[str, Any]) -> dict[str, str]:
-    accuracy, loss = result["accuracy"], result["loss"]
     moved = {kind: both["sent"] + both["received"] for kind, both in result["bytes"].items()}
     paths = result["paths"]
     version = "none" if result["version"] is None else result["version"]
@@ -82,9 +82,7 @@ def _result_facts(result: Mapping[str, Any]) -> dict[str, str]:
     return {
         "run": f"{result['run']} ({result['strategy']}, seed {result['seed']}): "
         f"{result['status']}, {result['reason']}",
-        "test": f"accuracy {words.score(accuracy['test'])}, loss {words.score(loss['test'])}",
-        "validation": f"accuracy {words.score(accuracy['validation'])}, "
-        f"loss {words.score(loss['validation'])}",
+        **{split: _result_scores(result, split) for split in ("test", "validation")},
         "model": f"version {version}, {words.counted(result['samples'], 'sample')} in "
         f"{words.duration(result['seconds'])}, {resized}",
         "moved": ", ".join(f"{kind} {words.size(number)}" for kind, number in moved.items()),
@@ -93,6 +91,13 @@ def _result_facts(result: Mapping[str, Any]) -> dict[str, str]:
         "picture": str(paths.get("picture") or "none"),
         "report": str(paths.get("report") or "none"),
     }
+
+
+def _result_scores(result: Mapping[str, Any], split: str) -> str:
+    loss, value = result["loss"][split], result["accuracy"][split]
+    metric = result.get("metric", ACCURACY)  # results of before know no other
+    told = f"{metric} {words.score(value)}, " if is_measured(loss, value) else ""
+    return f"{told}loss {words.score(loss)}"
 
 
 # --- as it stands -------------------------------------------------------------------------------
@@ -111,7 +116,7 @@ def status_view(
     """What `hermes status` shows, at most `width` letters wide; `facts` has what the ledger does
     not say: run, state, storage, topics, quarantined, and where to look (evidence). `lives`:
     whether the master does; the re-sizings are those of `story`, if it is given."""
-    known = state.evaluations
+    known, metric = state.evaluations, metric_of(state.data)
     opened, newest = state.opened, state.newest
     lines = {
         "run": facts["run"],
@@ -121,14 +126,15 @@ def status_view(
         "version": f"{newest.version}" if newest else "-",
         "samples": _samples(state),
         "time": _time(state, recent),
-        "validation": _scores(known.last_loss, known.last_accuracy)
+        "validation": _scores(known.last_loss, known.last_accuracy, metric)
         + (f" (version {known.last_version})" if known.count or state.scored else ""),
     }
     if known.best is not None:
-        best = _scores(known.best.loss, known.best.accuracy)
+        best = _scores(known.best.loss, known.best.accuracy, metric)
         lines["best"] = f"{best} (version {known.best.version})"
     if state.scored:
-        lines["test"] = _scores(state.scores.get("test_loss"), state.scores.get("test_accuracy"))
+        loss, value = state.scores.get("test_loss"), state.scores.get("test_accuracy")
+        lines["test"] = _scores(loss, value, metric)
     if newest is not None and newest.superstep is not None:
         lines["quotas"] = _quotas(newest.superstep)
     beside = ("storage", "topics", "quarantined", "evidence")
@@ -145,10 +151,8 @@ def _quotas(planned: Superstep) -> str:
     return f"{quotas}: {words.decided(planned.reason)}"
 
 
-def _scores(loss: float | None, accuracy: float | None) -> str:
-    if loss is None and accuracy is None:
-        return "-"
-    return f"loss {words.score(loss)}, accuracy {words.score(accuracy)}"
+def _scores(loss: float | None, value: float | None, metric: str) -> str:
+    return "-" if loss is None and value is None else in_words(loss, value, metric)
 
 
 def _time(state: MasterState, recent: Recent) -> str:
@@ -220,6 +224,9 @@ def status_json(
             "validation": state.scores.get("validation_loss", known.last_loss),
             "test": state.scores.get("test_loss"),
         },
+        "metric": metric_of(state.data)
+        if is_measured(known.last_loss, known.last_accuracy)
+        else None,
         "best": _best_json(state),
         "workers": {
             name: _worker_json(state, member, recent, around)

@@ -14,6 +14,7 @@ from hermes.coded import plain
 from hermes.machine.state import MasterState, Member
 from hermes.perform.desk import finite
 from hermes.perform.store import Store
+from hermes.report.scores import is_measured, metric_of
 from hermes.runtime.evaluator import Best
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.lineage import origin
@@ -66,6 +67,9 @@ def build_result(
             "test": scores.get("test_accuracy"),
         },
         "loss": {"validation": scores.get("validation_loss"), "test": scores.get("test_loss")},
+        "metric": metric_of(state.data)
+        if is_measured(scores.get("validation_loss"), scores.get("validation_accuracy"))
+        else None,
         "best": {
             "version": best.version if best.version >= 0 else None,
             "loss": finite(best.loss),

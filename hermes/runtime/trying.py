@@ -63,7 +63,8 @@ def prepared_data(job: Job, settings: Settings, seed: int, expect: int, workdir:
         workdir,
         partition_of(settings.data, expect, job.batch),
     )
-    return replace(prepared, metric="custom") if callable(job.metric) else prepared
+    metric = "custom" if callable(job.metric) else job.metric or ""
+    return prepared if metric == "accuracy" else replace(prepared, metric=metric)
 
 
 def fresh_trainer(job: Job, seed: int) -> Trainer:

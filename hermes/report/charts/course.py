@@ -23,6 +23,7 @@ from hermes.report.charts.chart import (
     table,
 )
 from hermes.report.charts.scales import Axis, axis, in_order, rate
+from hermes.report.scores import ACCURACY, metric_of
 from hermes.report.story import Happening, Point, Story
 from hermes.report.thin import Stretch, merged
 from hermes.values import SECOND
@@ -82,10 +83,11 @@ def _curve(run: Run, name: str, x: str) -> Lines | None:
     known = [(p, v) for p in story.points if (v := getattr(p, name)) is not None and isfinite(v)]
     if not known:
         return None
+    called = name if name == "loss" else metric_of(story.data)
     xs = [_over(story, point, x) for point, _ in known]
     ys = [float(value) for _, value in known]
-    best = (min if name == "loss" else max)(ys)
-    at = ys.index(best)
+    at = _best(called, known)
+    best = ys[at]
     spots = [Spot(xs[at], best, f"best {words.score(best)}", "best")]
     final = getattr(story.scored, f"test_{name}") if story.scored else None
     if final is not None and isfinite(final):
@@ -93,15 +95,27 @@ def _curve(run: Run, name: str, x: str) -> Lines | None:
     values = ys + [spot.y for spot in spots]
     head = Head(
         f"{name}-{x}",
-        f"{name.capitalize()} on validation",
-        _curve_says(run, name, known, at),
-        _curve_table(run, name, known, story.points.stride),
+        f"{called.capitalize()} on validation",
+        _curve_says(run, called, known, at),
+        _curve_table(run, called, known, story.points.stride),
         "The ring marks the best version"
         + (", the diamond the last version on the test set." if len(spots) > 1 else "."),
     )
     series = Series("validation", tuple(xs), tuple(ys), 0 if name == "loss" else 2)
-    vertical = axis(f"{name} on validation", "score", values, may_be_log=name == "loss")
+    vertical = axis(f"{called} on validation", "score", values, may_be_log=name == "loss")
     return Lines(head, axis(LABELS[x], x, xs, zero=True), vertical, (series,), tuple(spots))
+
+
+def _best(called: str, known: list[tuple[Point, float]]) -> int:
+    """Which point is. Of a metric of the job's own it is not known which way is up: there it is
+    the one with the least loss."""
+    if called == ACCURACY:
+        return max(range(len(known)), key=lambda at: known[at][1])
+    return min(range(len(known)), key=lambda at: _loss(known[at][0]))
+
+
+def _loss(point: Point) -> float:
+    return math.inf if point.loss is None else point.loss
 
 
 def _over(story: Story, point: Point, x: str) -> float:

@@ -18,6 +18,7 @@ from hermes.report.live.progress import Progress, others, progress
 from hermes.report.live.recent import Recent, Scored
 from hermes.report.live.waits import SHOWN, Around, Wait, waits
 from hermes.report.live.workers import worker_lines
+from hermes.report.scores import in_words, is_measured, metric_of
 
 CURVE = 4
 """Lines of a curve, at least; its axis is one more ..."""
@@ -68,10 +69,11 @@ def picture(moment: Moment, width: int, height: int) -> list[Text]:
         state, recent, now, around, width=width, height=max(2, room - HEAD - waiting - 1)
     )
     left = room - HEAD - 1 - len(table) - waiting
-    curves = _curves(recent, width, min(CURVE_MOST, left - 3))
+    metric = metric_of(state.data)
+    curves = _curves(recent, metric, width, min(CURVE_MOST, left - 3))
     title, bar, scores = _title(moment, width), _bar(moment, width), _scores(moment)
     if not curves:
-        _add_sparks(scores, recent, width)
+        _add_sparks(scores, recent, metric, width)
     _add_best(scores, state, width)
     lines = [Text(), title, bar, scores]
     lines += [Text(), *curves] if curves else []
@@ -138,28 +140,24 @@ def _drawn(near: Progress, width: int) -> Text:
 
 
 def _scores(moment: Moment) -> Text:
-    known = moment.state.evaluations
+    known, metric = moment.state.evaluations, metric_of(moment.state.data)
     if moment.state.scored:
         scores = moment.state.scores
-        text = f"loss {words.score(scores.get('validation_loss'))}  "
-        text += f"accuracy {words.score(scores.get('validation_accuracy'))}   "
-        text += f"test: loss {words.score(scores.get('test_loss'))}, "
-        return Text(text + f"accuracy {words.score(scores.get('test_accuracy'))}")
-    return Text.assemble(
-        "loss ",
-        (words.score(known.last_loss), "bold cyan"),
-        "  accuracy ",
-        (words.score(known.last_accuracy), "bold green"),
-    )
+        loss, value = scores.get("validation_loss"), scores.get("validation_accuracy")
+        text = in_words(loss, value, metric, "  ")
+        tested = in_words(scores.get("test_loss"), scores.get("test_accuracy"), metric)
+        return Text(f"{text}   test: {tested}")
+    line = Text.assemble("loss ", (words.score(known.last_loss), "bold cyan"))
+    if is_measured(known.last_loss, known.last_accuracy):
+        line.append(f"  {metric} ").append(words.score(known.last_accuracy), "bold green")
+    return line
 
 
 def _add_best(line: Text, state: MasterState, width: int) -> None:
     best = state.evaluations.best
     if best is None or state.scored:
         return
-    scores = f"loss {words.score(best.loss)}"
-    if best.accuracy is not None:
-        scores += f", accuracy {words.score(best.accuracy)}"
+    scores = in_words(best.loss, best.accuracy, metric_of(state.data))
     text = f"   best: {scores} (version {best.version})"
     line.append(text if line.cell_len + len(text) <= width else "", "dim")
 
@@ -167,15 +165,15 @@ def _add_best(line: Text, state: MasterState, width: int) -> None:
 # --- the curves ---------------------------------------------------------------------------------
 
 
-def _curves(recent: Recent, width: int, rows: int) -> list[Text]:
-    """Accuracy and loss beside each other, or what there is, with the ends of their axes; nothing
+def _curves(recent: Recent, metric: str, width: int, rows: int) -> list[Text]:
+    """Metric and loss beside each other, or what there is, with the ends of their axes; nothing
     where `rows` are too few."""
     if rows < CURVE:
         return []
     accuracy = [(p.at, p.accuracy) for p in recent.points if p.accuracy is not None]
     loss = [(p.at, p.loss) for p in recent.points if p.loss is not None]
     both = width >= TWO or not accuracy
-    shown = [("accuracy", accuracy, "green")] if accuracy else []
+    shown = [(metric[:8], accuracy, "green")] if accuracy else []
     shown += [("loss", loss, "cyan")] if both else []
     each = (width - 3 * (len(shown) - 1)) // len(shown)
     drawn = [_curve(name, points, min(each, 90), rows, style) for name, points, style in shown]
@@ -222,13 +220,13 @@ def _range(values: Sequence[float], name: str) -> tuple[float, float]:
     return low, high if high > low else low + 1e-9
 
 
-def _add_sparks(line: Text, recent: Recent, width: int) -> None:
+def _add_sparks(line: Text, recent: Recent, metric: str, width: int) -> None:
     """The curves in one line, where there is no room for more."""
-    for name, style in (("accuracy", "green"), ("loss", "cyan")):
-        letters = min(16, width - line.cell_len - len(name) - 4)
+    for name, called, style in (("accuracy", metric, "green"), ("loss", "loss", "cyan")):
+        letters = min(16, width - line.cell_len - len(called) - 4)
         values = _column(recent.points, name)
         if values and letters >= 8:
-            line.append(f"   {name} ", "dim").append(words.sparkline(values, letters), style)
+            line.append(f"   {called} ", "dim").append(words.sparkline(values, letters), style)
 
 
 def _column(points: Sequence[Scored], name: str) -> list[float]:

@@ -12,6 +12,7 @@ from hermes.report import words
 from hermes.report.charts.chart import Table, table
 from hermes.report.charts.course import Run
 from hermes.report.charts.moved import avoided
+from hermes.report.scores import in_words, is_measured, metric_of
 from hermes.report.story import Point, Story, Version
 from hermes.values import SECOND, Reason
 
@@ -90,8 +91,7 @@ def _scores(state: MasterState) -> str:
     if not state.scored:
         return ""
     accuracy, loss = state.scores.get("test_accuracy"), state.scores.get("test_loss")
-    told = f"accuracy {words.score(accuracy)}, " if accuracy is not None else ""
-    return f" On the test set: {told}loss {words.score(loss)}."
+    return f" On the test set: {in_words(loss, accuracy, metric_of(state.data))}."
 
 
 def clock(written: str) -> str:
@@ -111,14 +111,25 @@ def tiles(run: Run, state: MasterState, beside: Beside) -> list[Tile]:
     moved = sum(sum(flat) for flat in beside.traffic.values())
     best = known.best
     whose = "of the last version" if tested else "scored at the end"
+    metric, measured = metric_of(state.data), is_measured(loss, accuracy)
+    if measured:
+        first = [Tile(f"test {metric}", words.score(scores.get("test_accuracy")), whose)]
+        validation = Tile(
+            f"validation {metric}", words.score(accuracy), f"loss {words.score(loss)}"
+        )
+    else:
+        first, validation = [], Tile("validation loss", words.score(loss))
     return [
-        Tile("test accuracy", words.score(scores.get("test_accuracy")), whose),
+        *first,
         Tile("test loss", words.score(scores.get("test_loss")), whose),
-        Tile("validation accuracy", words.score(accuracy), f"loss {words.score(loss)}"),
+        validation,
         Tile(
             "best on validation",
             f"loss {words.score(best.loss)}" if best else "-",
-            f"version {best.version}, accuracy {words.score(best.accuracy)}" if best else "",
+            f"version {best.version}"
+            + (f", {metric} {words.score(best.accuracy)}" if measured else "")
+            if best
+            else "",
         ),
         Tile("versions", str(state.newest.version) if state.newest else "-"),
         Tile("samples", words.count(samples), f"of {words.count(limit)}" if limit else ""),
@@ -140,22 +151,25 @@ def versions(run: Run) -> Table:
     """One row a version."""
     story = run.story
     scored = {point.version: point for point in story.points}
-    rows = [_version_row(run, one, scored.get(one.version)) for one in story.versions]
-    columns = ("version", "time", "samples", "loss", "accuracy", "bytes", "updates (weight)")
+    measured = not scored or any(point.accuracy is not None for point in scored.values())
+    rows = [_version_row(run, one, scored.get(one.version), measured) for one in story.versions]
+    metric = [metric_of(story.data)] if measured else []
+    columns = ("version", "time", "samples", "loss", *metric, "bytes", "updates (weight)")
     note = ""
     if story.versions.stride > 1:
         note = f"Every {story.versions.stride}th of {words.count(story.versions.seen)} versions."
     return Table((*columns, "reason", "digest"), tuple(rows), left=1, note=note)
 
 
-def _version_row(run: Run, one: Version, point: Point | None) -> tuple[str, ...]:
+def _version_row(run: Run, one: Version, point: Point | None, measured: bool) -> tuple[str, ...]:
+    """`measured`: whether the job has a metric."""
     members = [f"{worker} ({weight:.3g})" for worker, weight in one.members]
     return (
         str(one.version),
         words.duration(run.story.seconds(one.at)),
         words.count(one.samples),
         words.score(point.loss if point else None),
-        words.score(point.accuracy if point else None),
+        *([words.score(point.accuracy if point else None)] if measured else []),
         words.size(one.length),
         ", ".join(members) or "-",
         one.reason.code,

@@ -109,7 +109,7 @@ def _evaluated(decision: Decision, setting: Setting) -> Told:
     else:
         best = ", the best so far" if details["best"] else ""
         accuracy = details["accuracy"]
-        right = "" if accuracy is None else f", accuracy {accuracy:.4f}"
+        right = "" if accuracy is None else f", {setting.metric} {accuracy:.4f}"
         of = details["workers"]
         where = f"On {count(details['n'])} samples of {counted(of, 'worker')}" if of else ""
         body = f"{where or 'On validation'}: loss {loss(details['loss'])}{right}{best}."
@@ -123,7 +123,7 @@ def _scored(decision: Decision, setting: Setting) -> Told:
     parts = []
     for split in ("validation", "test"):
         found, right = details[f"{split}_loss"], details[f"{split}_accuracy"]
-        share = "" if right is None else f", accuracy {right:.4f}"
+        share = "" if right is None else f", {setting.metric} {right:.4f}"
         parts.append(f"{split} loss {'not finite' if found is None else loss(found)}{share}")
     title = f"final scores ({clock(decision.at, setting)})"
     body = f"Version {details['scored']}, the last: {'; '.join(parts)}."

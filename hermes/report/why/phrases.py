@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from hermes.policy.presets import Settings
+from hermes.report.scores import ACCURACY
 from hermes.report.why.decided import Decision
 from hermes.report.why.recompute import DIFFERS, OPEN
 from hermes.report.words import count, duration
@@ -18,6 +19,8 @@ class Setting(NamedTuple):
     settings: Settings
     started: int | None
     """Run time (ns) at which training started."""
+    metric: str = ACCURACY
+    """What the run's metric is called."""
 
 
 class Told(NamedTuple):

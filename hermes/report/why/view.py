@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
 from hermes.errors import UsageError
+from hermes.report.scores import metric_of
 from hermes.report.why.decided import MASTER, Decision
 from hermes.report.why.decisions import Retelling
 from hermes.report.why.of_run import told
@@ -160,9 +161,14 @@ class Wrapped:
             yield Text.assemble(" " * self._indent, line) if self._indent else line
 
 
+def _setting(retelling: Retelling) -> Setting:
+    state = retelling.state
+    return Setting(state.settings, retelling.started, metric_of(state.data))
+
+
 def page(retelling: Retelling, worker: str, wanted: Wanted, head: str) -> RenderableType:
     """What `hermes why` prints. `head` names the run."""
-    setting = Setting(retelling.state.settings, retelling.started)
+    setting = _setting(retelling)
     stories = tales(retelling.decisions)
     shown = chosen(stories, wanted)
     parts: list[RenderableType] = [
@@ -289,7 +295,7 @@ def _times(number: int) -> str:
 
 def at_version(retelling: Retelling, worker: str, version: int, shown: Sequence[Tale]) -> str:
     """What a version was made of, and what this worker was doing while it was the newest."""
-    setting = Setting(retelling.state.settings, retelling.started)
+    setting = _setting(retelling)
     members = retelling.members.get(version, ())
     made = f"of {listed(members)}" if members else "the job's first weights"
     begin, end = retelling.versions[version], retelling.versions.get(version + 1)
@@ -318,7 +324,7 @@ def _doing(retelling: Retelling, at: int, setting: Setting) -> str:
 
 def as_json(retelling: Retelling, worker: str, wanted: Wanted) -> dict[str, Any]:
     """What `hermes why --json` prints of the decisions; keys are only ever added."""
-    setting = Setting(retelling.state.settings, retelling.started)
+    setting = _setting(retelling)
     decisions = retelling.decisions
     if wanted != Wanted():
         stories = chosen(tales(decisions), wanted)
