@@ -347,7 +347,8 @@ def _draw(folder: RunFolder, result: dict[str, Any], story: Story) -> None:
     value, loss = result["accuracy"]["test"], result["loss"]["test"]
     title = f"{result['run']}: {result['strategy']}, test "
     if is_measured(loss, value):
-        title += f"{result['metric'] or 'metric'} " + (f"{value:.3f}" if value is not None else "unknown")
+        title += result["metric"] or "metric"
+        title += f" {value:.3f}" if value is not None else " unknown"
     else:
         title += f"loss {loss:.3f}"
     try:
