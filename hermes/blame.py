@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 import linecache
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -136,14 +137,26 @@ TORCH = (
 )
 
 
-KERAS: Mapping[str, str] = {
-    "keras": "pip install 'hermes-edge[keras-tensorflow]', or 'hermes-edge[keras-torch]', on this "
-    "machine as on all others of the run.",
-    "tensorflow": "pip install 'hermes-edge[keras-tensorflow]', on this machine as on all others "
-    "of the run; or, where Keras is to compute with PyTorch, start the master with "
-    "KERAS_BACKEND=torch.",
-}
-"""Frameworks, and what is said where one is missing."""
+def _keras_missing(root: str) -> str:
+    """What to do where Keras, or what it computes on, is missing."""
+    if root in ("jax", "jaxlib", "openvino"):
+        return (
+            "Keras takes it as its backend, from KERAS_BACKEND or ~/.keras/keras.json, and Hermes "
+            "cannot train there: set KERAS_BACKEND=tensorflow or KERAS_BACKEND=torch."
+        )
+    everywhere = "on this machine as on all others of the run"
+    if root == "tensorflow":
+        return (
+            f"pip install 'hermes-edge[keras-tensorflow]', {everywhere}; or, where Keras is to "
+            "compute with PyTorch, start the master with KERAS_BACKEND=torch."
+        )
+    backend = os.environ.get("KERAS_BACKEND", "")
+    if backend in ("tensorflow", "torch"):
+        return f"pip install 'hermes-edge[keras-{backend}]', {everywhere}."
+    return f"pip install 'hermes-edge[keras-tensorflow]', or [keras-torch], {everywhere}."
+
+
+KERAS = frozenset(["keras", "tensorflow", "jax", "jaxlib", "openvino"])
 
 
 def _text_of(filename: str) -> str:
@@ -179,7 +192,7 @@ def _missing_module(doing: str, name: str, where: str) -> JobError:
     elif root == "torch":
         remedy = TORCH
     elif root in KERAS:
-        remedy = KERAS[root]
+        remedy = _keras_missing(root)
     else:
         remedy = pip_install(PIP_NAMES.get(root, root))
     return JobError(what, where=where, remedy=remedy)

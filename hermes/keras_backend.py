@@ -22,6 +22,9 @@ VARIABLE = "KERAS_BACKEND"
 EXTRAS = {"tensorflow": "keras-tensorflow", "torch": "keras-torch"}
 """Backends that Hermes trains on, and the extra that brings each."""
 
+OF_KERAS = frozenset(["keras", "keras_hub", "tensorflow"])
+"""Packages that a job with Keras imports."""
+
 
 def backend_now() -> str:
     """The backend of the Keras that is loaded; "" where none is."""
@@ -32,11 +35,12 @@ def backend_now() -> str:
 def load_quietly(text: str, filename: str) -> None:
     """Load the Keras of a job that is about to be read. What goes wrong is left to the job's own
     import, but for a backend that we cannot train on: that is a `JobError`."""
-    if "keras" not in _imports(text) or VARIABLE in text:  # it may be about to choose one
+    lines = _imports(text)
+    if "keras" not in lines or VARIABLE in text:  # it may be about to choose one
         return
     said = os.environ.get(VARIABLE, "")
     if said and said not in EXTRAS:
-        raise _unfit(said, filename)
+        raise _unfit(said, f"{filename}:{lines['keras']}")
     load()
 
 
@@ -50,9 +54,13 @@ def load() -> None:
 @contextlib.contextmanager
 def _stderr_held() -> Iterator[None]:
     """What is written to the process's stderr meanwhile, by whatever library, is not shown."""
-    with contextlib.suppress(OSError, ValueError):  # a stderr that is closed
+    try:
+        before = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # of Python's own, too
         sys.stderr.flush()
-    before = os.dup(2)
     try:
         with tempfile.TemporaryFile() as held:
             os.dup2(held.fileno(), 2)
@@ -81,11 +89,16 @@ def check(text: str, filename: str, said: str) -> None:
     """Raise `JobError` where the job that was just built has Keras on another backend than the
     environment `said` before ("": it said nothing), on one that we cannot train on, or beside a
     framework that is not its backend."""
-    backend = backend_now()
     lines = _imports(text)
-    if not backend or not lines.keys() & {"keras", "keras_hub", "tensorflow"}:
+    ours = {name: line for name, line in lines.items() if name in OF_KERAS}
+    if not ours:
         return
-    where = f"{filename}:{min(lines.values())}"
+    if "keras" in ours and not backend_now():  # it is imported later, in a function
+        load()
+    backend = backend_now()
+    if not backend:
+        return
+    where = f"{filename}:{min(ours.values())}"
     if said and said != backend:
         raise JobError(
             f"{VARIABLE} is {said} here, and the job has Keras on {backend}",
@@ -96,7 +109,7 @@ def check(text: str, filename: str, said: str) -> None:
     if backend not in EXTRAS:
         raise _unfit(backend, where)
     other = next(name for name in EXTRAS if name != backend)
-    if other in lines and "keras" in lines:
+    if other in lines and (ours.keys() - {other}):
         raise JobError(
             f"two frameworks in one job: Keras on {backend}, and {other}",
             where=f"{filename}:{lines[other]}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ def export_model(
 def _architecture(seen: Seen) -> str:
     """The layers of a run's model of Keras; Keras is then loaded, on its backend. Raises `RunError`
     where they are not known, `UsageError` where Keras is not here."""
-    from hermes.keras_backend import load, take
+    from hermes.keras_backend import VARIABLE, backend_now, load
 
     name, _, backend = _framework(seen, whole=True).partition(" on ")
     run = f"run {seen.view.run}"
@@ -77,10 +78,10 @@ def _architecture(seen: Seen) -> str:
             where=run,
             remedy="Export it there, or name that folder's place with --out.",
         )
-    if importlib.util.find_spec("keras") is None:
-        raise missing("keras", "pip install 'hermes-edge[keras-tensorflow]', or [keras-torch]")
-    take(backend, str(seen.folder.path))
+    os.environ.setdefault(VARIABLE, backend or "tensorflow")
     load()
+    if not backend_now():
+        raise missing("keras", f"pip install 'hermes-edge[keras-{os.environ[VARIABLE]}]'")
     return seen.folder.architecture.read_text("utf-8")
 
 

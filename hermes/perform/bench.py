@@ -158,6 +158,7 @@ class WorkerBench:
         if afloat is not None:
             local = afloat.outgoing(local)
         data = encode_update(local, self._base, self._codec, self.trainer.buffers())
+        del local  # a model less while it travels
         payload = store.put(names.from_worker(self._name), data)
         if afloat is not None:
             if self._codec != codecs.FP32:  # what was rounded away stays unsent

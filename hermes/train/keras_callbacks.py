@@ -5,13 +5,18 @@ A round is to them what an epoch is to `fit`: numbered from 0, its logs the mean
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
-from hermes.blame import call_user, kind_of, place_of
+from hermes.blame import blame, call_user, kind_of, place_of
 from hermes.errors import JobError
 from hermes.job import Job
+from hermes.train.keras_checks import has_schedule
+
+SETS_RATE = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 
 ELSEWHERE = {
     "EarlyStopping": "Job.stop stops a run: hermes.Stop(patience=...)",
@@ -39,9 +44,11 @@ class Callbacks:
             )
         for callback in made:
             _check(callback, where)
-        self._list = None
+            _check_rate(job, model, callback, where)
+        self._list: Any = None
+        self._where = where
         if made:
-            self._list = keras.callbacks.CallbackList(list(made), model=model)
+            self._list = self._told(keras.callbacks.CallbackList, list(made), model=model)
         self._round = -1
         self._batch = 0
         self._sums: dict[str, float] = {}
@@ -52,28 +59,51 @@ class Callbacks:
         if self._list is None:
             return
         if self._round < 0:
-            self._list.on_train_begin()
+            self._told(self._list.on_train_begin)
         elif self._samples:
             logs = {name: total / self._samples for name, total in self._sums.items()}
-            self._list.on_epoch_end(self._round, logs)
+            self._told(self._list.on_epoch_end, self._round, logs)
         self._round += 1
         self._batch, self._samples, self._sums = 0, 0, {}
-        self._list.on_epoch_begin(self._round)
+        self._told(self._list.on_epoch_begin, self._round)
 
     def before_batch(self) -> None:
         """A step is about to be trained; nothing in a trial, before the first round."""
         if self._list is not None and self._round >= 0:
-            self._list.on_train_batch_begin(self._batch)
+            self._told(self._list.on_train_batch_begin, self._batch)
 
     def after_batch(self, logs: dict[str, Any], samples: int) -> None:
         """A step was trained on so many samples."""
         if self._list is None or self._round < 0:
             return
-        self._list.on_train_batch_end(self._batch, logs)
+        self._told(self._list.on_train_batch_end, self._batch, logs)
         self._batch += 1
         self._samples += samples
         for name, value in logs.items():
-            self._sums[name] = self._sums.get(name, 0.0) + samples * float(value)
+            if np.size(value) == 1:
+                self._sums[name] = self._sums.get(name, 0.0) + samples * float(value)
+
+    def _told(self, what: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        """Call the callbacks; what they raise becomes a `JobError`."""
+        try:
+            return what(*args, **named)
+        except Exception as error:  # they are the job's own
+            raise blame("a callback", error, self._where) from error
+
+
+def _check_rate(job: Job, model: Any, callback: object, where: str) -> None:
+    """Raise `JobError` for one of Keras that sets a rate which something else sets, too."""
+    if not isinstance(callback, SETS_RATE):
+        return
+    other = "Job.schedule" if job.schedule is not None else ""
+    if not other and has_schedule(model.optimizer):
+        other = "the schedule of the compiled optimizer"
+    if other:
+        raise JobError(
+            f"two set the learning rate: {other}, and the callback {type(callback).__name__}",
+            where=where,
+            remedy="Leave one of them.",
+        )
 
 
 def _check(callback: object, where: str) -> None:

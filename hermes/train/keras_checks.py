@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from hermes.blame import place_of
 from hermes.errors import JobError
@@ -26,6 +27,12 @@ COMPILED = {
 def check_model(job: Job, model: Any) -> None:
     """Raise `JobError` for a model that is not ready to be trained, sent and merged."""
     where = place_of(job.model) or job.place
+    if not isinstance(model, keras.Model):
+        raise JobError(
+            f"model() returned a {type(model).__name__}",
+            where=where,
+            remedy="It returns a compiled keras.Model, such as keras.Sequential([...]).",
+        )
     _check_job(job)
     if not model.compiled or model.optimizer is None:
         raise JobError(
@@ -43,8 +50,8 @@ def check_model(job: Job, model: Any) -> None:
         raise JobError(
             "the model is not built: it does not know the shape of its samples",
             where=where,
-            remedy="Begin it with keras.Input(shape=...), or call model.build((None, ...)) before "
-            "model() returns it.",
+            remedy="Begin it with keras.Input(shape=...), or call it once, "
+            "model(keras.ops.zeros((1, ...))), before model() returns it.",
         )
     if not model.trainable_weights:
         raise JobError(
@@ -60,7 +67,13 @@ def check_model(job: Job, model: Any) -> None:
                 remedy="Keep variables in float32; to compute in half precision, the dtype policy "
                 '"mixed_bfloat16" or "mixed_float16".',
             )
-    if job.schedule is not None and _has_schedule(model.optimizer):
+    if model.steps_per_execution != 1:
+        raise JobError(
+            f"the model is compiled with steps_per_execution={model.steps_per_execution}",
+            where=where,
+            remedy="Leave it out: a worker decides after each step whether to go on.",
+        )
+    if job.schedule is not None and has_schedule(model.optimizer):
         raise JobError(
             "two schedules: Job.schedule, and the learning rate of the compiled optimizer",
             where=place_of(job.schedule) or job.place,
@@ -90,12 +103,12 @@ def _check_job(job: Job) -> None:
             remedy="Compile the model with it: model.compile(..., metrics=[...]). Job.metric may "
             "name the one that is shown beside the loss.",
         )
-    if job.device not in ("auto", "cpu"):
+    if job.device != "auto":
         raise JobError(
             f"the device is {job.device}, and Keras chooses its own",
             where=job.device_from,
             remedy="Leave device and --device out: Keras takes a GPU where its backend sees one "
-            "(CUDA_VISIBLE_DEVICES= hides it).",
+            "(CUDA_VISIBLE_DEVICES=-1 hides it).",
         )
 
 
@@ -108,9 +121,21 @@ def _has_loss(model: Any) -> bool:
     return model.loss is not None or own or bool(model.losses)
 
 
-def _has_schedule(optimizer: Any) -> bool:
+def has_schedule(optimizer: Any) -> bool:
+    """Whether its rate is not a number, but changes by itself."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     return isinstance(inner.get_config().get("learning_rate"), dict)
+
+
+def check_scores(job: Job, scored: dict[str, Any]) -> None:
+    """Raise `JobError` for a score that is not one number."""
+    for name, value in scored.items():
+        if np.size(value) != 1:
+            raise JobError(
+                f"the metric {name!r} gives {np.size(value)} numbers",
+                where=place_of(job.model) or job.place,
+                remedy="Compile it so that it gives one, such as average='macro', or leave it out.",
+            )
 
 
 def metric_of(job: Job, names: list[str]) -> str | None:

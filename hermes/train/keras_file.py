@@ -6,11 +6,14 @@ write the file.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
+import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,8 @@ def architecture_of(model: Any) -> str:
     The order: a model that is built anew of its layers may name its weights otherwise.
     """
     try:
-        told = keras.saving.serialize_keras_object(model)
+        with _one_framework():
+            told = keras.saving.serialize_keras_object(model)
         text = json.dumps({"weights": [*named(model.weights)], "model": told}, indent=1)
         return _portable(text)
     except Exception:  # noqa: BLE001 - layers of the job's own may raise anything
@@ -40,7 +44,8 @@ def unfit(architecture: str) -> str:
     if not architecture:
         return "a layer of its own has no get_config()"
     try:
-        _rebuilt(architecture)
+        with _one_framework():
+            _rebuilt(architecture)
     except Exception as error:  # noqa: BLE001 - as above
         told = str(error).rpartition("Exception encountered: ")[2]  # else all layers come first
         return " ".join(told.split()).partition(". ")[0].rstrip(".")
@@ -57,13 +62,29 @@ def keras_bytes(architecture: str, weights: Tensors, where: str) -> bytes:
             remedy="Take --format safetensors, build the model with your own function, and assign "
             "each of model.weights by its path.",
         )
-    model = _rebuilt(architecture)
+    with _one_framework():
+        model = _rebuilt(architecture)
     for name, weight in zip(json.loads(architecture)["weights"], model.weights, strict=True):
         weight.assign(weights[name])
     with tempfile.TemporaryDirectory(prefix="hermes-") as folder:
         path = Path(folder) / "model.keras"
-        model.save(path)
+        with _one_framework():
+            model.save(path)
         return _portable_file(path)
+
+
+@contextlib.contextmanager
+def _one_framework() -> Iterator[None]:
+    """Within, there is no TensorFlow for Keras on torch: it would load it, where it is installed,
+    only to ask whether some value is one of its own."""
+    hidden = keras.backend.backend() == "torch" and "tensorflow" not in sys.modules
+    if hidden:
+        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["tensorflow"]
 
 
 def _portable(text: str) -> str:

@@ -3,10 +3,11 @@ gradient was."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
 from hermes.train.keras_values import numpy_of
 
@@ -35,9 +36,26 @@ class Optimizer:
     def watch(self) -> None:
         """From the next step on, the gradient can be asked for. On TensorFlow a compiled step is
         compiled anew, for nothing can be asked of it afterwards."""
-        if keras.backend.backend() == "tensorflow" and self._norm is None:
+        if self._norm is None:
             self._norm = _watched(self._own)
             self._model.make_train_function(force=True)
+
+    def before_step(self) -> None:
+        """A step that is skipped, its gradient not finite, has none."""
+        if self._norm is not None:
+            self._norm.assign(0.0)
+
+    @contextlib.contextmanager
+    def as_compiled(self) -> Iterator[None]:
+        """Within, the optimizer has the schedule that it was compiled with, and not ours."""
+        if self._later is None:
+            yield
+            return
+        self._own.learning_rate = self._later.inner
+        try:
+            yield
+        finally:
+            self._own.learning_rate = self._later
 
     def begin(self) -> None:
         """Steps count from now on: those before were trials."""
@@ -63,13 +81,7 @@ class Optimizer:
 
     def gradient(self) -> float:
         """L2 norm of the gradient of the last step, before the optimizer's own clipping."""
-        if keras.backend.backend() == "tensorflow":
-            return float(numpy_of(self._norm))
-        import torch
-
-        grads = [weight.value.grad for weight in self._model.trainable_weights]
-        norms = [torch.linalg.vector_norm(grad.float()) for grad in grads if grad is not None]
-        return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
+        return float(numpy_of(self._norm))
 
 
 class Later(Schedule):  # type: ignore[misc]
@@ -90,7 +102,7 @@ class Later(Schedule):  # type: ignore[misc]
 def _begun(variable: Any) -> Any:
     """What it begins with; None for zeros, as of momentum, which need not be kept."""
     value = numpy_of(variable)
-    return np.array(value) if value.any() else None
+    return value if value.any() else None
 
 
 def _later(optimizer: Any) -> Later | None:
@@ -103,15 +115,26 @@ def _later(optimizer: Any) -> Later | None:
 
 
 def _watched(optimizer: Any) -> Any:
-    """A variable that holds the norm of the gradients which `apply` was last given."""
-    import tensorflow as tf
-
-    norm = tf.Variable(0.0, trainable=False)
+    """A variable that holds the norm of the gradients which `apply` was last given: there they are
+    no longer multiplied by the scale of a `LossScaleOptimizer`."""
+    ops = keras.ops
+    norm = keras.Variable(0.0, dtype="float32", trainable=False, name="gradient_norm")
     apply = optimizer.apply
 
     def watched(grads: Any, trainable_variables: Any = None) -> Any:
-        norm.assign(tf.linalg.global_norm([g for g in grads if g is not None]))
+        whole = [_whole(grad) for grad in grads if grad is not None]
+        squares = [ops.sum(ops.square(ops.cast(grad, "float32"))) for grad in whole]
+        norm.assign(ops.sqrt(sum(squares)))
         return apply(grads, trainable_variables)
 
     optimizer.apply = watched
     return norm
+
+
+def _whole(grad: Any) -> Any:
+    """A gradient as one tensor: in the slices of an embedding's, rows may come twice."""
+    if not hasattr(grad, "indices"):
+        return grad
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(grad)

@@ -33,7 +33,7 @@ class KerasTrainer:
         checks.check_model(job, model)
         backend = keras.backend.backend()
         self.framework = f"keras {keras.__version__} on {backend}"
-        self.device = _device(backend)
+        self.device = _device(backend, model)
         self._job, self._model, self._backend = job, model, backend
         self._by_name = dict(sorted(named(model.weights).items()))
         learned = {id(weight) for weight in model.trainable_weights}
@@ -44,7 +44,7 @@ class KerasTrainer:
     # --- weights --------------------------------------------------------------------------------
 
     def weights(self) -> dict[str, npt.NDArray[np.generic]]:
-        return {name: np.array(numpy_of(weight)) for name, weight in self._by_name.items()}
+        return {name: numpy_of(weight) for name, weight in self._by_name.items()}
 
     def load(self, weights: Tensors) -> None:
         check_weights(weights, {name: _like(weight) for name, weight in self._by_name.items()})
@@ -57,7 +57,8 @@ class KerasTrainer:
     def architecture(self) -> str:
         from hermes.train.keras_file import architecture_of
 
-        return architecture_of(self._model)
+        with self._optimizer.as_compiled():
+            return architecture_of(self._model)
 
     # --- training -------------------------------------------------------------------------------
 
@@ -79,11 +80,13 @@ class KerasTrainer:
     def step(self, x: Array, y: Array, factor: float) -> float:
         if self._job.schedule is not None:
             self._optimizer.at(factor)
+        self._callbacks.before_batch()
+        self._optimizer.before_step()
         with self._blamed((x, y)):
-            self._callbacks.before_batch()
             scored = self._model.train_on_batch(x, y, return_dict=True)
-            self._callbacks.after_batch(scored, len(x))
-        return self._loss_of(scored, "train_step")
+        loss = self._loss_of(scored, "train_step")
+        self._callbacks.after_batch(scored, len(x))
+        return loss
 
     def watch_gradient(self) -> None:
         self._optimizer.watch()
@@ -118,7 +121,8 @@ class KerasTrainer:
         """Loss and metrics of one batch, by their names."""
         with self._blamed(batch):
             found: dict[str, Any] = self._model.test_on_batch(*batch, return_dict=True)
-            return found
+        checks.check_scores(self._job, found)
+        return found
 
     # --- helpers --------------------------------------------------------------------------------
 
@@ -162,12 +166,10 @@ def _like(weight: Any) -> Array:
     return np.broadcast_to(np.zeros((), kind), tuple(weight.shape))
 
 
-def _device(backend: str) -> str:
+def _device(backend: str, model: Any) -> str:
     """Where the backend computes, in the words of torch."""
     if backend == "torch":
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return str(model.weights[0].value.device)
     import tensorflow as tf
 
     return "cuda" if tf.config.list_logical_devices("GPU") else "cpu"

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 
 def numpy_of(value: Any) -> npt.NDArray[np.generic]:
-    """Its array, which may share the memory of `value`."""
+    """A copy of it. Keras makes one on both of our backends: a second is made only where it did
+    not."""
     tensor = value.value if isinstance(value, keras.Variable) else value
     found: npt.NDArray[np.generic] = keras.ops.convert_to_numpy(tensor)
-    return found
+    return found if found.flags.owndata else np.array(found)

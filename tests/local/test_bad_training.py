@@ -44,11 +44,10 @@ ONLY_HERE = {
         "Mend that line; `hermes run JOB.py` tries the job before it starts anything.",
     ),
     "a job takes another framework on the workers": (
-        "if WORKER:\n    class Linear:\n        __module__ = 'keras.src'\n"
+        "if WORKER:\n    class Linear:\n        __module__ = 'jax.nn'\n"
         "    nn = type('nn', (), {**vars(nn), 'Sequential': lambda *layers: Linear()})",
-        "job.py:10: the model is one of keras, which this release of Hermes cannot train yet",
-        "It will come with pip install 'hermes-edge[keras]'; until then build the model of "
-        "torch or of hermes.nn.",
+        "job.py:10: model() returned a Linear",
+        "It returns a model of torch, of hermes.nn, or a compiled one of Keras.",
     ),
 }
 
