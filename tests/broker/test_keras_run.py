@@ -200,28 +200,46 @@ def test_bad_workers_of_another_backend_or_without_it_say_so(
     master.wait(60)
 
 
+COMPILED = "    made.compile(keras.optimizers.SGD(0.1, momentum=0.5), loss, metrics=["
+
+BAD = {
+    "not compiled": (
+        KERAS.replace(COMPILED, "    print(["),
+        "of_keras.py:6: the model is not compiled",
+    ),
+    "not built": (
+        KERAS.replace("            keras.Input((8, 8)),\n", ""),
+        "of_keras.py:6: the model is not built: it does not know the shape of its samples",
+    ),
+    "another shape each time": (
+        KERAS.replace("def model", "sizes = iter(range(9, 99))\n\n\ndef model").replace(
+            f"Dense({HIDDEN}", "Dense(next(sizes)"
+        ),
+        "of_keras.py:9: model() gives another model each time it is called",
+    ),
+    "two frameworks": (
+        KERAS.replace("import keras\n", "import keras\nimport torch\n"),
+        "of_keras.py:3: two frameworks in one job: Keras on tensorflow, and torch",
+    ),
+    "another backend than it chooses": (
+        "import os\n\nos.environ['KERAS_BACKEND'] = 'torch'\n" + KERAS,
+        "of_keras.py:5: KERAS_BACKEND is tensorflow here, and the job has Keras on torch",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
 def test_bad_jobs_of_keras_are_refused_before_anything_is_sent(
-    shown: Shown, tmp_path: Path, shell: Shell
+    what: str, shown: Shown, tmp_path: Path, shell: Shell
 ) -> None:
     """By `check` and by the master alike, with file and line."""
-    line = "    made.compile(keras.optimizers.SGD(0.1, momentum=0.5), loss, metrics=["
-    texts = {
-        "not compiled": (
-            KERAS.replace(line, "    print(["),
-            "of_keras.py:6: the model is not compiled",
-        ),
-        "two frameworks": (
-            KERAS.replace("import keras\n", "import keras\nimport torch\n"),
-            "of_keras.py:3: two frameworks in one job: Keras on tensorflow, and torch",
-        ),
-    }
-    for what, (text, message) in texts.items():
-        job = text.replace('"accuracy"])', '"accuracy"])').replace(', init="keras.safetensors"', "")
-        (tmp_path / "of_keras.py").write_text(job)
-        for command in ("check", "run"):
-            done = shell(command, "of_keras.py")
-            assert done.returncode == 2, done.stderr
-            assert message in done.stdout + done.stderr
-        shown(f"a job of Keras: {what}", "hermes check of_keras.py", done.returncode, done.stderr)
-        assert not (tmp_path / "runs").exists()
+    text, message = BAD[what]
+    shell.environment["KERAS_BACKEND"] = "tensorflow"
+    (tmp_path / "of_keras.py").write_text(text.replace(', init="keras.safetensors"', ""))
+    for command in ("check", "run"):
+        done = shell(command, "of_keras.py")
+        assert done.returncode == 2, done.stderr
+        assert message in done.stdout + done.stderr
+    shown(f"a job of Keras: {what}", "hermes check of_keras.py", done.returncode, done.stderr)
+    assert not (tmp_path / "runs").exists()
     assert shell.left_behind() == []
