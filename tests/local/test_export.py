@@ -170,7 +170,7 @@ def test_a_version_that_is_gone_names_those_that_are_there(export: Callable[...,
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("--format", "onnx"), "One of: safetensors, pt, csv, tensorboard, log."),
+        (("--format", "onnx"), "One of: safetensors, pt, keras, csv, tensorboard, log."),
         (("--version", "newest"), "last, best, or such as v12"),
         (("--format", "csv", "--version", "best"), "takes no version"),
         (("--what", "rounds"), "only csv has tables"),
