@@ -184,7 +184,12 @@ def test_bad_workers_of_another_backend_or_without_it_say_so(
     shell.environment["KERAS_BACKEND"] = "torch"
     other = shell("worker", *at, "--name", "other")
     del shell.environment["KERAS_BACKEND"]
-    shown("a worker with another backend", "hermes worker", other.returncode, other.stderr)
+    shown(
+        "a worker with another backend",
+        "hermes worker",
+        other.returncode,
+        other.stderr.replace(run, "r"),
+    )
     assert other.returncode == 2
     assert "the run computes with Keras on tensorflow, and KERAS_BACKEND is torch here" in (
         other.stderr
@@ -192,7 +197,12 @@ def test_bad_workers_of_another_backend_or_without_it_say_so(
     shell.environment["PYTHONPATH"] = str(tmp_path / "bare")
     bare = shell("worker", *at, "--name", "bare")
     shell.environment.pop("PYTHONPATH")
-    shown("a worker without TensorFlow", "hermes worker", bare.returncode, bare.stderr)
+    shown(
+        "a worker without TensorFlow",
+        "hermes worker",
+        bare.returncode,
+        bare.stderr.replace(run, "r"),
+    )
     assert bare.returncode == 2
     assert "needs the module 'tensorflow', which is not here" in bare.stderr
     assert "pip install 'hermes-edge[keras-tensorflow]'" in bare.stderr
