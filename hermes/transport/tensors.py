@@ -12,6 +12,7 @@ import hashlib
 import secrets
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ from hermes.values import Payload
 
 CHUNK = BATCH
 """Bytes of a chunk, at most; 256 KiB is better over thin links."""
+
+WINDOW = 16 << 20
+"""Bytes on their way at once: the client copies what it has yet to send, without a bound."""
 
 LIMIT = 16 << 30
 """Bytes of the largest payload that anyone may announce, where the caller knows no better."""
@@ -111,13 +115,23 @@ def send_payload(
         first, end = chunk.span
         return log.append(topic, bytes(view[first:end]), chunk.headers())
 
-    receipts = [append(chunk) for chunk in chunks]
-    digest = hashlib.sha256(view).hexdigest()
-    offsets = []
-    for chunk, receipt in zip(chunks, receipts, strict=True):
+    offsets: list[int] = []
+    waiting: deque[tuple[Chunk, Receipt]] = deque()
+
+    def settle() -> None:
+        chunk, receipt = waiting.popleft()
         offsets.append(_acknowledged(chunk, receipt, append))
         if progress:
             progress(chunk.span[1])
+
+    most = max(2, WINDOW // chunk_size)
+    for chunk in chunks:
+        if len(waiting) == most:
+            settle()
+        waiting.append((chunk, append(chunk)))
+    digest = hashlib.sha256(view).hexdigest()
+    while waiting:
+        settle()
     return Payload(
         id=name,
         topic=short,

@@ -24,6 +24,7 @@ from hermes.transport.log import Headers, Record
 from hermes.transport.memory import MemoryLog, MemoryReceipt
 from hermes.transport.tensors import (
     HEADER,
+    WINDOW,
     Assembler,
     Chunk,
     chunk_of,
@@ -194,6 +195,38 @@ class _Unsure(MemoryLog):
 class _Lost(MemoryReceipt):
     def offset(self, timeout: float = 60.0) -> int:
         raise OutcomeUnknown("no acknowledgement")
+
+
+class _Counting(MemoryLog):
+    """Counts how many appends are not yet acknowledged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.most = 0, 0
+
+    def append(self, topic: str, value: bytes, headers: Headers = ()) -> MemoryReceipt:
+        self.open += 1
+        self.most = max(self.most, self.open)
+        receipt = _Counted(super().append(topic, value, headers).at)
+        receipt.log = self
+        return receipt
+
+
+class _Counted(MemoryReceipt):
+    log: _Counting
+
+    def offset(self, timeout: float = 60.0) -> int:
+        self.log.open -= 1
+        return super().offset(timeout)
+
+
+def test_no_more_than_a_window_is_on_its_way() -> None:
+    log, size = _Counting(), 1 << 20
+    log.create(["t"])
+    payload = send_payload(log, "t", "model", 0, bytes(40 << 20), chunk_size=size)
+    assert log.most == WINDOW // size
+    assert log.open == 0
+    assert payload.chunks == payload.last - payload.first + 1 == 40
 
 
 def test_chunks_of_unknown_outcome_are_sent_again() -> None:
