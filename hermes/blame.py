@@ -189,6 +189,11 @@ def _missing_module(doing: str, name: str, where: str) -> JobError:
         remedy = f"{root!r} is installed; check the rest of the name, and its release."
     elif where and ((folder / f"{root}.py").is_file() or (folder / root).is_dir()):
         remedy = lies_beside(root)
+    elif root == "torch" and os.environ.get("KERAS_BACKEND") == "torch":
+        remedy = (
+            "KERAS_BACKEND is torch: pip install 'hermes-edge[keras-torch]', on this machine as on "
+            "all others of the run; or set KERAS_BACKEND=tensorflow."
+        )
     elif root == "torch":
         remedy = TORCH
     elif root in KERAS:

@@ -204,7 +204,8 @@ def _check_callables(job: Job) -> None:
     examples = {
         "model": "a function that builds the model, not the model itself",
         "data": "a function that gives the samples, not the samples themselves",
-        "optimizer": "a function of the parameters: lambda params: torch.optim.SGD(params, lr=0.1)",
+        "optimizer": "a function of the parameters: lambda params: torch.optim.SGD(params, "
+        "lr=0.1); a compiled model of Keras has its own, and needs none here",
     }
     for name, meant in examples.items():
         value = getattr(job, name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import logging
 import os
 import sys
 import tempfile
@@ -36,7 +37,7 @@ def load_quietly(text: str, filename: str) -> None:
     """Load the Keras of a job that is about to be read. What goes wrong is left to the job's own
     import, but for a backend that we cannot train on: that is a `JobError`."""
     lines = _imports(text)
-    if "keras" not in lines or VARIABLE in text:  # it may be about to choose one
+    if "keras" not in lines or _chooses(text):
         return
     said = os.environ.get(VARIABLE, "")
     if said and said not in EXTRAS:
@@ -49,6 +50,20 @@ def load() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _stderr_held(), contextlib.suppress(Exception):
         importlib.import_module("keras")
+    logging.getLogger("tensorflow").addFilter(_wanted)
+
+
+def _wanted(record: logging.LogRecord) -> bool:
+    """Not what TensorFlow says of models that are built one after the other, as we do: that each
+    is compiled anew."""
+    return "tf.function retracing" not in record.getMessage()
+
+
+def _chooses(text: str) -> bool:
+    """Whether a job may choose its backend itself: the variable stands in its code, and not only
+    in its comments."""
+    constants = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant))
+    return any(node.value == VARIABLE for node in constants)
 
 
 @contextlib.contextmanager

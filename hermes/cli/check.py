@@ -81,6 +81,7 @@ def _examine(asked: Asked, found: Findings, *, quiet: bool) -> str:
     from hermes.jobfile import build, load_source
     from hermes.keras_backend import backend_now
     from hermes.messages import JobSource
+    from hermes.policy.presets import DEFAULT_STRATEGY
 
     wishes = asked.wishes
     device = found.attempt("device", lambda: options.checked_device(wishes.device))
@@ -98,7 +99,7 @@ def _examine(asked: Asked, found: Findings, *, quiet: bool) -> str:
         travels = JobSource(source.name, source.text, wishes.args, backend_now())
         plan = Plan(travels, job, settings, wishes.seed, asked.workers, device, asked.threads)
         Examination(plan, found, telling).run()
-    return settings.strategy if job is not None else wishes.strategy or settings.strategy
+    return settings.strategy if job is not None else wishes.strategy or DEFAULT_STRATEGY
 
 
 def _check_workers(workers: int) -> None:

@@ -83,6 +83,13 @@ def _check_parts(job: Job) -> None:
 def _model_of(job: Job, generator: np.random.Generator) -> Any:
     """What `model()` gives. torch and Keras draw a model's weights while it is built, so that they
     must be seeded before; a factory that is the first to import one of them is called again."""
+    if not isinstance(job.model, type) and _framework_of(job.model):
+        raise JobError(
+            f"Job.model is a model, a {type(job.model).__name__}, not a function that builds one",
+            where=job.place,
+            remedy="Give the function itself: model=model, not model=model(). Master and workers "
+            "each call it.",
+        )
     if not sys.modules.keys() & FRAMEWORKS:
         model = call_user("model()", job.model)
         if not _framework_of(model):

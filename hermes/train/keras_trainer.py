@@ -144,7 +144,18 @@ class KerasTrainer:
         except HermesError:
             raise
         except Exception as error:  # the model's own layers, loss and metrics may raise anything
-            raise blame_batch(self._job, error, batch) from error
+            raise blame_batch(self._job, _last_words(error), batch) from error
+
+
+def _last_words(error: Exception) -> Exception:
+    """An error of TensorFlow without the stack that it tells first, line by line."""
+    text = str(error)
+    if "Detected at node" not in text:
+        return error
+    told = text.rpartition("\n\n")[2].partition("[[{{node")[0].strip()
+    kind = type(type(error).__name__, (Exception,), {})
+    short: Exception = kind(told or text)
+    return short.with_traceback(error.__traceback__)
 
 
 def named(weights: Iterable[Any]) -> dict[str, Any]:
