@@ -10,8 +10,11 @@ import numpy.typing as npt
 
 
 def numpy_of(value: Any) -> npt.NDArray[np.generic]:
-    """A copy of it. Keras makes one on both of our backends: a second is made only where it did
-    not."""
+    """A copy of it, and one alone: of a variable of TensorFlow Keras would make two."""
     tensor = value.value if isinstance(value, keras.Variable) else value
-    found: npt.NDArray[np.generic] = keras.ops.convert_to_numpy(tensor)
+    found: npt.NDArray[np.generic]
+    if keras.backend.backend() == "tensorflow" and hasattr(tensor, "numpy"):
+        found = np.asarray(tensor.numpy())
+    else:
+        found = keras.ops.convert_to_numpy(tensor)
     return found if found.flags.owndata else np.array(found)
