@@ -46,7 +46,8 @@ def test_models_have_the_sizes_that_they_tell() -> None:
     for name in ("mnist", "cifar10"):
         example = module(name)
         (told,) = re.findall(r"\(([\d ]+) parameters\)", example.__doc__ or "")
-        assert count(example.Net()) == int(told.replace(" ", ""))
+        network = example.job(["file.npz"]).model()
+        assert count(network) == int(told.replace(" ", ""))
     resnet = module("resnet18").ResNet18
     assert count(resnet("imagenet", 1000)) == 11_689_512
     assert count(resnet("cifar", 10)) == 11_173_962
