@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from benchmarks import common, link
 from benchmarks.idle import program
-from benchmarks.memory import key_of
+from benchmarks.memory import JOB, key_of
 from benchmarks.players import peak_of
 
 SIDE = 10_000
@@ -44,41 +44,6 @@ MOMENTUM = ("--strategy", "hermes", "--set", "stop.versions=3")
 
 RATE = 16e6
 """Bytes a second of the link that is cut: what is up for 5 s carries a fifth of the model."""
-
-JOB = '''
-import numpy as np
-import hermes
-from hermes import nn
-
-
-class Scale(nn.Module):
-    """One parameter."""
-
-    def __init__(self):
-        self.scale = nn.Parameter(1, bound=1.0)
-
-    def forward(self, x):
-        self.x = x[:, :2]
-        return self.x * self.scale.value
-
-    def backward(self, grad):
-        self.scale.grad[...] = (grad * self.x).sum()
-        return grad
-
-
-def data():
-    chance = np.random.default_rng(0)
-    x = chance.standard_normal((160, {side}), dtype=np.float32)
-    return x, (x[:, 0] > x[:, 1]).astype(np.int64)
-
-
-def model():
-    return {model}
-
-
-job = hermes.Job(model=model, data=data, batch=8, loss=nn.CrossEntropy(),
-                 optimizer=lambda params: nn.SGD(params, lr=0.1))
-'''
 
 
 class Found(NamedTuple):
@@ -100,7 +65,7 @@ def run(model: str, side: int, wishes: Sequence[str] = ONCE) -> Found:
         folder = stack.enter_context(common.scratch())
         address = stack.enter_context(common.broker("apache")).address
         job = folder / "job.py"
-        job.write_text(JOB.format(model=model, side=side), "utf-8")
+        job.write_text(JOB.format(model=model, samples=160, features=side), "utf-8")
         begun = time.monotonic()
         command = ("master", job, "--broker", address, "--run", "large", "--expect", WORKERS)
         master = stack.enter_context(program(*command, *wishes, folder=folder))

@@ -50,7 +50,7 @@ class Scale(nn.Module):
 
 def data():
     chance = np.random.default_rng(0)
-    x = chance.standard_normal(({samples}, 8), dtype=np.float32)
+    x = chance.standard_normal(({samples}, {features}), dtype=np.float32)
     return x, (x[:, 0] > x[:, 1]).astype(np.int64)
 
 
@@ -116,7 +116,7 @@ def peak(process: subprocess.Popen[str], result: Path, seconds: float = 600.0) -
 
 def of_size(model: str) -> str:
     """A job with a model of this size."""
-    return JOB.format(model=MODELS[model], samples=480)
+    return JOB.format(model=MODELS[model], samples=480, features=8)
 
 
 def run(text: str, workers: int, versions: int = VERSIONS) -> int:

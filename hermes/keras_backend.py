@@ -20,8 +20,8 @@ from hermes.errors import JobError
 
 VARIABLE = "KERAS_BACKEND"
 
-EXTRAS = {"tensorflow": "keras-tensorflow", "torch": "keras-torch"}
-"""Backends that Hermes trains on, and the extra that brings each."""
+BACKENDS = ("tensorflow", "torch")
+"""Those that Hermes trains on; the extra `keras-NAME` brings each."""
 
 OF_KERAS = frozenset(["keras", "keras_hub", "tensorflow"])
 """Packages that a job with Keras imports."""
@@ -40,7 +40,7 @@ def load_quietly(text: str, filename: str) -> None:
     if "keras" not in lines or _chooses(text):
         return
     said = os.environ.get(VARIABLE, "")
-    if said and said not in EXTRAS:
+    if said and said not in BACKENDS:
         raise _unfit(said, f"{filename}:{lines['keras']}")
     load()
 
@@ -121,9 +121,9 @@ def check(text: str, filename: str, said: str) -> None:
             remedy=f"Start it with {VARIABLE}={backend}, or let the job leave that to the "
             "environment.",
         )
-    if backend not in EXTRAS:
+    if backend not in BACKENDS:
         raise _unfit(backend, where)
-    other = next(name for name in EXTRAS if name != backend)
+    other = next(name for name in BACKENDS if name != backend)
     if other in lines and (ours.keys() - {other}):
         raise JobError(
             f"two frameworks in one job: Keras on {backend}, and {other}",

@@ -131,14 +131,11 @@ def _unsaved(trainer: Trainer) -> list[str]:
     from hermes.train.keras_file import unfit
 
     why = unfit(trainer.architecture())
-    return (
-        [
-            f"hermes export --format keras cannot write this model: {why}. It trains all the same, "
-            "and --format safetensors writes its weights."
-        ]
-        if why
-        else []
+    told = (
+        f"hermes export --format keras cannot write this model: {why}. It trains all the same, "
+        "and --format safetensors writes its weights."
     )
+    return [told] if why else []
 
 
 class Examination:

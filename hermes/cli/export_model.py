@@ -53,7 +53,7 @@ def export_model(
         "source": found.source,
         "model_digest": versions[number].payload.digest,
     }
-    load = _load(wish.format, shown(path), _framework(seen))
+    load = _load(wish.format, shown(path), _framework(seen).partition(" ")[0])
     return Written(path, path.stat().st_size, digest_of_file(path), load, about)
 
 
@@ -62,7 +62,7 @@ def _architecture(seen: Seen) -> str:
     where they are not known, `UsageError` where Keras is not here."""
     from hermes.keras_backend import VARIABLE, backend_now, load
 
-    name, _, backend = _framework(seen, whole=True).partition(" on ")
+    name, _, backend = _framework(seen).partition(" on ")
     run = f"run {seen.view.run}"
     there = seen.folder is not None and seen.folder.architecture.exists()
     if not there and not name.startswith("keras"):
@@ -133,11 +133,10 @@ def _said(seen: Seen, versions: Mapping[int, VersionPublished], number: int) -> 
     return f" ({', '.join(says)})" if says else ""
 
 
-def _framework(seen: Seen, *, whole: bool = False) -> str:
-    """Its name; `whole`: with release and backend."""
+def _framework(seen: Seen) -> str:
+    """Its name and release, such as "keras 3.15.1 on torch"."""
     opened = seen.view.state.opened
-    told = opened.software.framework if opened else ""
-    return told if whole else told.partition(" ")[0]
+    return opened.software.framework if opened else ""
 
 
 def _load(format_: str, path: str, framework: str) -> str:

@@ -34,6 +34,11 @@ def check_model(job: Job, model: Any) -> None:
             remedy="It returns a compiled keras.Model, such as keras.Sequential([...]).",
         )
     _check_job(job)
+    _check_compiled(job, model, where)
+    _check_weights(model, where)
+
+
+def _check_compiled(job: Job, model: Any, where: str) -> None:
     if not model.compiled or model.optimizer is None:
         raise JobError(
             "the model is not compiled",
@@ -46,6 +51,22 @@ def check_model(job: Job, model: Any) -> None:
             where=where,
             remedy="model.compile(optimizer=..., loss=...).",
         )
+    if model.steps_per_execution != 1:
+        raise JobError(
+            f"the model is compiled with steps_per_execution={model.steps_per_execution}",
+            where=where,
+            remedy="Leave it out: a worker decides after each step whether to go on.",
+        )
+    if job.schedule is not None and has_schedule(model.optimizer):
+        raise JobError(
+            "two schedules: Job.schedule, and the learning rate of the compiled optimizer",
+            where=place_of(job.schedule) or job.place,
+            remedy="Leave one. Job.schedule follows the run's progress; one of Keras counts the "
+            "steps of its own worker.",
+        )
+
+
+def _check_weights(model: Any, where: str) -> None:
     if not model.built or not model.weights:
         raise JobError(
             "the model is not built: it does not know the shape of its samples",
@@ -67,19 +88,6 @@ def check_model(job: Job, model: Any) -> None:
                 remedy="Keep variables in float32; to compute in half precision, the dtype policy "
                 '"mixed_bfloat16" or "mixed_float16".',
             )
-    if model.steps_per_execution != 1:
-        raise JobError(
-            f"the model is compiled with steps_per_execution={model.steps_per_execution}",
-            where=where,
-            remedy="Leave it out: a worker decides after each step whether to go on.",
-        )
-    if job.schedule is not None and has_schedule(model.optimizer):
-        raise JobError(
-            "two schedules: Job.schedule, and the learning rate of the compiled optimizer",
-            where=place_of(job.schedule) or job.place,
-            remedy="Leave one. Job.schedule follows the run's progress; one of Keras counts the "
-            "steps of its own worker.",
-        )
 
 
 def _check_job(job: Job) -> None:

@@ -41,29 +41,24 @@ def architecture_of(model: Any) -> str:
 
 def unfit(architecture: str) -> str:
     """Why no `.keras` file of this can be opened by Keras alone; "" where it can."""
-    if not architecture:
-        return "a layer of its own has no get_config()"
     try:
-        with _one_framework():
-            _rebuilt(architecture)
-    except Exception as error:  # noqa: BLE001 - as above
-        told = str(error).rpartition("Exception encountered: ")[2]  # else all layers come first
-        return " ".join(told.split()).partition(". ")[0].rstrip(".")
+        _rebuilt(architecture)
+    except RunError as error:
+        return error.what
     return ""
 
 
 def keras_bytes(architecture: str, weights: Tensors, where: str) -> bytes:
     """A `.keras` file of this model. Raises `RunError` where it cannot be built anew."""
-    why = unfit(architecture)
-    if why:
+    try:
+        model = _rebuilt(architecture)
+    except RunError as error:
         raise RunError(
-            f"Keras alone cannot build this model: {why}",
+            f"Keras alone cannot build this model: {error.what}",
             where=where,
             remedy="Take --format safetensors, build the model with your own function, and assign "
             "each of model.weights by its path.",
-        )
-    with _one_framework():
-        model = _rebuilt(architecture)
+        ) from None
     for name, weight in zip(json.loads(architecture)["weights"], model.weights, strict=True):
         weight.assign(weights[name])
     with tempfile.TemporaryDirectory(prefix="hermes-") as folder:
@@ -106,5 +101,14 @@ def _portable_file(path: Path) -> bytes:
 
 
 def _rebuilt(architecture: str) -> Any:
-    """Built of Keras' own classes: a Lambda, whose code would be unpickled, is refused there."""
-    return keras.saving.deserialize_keras_object(json.loads(architecture)["model"], safe_mode=True)
+    """Built of Keras' own classes: a Lambda, whose code would be unpickled, is refused there.
+    Raises `RunError` that says why it cannot be."""
+    if not architecture:
+        raise RunError("a layer of its own has no get_config()")
+    told = json.loads(architecture)["model"]
+    try:
+        with _one_framework():
+            return keras.saving.deserialize_keras_object(told, safe_mode=True)
+    except Exception as error:  # noqa: BLE001 - as above
+        why = str(error).rpartition("Exception encountered: ")[2]  # else all layers come first
+        raise RunError(" ".join(why.split()).partition(". ")[0].rstrip(".")) from None

@@ -72,14 +72,14 @@ class TorchTrainer:
     def buffers(self) -> frozenset[str]:
         return frozenset(self._state()) - self._learned
 
+    def architecture(self) -> str:
+        return ""
+
     def _state(self) -> dict[str, torch.Tensor]:
         """The model's own tensors, sorted; asked for anew, since a layer may have put others."""
         return dict(sorted(self._model.state_dict().items()))
 
     # --- training -------------------------------------------------------------------------------
-
-    def architecture(self) -> str:
-        return ""
 
     def begin_round(self, generator: np.random.Generator) -> None:
         chance.seed(chance.seed_of(generator), self._device)

@@ -8,72 +8,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
 import pytest
 from commands import ROOT, Shell, Shown, wait_for
-from safetensors.numpy import save_file
+from perceptrons import HIDDEN, KERAS, STEPS, begin, without
 
 from hermes.broker.control import Child
 
 pytestmark = pytest.mark.broker
-
-HIDDEN, STEPS = 16, 50
-
-KERAS = f"""\
-import hermes
-import keras
-from keras import layers
-
-
-def model():
-    made = keras.Sequential(
-        [
-            keras.Input((8, 8)),
-            layers.Flatten(),
-            layers.Dense({HIDDEN}, activation="relu"),
-            layers.Dense(10),
-        ]
-    )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    made.compile(keras.optimizers.SGD(0.1, momentum=0.5), loss, metrics=["accuracy"])
-    return made
-
-
-job = hermes.Job(model=model, data=hermes.data.digits, init="keras.safetensors")
-"""
-
-TORCH = f"""\
-import hermes
-import torch
-from torch import nn
-
-job = hermes.Job(
-    model=lambda: nn.Sequential(
-        nn.Flatten(), nn.Linear(64, {HIDDEN}), nn.ReLU(), nn.Linear({HIDDEN}, 10)
-    ),
-    data=hermes.data.digits,
-    optimizer=lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.5),
-    loss=nn.CrossEntropyLoss(),
-    init="start.safetensors",
-)
-"""
-
-NUMPY = (
-    TORCH.replace("import torch\nfrom torch import nn", "from hermes import nn")
-    .replace("torch.optim.SGD", "nn.SGD")
-    .replace("CrossEntropyLoss", "CrossEntropy")
-)
-
-NO_TENSORFLOW = """\
-import sys
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "tensorflow":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Missing())
-"""
 
 OPENED = """\
 import sys
@@ -125,7 +66,7 @@ def test_keras_torch_and_numpy_come_to_the_same_loss(
     tmp_path: Path, shell: Shell, embedded: Child
 ) -> None:
     """One start, the same blocks, 50 steps: within 1e-3."""
-    _start(tmp_path)
+    begin(tmp_path)
 
     def train(name: str, backend: str = "") -> dict[str, Any]:
         shell.environment["KERAS_BACKEND"] = backend
@@ -149,33 +90,11 @@ def test_keras_torch_and_numpy_come_to_the_same_loss(
     assert max(accuracies) - min(accuracies) < 1e-6
 
 
-def _start(folder: Path) -> None:
-    """The jobs, and weights that all of them begin with, under the names of each."""
-    for name, text in (("keras", KERAS), ("torch", TORCH), ("numpy", NUMPY)):
-        (folder / f"of_{name}.py").write_text(text)
-    chance = np.random.default_rng(1)
-    shapes = {"1.weight": (HIDDEN, 64), "1.bias": (HIDDEN,), "3.weight": (10, HIDDEN)}
-    weights = {
-        name: chance.normal(scale=0.1, size=shape).astype(np.float32)
-        for name, shape in {**shapes, "3.bias": (10,)}.items()
-    }
-    save_file(weights, folder / "start.safetensors")
-    names = {"1": "sequential/dense", "3": "sequential/dense_1"}
-    of_keras = {}
-    for name, value in weights.items():
-        layer, _, kind = name.partition(".")
-        kept = np.ascontiguousarray(value.T) if kind == "weight" else value
-        of_keras[f"{names[layer]}/{'kernel' if kind == 'weight' else 'bias'}"] = kept
-    save_file(of_keras, folder / "keras.safetensors")
-
-
 @pytest.mark.timeout(240)
 def test_bad_workers_of_another_backend_or_without_it_say_so(
     shown: Shown, tmp_path: Path, shell: Shell, embedded: Child
 ) -> None:
-    _start(tmp_path)
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "sitecustomize.py").write_text(NO_TENSORFLOW)
+    begin(tmp_path)
     run = f"backends-{uuid4().hex[:8]}"
     at = ("--broker", embedded.address, "--run", run)
     ends = ("--set", "stop.samples=off", "--set", "stop.seconds=600")
@@ -194,7 +113,7 @@ def test_bad_workers_of_another_backend_or_without_it_say_so(
     assert "the run computes with Keras on tensorflow, and KERAS_BACKEND is torch here" in (
         other.stderr
     )
-    shell.environment["PYTHONPATH"] = str(tmp_path / "bare")
+    shell.environment["PYTHONPATH"] = without("tensorflow", tmp_path)
     bare = shell("worker", *at, "--name", "bare")
     shell.environment.pop("PYTHONPATH")
     shown(

@@ -11,69 +11,20 @@ import numpy as np
 import pytest
 import torch
 from commands import Shell, Shown, wait_for
-from safetensors.numpy import load_file, save_file
+from perceptrons import HIDDEN, STEPS, begin, without
+from safetensors.numpy import load_file
 from torch import nn
 
 from hermes.broker.control import Child
 
 pytestmark = pytest.mark.broker
 
-HIDDEN = 16
-
-TORCH = f"""\
-import hermes
-import torch
-from torch import nn
-
-job = hermes.Job(
-    model=lambda: nn.Sequential(
-        nn.Flatten(), nn.Linear(64, {HIDDEN}), nn.ReLU(), nn.Linear({HIDDEN}, 10)
-    ),
-    data=hermes.data.digits,
-    optimizer=lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.5),
-    loss=nn.CrossEntropyLoss(),
-    init="start.safetensors",
-)
-"""
-
-NUMPY = (
-    TORCH.replace("import torch\nfrom torch import nn", "from hermes import nn")
-    .replace("torch.optim.SGD", "nn.SGD")
-    .replace("CrossEntropyLoss", "CrossEntropy")
-)
-
-STEPS = 50
-
-NO_TORCH = """\
-import sys
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "torch":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Missing())
-"""
-
-
-def start(folder: Path) -> None:
-    """Jobs, and weights that both of them begin with."""
-    (folder / "of_torch.py").write_text(TORCH)
-    (folder / "of_numpy.py").write_text(NUMPY)
-    chance = np.random.default_rng(1)
-    shapes = {"1.weight": (HIDDEN, 64), "1.bias": (HIDDEN,), "3.weight": (10, HIDDEN)}
-    weights = {
-        name: chance.normal(scale=0.1, size=shape).astype(np.float32)
-        for name, shape in {**shapes, "3.bias": (10,)}.items()
-    }
-    save_file(weights, folder / "start.safetensors")
-
 
 def test_torch_and_numpy_come_to_the_same_loss(
     tmp_path: Path, shell: Shell, embedded: Child
 ) -> None:
     """One start, the same blocks, 50 steps; and a plain module of torch takes what was saved."""
-    start(tmp_path)
+    begin(tmp_path)
 
     def train(name: str) -> dict[str, Any]:
         run = f"{name}-{uuid4().hex[:8]}"
@@ -103,16 +54,14 @@ def test_a_bad_worker_without_torch_says_so_and_the_others_go_on(
     shown: Shown, tmp_path: Path, shell: Shell, embedded: Child
 ) -> None:
     """Its own message, the central log and `hermes status` name it; the run goes on without it."""
-    start(tmp_path)
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "sitecustomize.py").write_text(NO_TORCH)
+    begin(tmp_path)
     run = f"bare-{uuid4().hex[:8]}"
     at = ("--broker", embedded.address, "--run", run)
     typed = ("master", "of_torch.py", *at, "--expect", "2", "--strategy", "bsp")
     ends = ("--set", "stop.samples=off", "--set", "stop.seconds=600")
     master = shell.start(*typed, *ends)
     wait_for(master, "waiting for")
-    shell.environment["PYTHONPATH"] = str(tmp_path / "bare")
+    shell.environment["PYTHONPATH"] = without("torch", tmp_path)
     bare = shell("worker", *at, "--name", "bare")
     del shell.environment["PYTHONPATH"]
     typed_worker = "hermes worker --name bare"
