@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from hermes.report.series import Series
@@ -35,6 +37,14 @@ def can_write() -> bool:
     return importlib.util.find_spec("tensorboard") is not None
 
 
+def _without_tensorflow() -> None:
+    """Have the package use its own stub, though TensorFlow may be installed: it looks for this
+    module first. That takes seconds to load, and cannot be in one process with torch's compiler.
+    """
+    name = "tensorboard.compat.notf"
+    sys.modules.setdefault(name, ModuleType(name))
+
+
 def event_files(folder: Path) -> list[Path]:
     """The event files of ours below this folder."""
     return sorted(folder.glob(f"**/*tfevents*{SUFFIX}"))
@@ -43,6 +53,7 @@ def event_files(folder: Path) -> list[Path]:
 def write_events(folder: Path, run: str, opened: str, series: Series) -> None:
     """Write the run's curves below `folder`; `opened` is the wall time (ISO 8601) of its start.
     Raises `OSError`."""
+    _without_tensorflow()
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -329,3 +330,20 @@ def test_what_the_folder_holds(tmp_path: Path) -> None:
     assert isinstance(refusal(1, "gone", "v2", kept.damaged), CheckFailed)
     assert isinstance(refusal(1, "gone", "v2", ()), RunError)
     assert kept_in(None, versions) == ({}, ())
+
+
+STUB = """\
+import sys
+from hermes.report.tensorboard import _without_tensorflow
+
+_without_tensorflow()
+from tensorboard.compat import tf
+
+tf.io.gfile.exists(".")
+print("tensorflow" in sys.modules)
+"""
+
+
+def test_tensorboard_does_not_load_tensorflow() -> None:
+    done = subprocess.run([sys.executable, "-c", STUB], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
