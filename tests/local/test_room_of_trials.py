@@ -17,7 +17,7 @@ SIDE = 1500
 MODEL = 4 * SIDE * SIDE
 """Bytes of one matrix: what is done tensor by tensor saves nothing here."""
 
-TEXT = JOB.format(model=f"nn.Linear({SIDE}, {SIDE}, bias=False)", samples=32)
+TEXT = JOB.format(model=f"nn.Linear({SIDE}, {SIDE}, bias=False)", samples=32, features=8)
 
 
 @pytest.fixture
