@@ -313,6 +313,15 @@ def resolve(strategy: str, layers: Sequence[Layer | Mapping[str, Any]]) -> Setti
     return settings
 
 
+def one(key: str, value: Any, where: str = "") -> dict[str, Any]:
+    """This one setting, in its own type, by its key. Raises `SettingError` if there is no such
+    setting, or it may not have this value; what it is beside others is not looked at."""
+    tree: dict[str, Any] = {}
+    _place(tree, key, value, where)
+    section, last = key.split(".")
+    return {key: tree[section][last]}
+
+
 def resettled(settings: Settings, asked: Mapping[str, Any], where: str) -> Settings:
     """These settings with those asked for in their place. Raises `SettingError`."""
     tree = to_tree(settings)

@@ -1,0 +1,1 @@
+"""A real cluster: which nodes there are, and how they come to run workers."""
