@@ -15,6 +15,7 @@ HermesError                      1
 │   ├── Fenced                   4   another master has taken over
 │   └── RunFailed                4
 ├── CheckFailed                  5   a check found a mismatch
+│   └── NodeError                5   a device of the cluster that cannot be reached or used
 ├── PeerError                    1   bytes or claims of a peer that we do not accept
 │   ├── DecodeError              1   bytes that are not a message of ours
 │   │   └── ForeignCodec         1   tensors under another codec than their message says
@@ -109,6 +110,10 @@ class CheckFailed(HermesError):
     """A check found a mismatch."""
 
     exit_code = 5
+
+
+class NodeError(CheckFailed):
+    """A device of the cluster that cannot be reached, or is not fit for what is asked of it."""
 
 
 class PeerError(HermesError):
