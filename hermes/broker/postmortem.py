@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hermes.broker.places import state_folder
 from hermes.errors import UsageError
-from hermes.transport.probe import parse_address
+from hermes.transport.address import parse_address
 
 TAIL = 256 << 10
 """Bytes of its output that are looked at."""

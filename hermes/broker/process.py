@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hermes.errors import BrokerUnreachable, RunFailed
-from hermes.transport.probe import Address, greet
+from hermes.transport.address import Address
+from hermes.transport.probe import greet
 
 PAUSE = 0.02
 """Seconds between two looks at a process."""

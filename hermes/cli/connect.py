@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from hermes.errors import UsageError
 
 if TYPE_CHECKING:
+    from hermes.transport.access import Access
     from hermes.transport.kafka import KafkaLog
 
 FIRST = 3.0
@@ -23,22 +21,29 @@ BRIEF = 1.0
 
 
 def connected(
-    broker: str, patience: float | None = None, first: float = FIRST, *, master: bool = False
+    broker: str,
+    patience: float | None = None,
+    first: float = FIRST,
+    *,
+    master: bool = False,
+    access: Access | None = None,
 ) -> KafkaLog:
     """A connection, a `master`'s or not, made within `first` seconds; `patience`, where given, is
-    for that and for outages. Raises `UsageError` for text that is no address, `BrokerUnreachable`
-    with the cause."""
+    for that and for outages; `access`: how we get in, by default as this machine is set up.
+
+    Raises `UsageError` for text that is no address, `BrokerRefused` where it does not let us in,
+    `BrokerUnreachable` with the cause for everything else."""
+    from hermes.transport.address import parse_address
     from hermes.transport.kafka import KafkaLog
-    from hermes.transport.probe import parse_address
     from hermes.transport.settings import OF_MASTER, Connection
 
     with at_flag("--broker"):
         parse_address(broker)
     settings = OF_MASTER if master else Connection()
     if patience is None:
-        return KafkaLog(broker, patience=first, settings=settings).connect()
+        return KafkaLog(broker, patience=first, settings=settings, access=access).connect()
     settings = settings._replace(outage=patience)
-    return KafkaLog(broker, patience=patience, settings=settings).connect()
+    return KafkaLog(broker, patience=patience, settings=settings, access=access).connect()
 
 
 @contextlib.contextmanager
@@ -52,42 +57,12 @@ def at_flag(flag: str) -> Iterator[None]:
         raise type(error)(error.what, where=flag, remedy=error.remedy) from None
 
 
-class Token(msgspec.Struct, frozen=True):
-    """What `hermes worker --join` is given: where to, and which key it takes (not the key)."""
-
-    broker: str
-    run: str
-    key: str
-    """Fingerprint."""
-
-    def text(self) -> str:
-        """As it is typed."""
-        return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
-
-
-def read_token(text: str) -> Token:
-    """The token in this text. Raises `UsageError`."""
-    try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.json.decode(data, type=Token)
-    except (ValueError, msgspec.DecodeError):
-        raise UsageError(
-            "this is not a token",
-            where="--join",
-            remedy="Copy the whole line that the master printed: hermes worker --join TOKEN",
-        ) from None
-
-
 def advertised(broker: str) -> str:
     """What the broker tells clients to use, if it is more than this machine's own address."""
+    from hermes.transport.address import is_local
     from hermes.transport.probe import probe
 
     for address in probe(broker).advertised:
         if not is_local(address.host):
             return str(address)
     return broker
-
-
-def is_local(host: str) -> bool:
-    """Whether this address means the machine that uses it."""
-    return host in ("localhost", "::1") or host.startswith("127.")

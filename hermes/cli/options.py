@@ -157,6 +157,23 @@ KeyFile = Annotated[
         help="The cluster key.",
     ),
 ]
+Access = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="HERMES_ACCESS",
+        metavar="FILE",
+        show_default="this machine's for that broker, else none",
+        help="How to get in at the broker: TLS, user, password file.",
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        envvar="HERMES_INSECURE",
+        help="Use a broker without TLS off this machine: only in a network that you trust.",
+    ),
+]
 Threads = Annotated[
     int | None,
     number_of(
@@ -220,6 +237,14 @@ def limit_threads(threads: int | None) -> int | None:
         else:
             os.environ.setdefault(name, "1")
     return asked
+
+
+def use_access(access: Path | None, *, insecure: bool) -> None:
+    """What the flags say holds for this process and those that it starts."""
+    if access is not None:
+        os.environ["HERMES_ACCESS"] = str(access.absolute())
+    if insecure:
+        os.environ["HERMES_INSECURE"] = "1"
 
 
 def checked_device(device: str | None) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hermes.cli import options
-from hermes.cli.connect import Token, advertised, at_flag, connected, is_local
+from hermes.cli.connect import advertised, at_flag, connected
 from hermes.cli.prepare import Wishes, master_options, parse_speeds
 from hermes.cli.trouble import INTERRUPTED, note, warn
 
@@ -78,6 +78,8 @@ def run(
     broker: options.Broker = None,
     run: options.RunId = None,
     key_file: options.KeyFile = None,
+    access: options.Access = None,
+    insecure: options.Insecure = False,
     threads: options.Threads = None,
     device: options.Device = None,
     patience: options.Patience = None,
@@ -89,6 +91,7 @@ def run(
 
     The first Ctrl-C stops the run and writes its results, the second leaves at once.
     """
+    options.use_access(access, insecure=insecure)
     options.checked_device(device)
     wishes = Wishes(
         job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask, device
@@ -112,7 +115,7 @@ def _run(
     from hermes.policy.presets import PRESETS
     from hermes.runtime.keys import default_key_file
     from hermes.runtime.local import LocalOptions, check_local
-    from hermes.transport.probe import parse_address
+    from hermes.transport.address import parse_address
 
     emulated = parse_speeds(speeds)
     if broker is not None:
@@ -201,6 +204,8 @@ def master(
     broker: options.BrokerOfPieces = None,
     run: options.RunId = None,
     key_file: options.KeyFile = None,
+    access: options.Access = None,
+    insecure: options.Insecure = False,
     threads: options.Threads = None,
     device: options.Device = None,
     patience: options.Patience = None,
@@ -213,6 +218,7 @@ def master(
     Sends model and data, waits for the expected workers, and ends with the results. The first
     Ctrl-C stops the run and writes its results, the second leaves at once.
     """
+    options.use_access(access, insecure=insecure)
     options.checked_device(device)
     asked = options.limit_threads(threads)
     from hermes.broker.places import state_folder
@@ -269,13 +275,17 @@ def see_through(
 
 def _greeting(prepared: MasterOptions, broker: str) -> Callable[[], str]:
     """The line to copy to the workers' machines, and how to look on from here."""
+    from hermes.cli.joining import Token, certificate
     from hermes.report.words import counted
     from hermes.runtime.keys import fingerprint
-    from hermes.transport.probe import parse_address
+    from hermes.transport.access import access_to
+    from hermes.transport.address import is_local, parse_address
 
     def text() -> str:
         address = advertised(broker)
-        token = Token(address, prepared.run, fingerprint(prepared.key)).text()
+        ours = access_to(broker)
+        key = fingerprint(prepared.key)
+        token = Token(address, prepared.run, key, certificate(ours)).text()
         waits = f"waiting for {counted(prepared.expect, 'worker')}. On each:"
         goes_on = "goes on. Workers that wait for it come by themselves; others join with:"
         lines = [
@@ -286,6 +296,11 @@ def _greeting(prepared: MasterOptions, broker: str) -> Callable[[], str]:
             lines.append(
                 "(This broker is for this machine alone; there, give each worker a --name. For "
                 "others: hermes broker start --listen 0.0.0.0 --advertise HOST:PORT)"
+            )
+        elif ours.mechanism is not None:
+            lines.append(
+                "(With the access file that hermes up left there. A machine without one gets a "
+                "line of its own: hermes invite NAME)"
             )
         lines.append(f"central log: {prepared.folder.central_log}")
         return "\n".join(lines)

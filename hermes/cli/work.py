@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes.cli import options
-from hermes.cli.connect import at_flag, connected, read_token
+from hermes.cli.connect import at_flag, connected
 from hermes.cli.trouble import INTERRUPTED, note
 from hermes.errors import Fenced, RunError, UsageError
 
 if TYPE_CHECKING:
+    from hermes.cli.joining import Ticket
     from hermes.data.own import Brought
     from hermes.runtime.worker import Farewell, WorkerOptions
 
@@ -109,6 +110,8 @@ def worker(
     join: Join = None,
     data: Data = None,
     key_file: options.KeyFile = None,
+    access: options.Access = None,
+    insecure: options.Insecure = False,
     speed: Speed = None,
     step_seconds: StepSeconds = None,
     threads: options.Threads = None,
@@ -127,24 +130,25 @@ def worker(
     """
     options.checked_device(device)
     asked = options.limit_threads(threads)
-    from hermes.runtime.keys import cluster_key
+    options.use_access(access, insecure=insecure)
+    from hermes.cli.joining import ticket_of
     from hermes.runtime.worker import WorkerOptions
     from hermes.transport.names import checked_run, checked_worker
 
+    ticket = ticket_of(join, broker, run, key_file, options.DEFAULT_BROKER)
     with at_flag("--name"):
-        name = checked_worker(name or _host_name())
+        name = checked_worker(name or ticket.name or _host_name())
     with at_flag("--run"):
         run = checked_run(run) if run else None
     _check_range("--speed", speed)
     _check_range("--step-seconds", step_seconds)
     home, cache = _places(state, cache)
-    key = cluster_key(key_file)
-    broker, run = _where_to(join, broker, run, key)
+    run = ticket.run
     own = _brought(data, name, quiet=quiet)
     wanted = WorkerOptions(
         run=checked_run(run) if run else None,
         name=name,
-        key=key,
+        key=ticket.key,
         state=home / "workers",
         cache=cache,
         speed=speed,
@@ -156,7 +160,7 @@ def worker(
         names=home / "names",
         own=own,
     )
-    _leave(_serve(wanted, broker, patience, quiet=quiet), name, run, json_=json_)
+    _leave(_serve(wanted, ticket, patience, quiet=quiet), name, run, json_=json_)
 
 
 def _places(state: Path | None, cache: Path | None) -> tuple[Path, Path]:
@@ -191,7 +195,9 @@ def _check_range(flag: str, value: float | None) -> None:
         )
 
 
-def _serve(wanted: WorkerOptions, broker: str, patience: float | None, *, quiet: bool) -> Farewell:
+def _serve(
+    wanted: WorkerOptions, ticket: Ticket, patience: float | None, *, quiet: bool
+) -> Farewell:
     """Take part, until there is no more to do, or Ctrl-C."""
     from hermes.runtime.interrupt import on_interrupt
     from hermes.runtime.outbox import claimed
@@ -203,11 +209,11 @@ def _serve(wanted: WorkerOptions, broker: str, patience: float | None, *, quiet:
 
     assert wanted.names is not None
     with (
-        connected(broker, patience) as log,
-        claimed(wanted.names, broker, wanted.run, wanted.name),
+        connected(ticket.broker, patience, access=ticket.access) as log,
+        claimed(wanted.names, ticket.broker, wanted.run, wanted.name),
     ):
         process = WorkerProcess(log, wanted, say)
-        say(f"at {broker}, waiting for {f'run {wanted.run}' if wanted.run else 'a run'}")
+        say(f"at {ticket.broker}, waiting for {f'run {wanted.run}' if wanted.run else 'a run'}")
         with (
             on_interrupt(process.interrupt, log.abandon),
             contextlib.redirect_stdout(sys.stderr),  # what the job itself prints is no result
@@ -219,25 +225,6 @@ def _host_name() -> str:
     """This host's name, as a worker's name."""
     host = socket.gethostname().partition(".")[0].lower()
     return re.sub(r"[^a-z0-9]+", "-", host).strip("-")[:40] or "worker"
-
-
-def _where_to(
-    join: str | None, broker: str | None, run: str | None, key: bytes
-) -> tuple[str, str | None]:
-    """Broker and run: what was typed, else what the token says, else the default."""
-    if join is None:
-        return broker or options.DEFAULT_BROKER, run
-    from hermes.runtime.keys import default_key_file, fingerprint
-
-    token = read_token(join)
-    if token.key != fingerprint(key):
-        raise UsageError(
-            f"the master has the cluster key {token.key}, this worker {fingerprint(key)}",
-            where="--join",
-            remedy="Copy the master's key file here (mode 0600), to "
-            f"{default_key_file()}, or name it with --key-file.",
-        )
-    return broker or token.broker, run or token.run
 
 
 def _leave(farewell: Farewell, name: str, run: str | None, *, json_: bool) -> None:

@@ -233,6 +233,8 @@ def remove(left: Leftovers, log: Log | None) -> None:
         found = [topic.name for topic in left.topics]
         log.delete([name for name in found if name != ledger])
         log.delete([name for name in found if name == ledger])
+        if log.guards is not None:
+            log.guards.forget_rights(names.prefix_of(left.run))
     unlink(thing.path for thing in (*left.blocks, *left.outboxes.files))
     _remove_empty(left.outboxes)
     if left.folder is None:

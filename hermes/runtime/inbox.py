@@ -28,6 +28,7 @@ from hermes.runtime.places import Place, Places
 from hermes.runtime.quarantine import Quarantine, fitting
 from hermes.transport import names, tensors
 from hermes.transport.log import Log, Record
+from hermes.transport.rights import of_worker
 from hermes.values import Position
 
 LINES_AGAIN = 2000
@@ -203,6 +204,8 @@ class Inbox:
             short = names.from_worker(message.worker)
             if not self._generations.get(short, 0):
                 self._log.create([names.physical(self._run, short)], self._segments)
+                if self._log.guards is not None:
+                    self._log.guards.allow(of_worker(self._run, message.worker))
         return HelloReceived(position, message)
 
     # --- what does not count --------------------------------------------------------------------

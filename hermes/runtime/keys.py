@@ -6,20 +6,26 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
+from typing import NamedTuple
 
 from hermes.codec import digest_of
 from hermes.errors import UsageError
+from hermes.transport.access import Secret, config_folder, refuse_open, write_private
 
 BYTES = 32
 
 
+class KeyFile(NamedTuple):
+    """What a key file holds: the cluster key and, on its second line (`password: ...`), that of
+    the worker whom `hermes invite` wrote it for."""
+
+    key: bytes
+    password: Secret | None = None
+
+
 def default_key_file() -> Path:
     """`cluster.key` in the user's configuration folder."""
-    folder = os.environ.get("HERMES_CONFIG")
-    if folder:
-        return Path(folder) / "cluster.key"
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "hermes" / "cluster.key"
+    return config_folder() / "cluster.key"
 
 
 def cluster_key(path: Path | None = None) -> bytes:
@@ -29,11 +35,11 @@ def cluster_key(path: Path | None = None) -> bytes:
     key.
     """
     if path is not None:
-        return _read(path)
+        return read_key(path).key
     path = default_key_file()
     if not path.exists():
         _make(path)
-    return _read(path)
+    return read_key(path).key
 
 
 def known_key(path: Path | None = None) -> bytes:
@@ -46,7 +52,7 @@ def known_key(path: Path | None = None) -> bytes:
             remedy="Copy the key file of the machine that led the run here (mode 0600), or name it "
             "with --key-file.",
         )
-    return _read(found)
+    return read_key(found).key
 
 
 def _make(path: Path) -> None:
@@ -75,9 +81,10 @@ def fingerprint(key: bytes) -> str:
     return digest_of(b"hermes cluster key" + key)[:16]
 
 
-def _read(path: Path) -> bytes:
+def read_key(path: Path) -> KeyFile:
+    """What a key file holds. Raises `UsageError` naming the file and the remedy."""
     try:
-        mode = path.stat().st_mode
+        refuse_open(path, "the cluster key")
         text = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
@@ -86,20 +93,29 @@ def _read(path: Path) -> bytes:
             where=str(path),
             remedy="Copy the master's key file here (mode 0600).",
         ) from None
-    if mode & 0o077:
-        raise UsageError(
-            "the cluster key can be read by others",
-            where=str(path),
-            remedy=f"Take that away: chmod 600 {path}",
-        )
+    return parse_key(text, str(path))
+
+
+def parse_key(text: str, where: str) -> KeyFile:
+    """As `read_key`, of its text."""
+    first, _, rest = text.partition("\n")
     try:
-        key = bytes.fromhex(text)
+        key = bytes.fromhex(first)
     except ValueError:
         key = b""
-    if len(key) != BYTES:
+    name, _, password = rest.strip().partition(":")
+    if len(key) != BYTES or (rest and name != "password"):
         raise UsageError(
             f"this is not a cluster key: it holds {2 * BYTES} hex digits",
-            where=str(path),
+            where=where,
             remedy="Copy the master's key file here (mode 0600), or delete this one.",
         )
-    return key
+    return KeyFile(key, Secret(password.strip()) if password.strip() else None)
+
+
+def write_key(path: Path, found: KeyFile) -> None:
+    """A key file for nobody else to read. Raises `OSError`."""
+    text = found.key.hex() + "\n"
+    if found.password is not None:
+        text += f"password: {found.password.reveal()}\n"
+    write_private(path, text)

@@ -24,8 +24,8 @@ from hermes.runtime.master import Listener, MasterOptions, MasterProcess
 from hermes.runtime.measure import emulated_step, step_seconds
 from hermes.runtime.neighbours import cores_here
 from hermes.runtime.options import Vitals
+from hermes.transport.address import Address
 from hermes.transport.kafka import KafkaLog
-from hermes.transport.probe import Address
 from hermes.transport.settings import OF_MASTER
 
 SPARE_CORES = 0.5

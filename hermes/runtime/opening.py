@@ -13,6 +13,7 @@ from hermes.data.cache import BlockCache
 from hermes.data.prepare import Prepared
 from hermes.errors import RunError
 from hermes.jobfile import check_travels
+from hermes.leavings import check_leavings
 from hermes.machine.events import Opened
 from hermes.messages import DataPublished, RunOpened
 from hermes.perform.blocks import Blocks, read_upload
@@ -28,6 +29,7 @@ from hermes.runtime.software import software
 from hermes.runtime.storage import Meter, StorageWatch, first_rounds, watch_over
 from hermes.runtime.trying import (
     a_batch,
+    doubts,
     fit_trials,
     fresh_trainer,
     model_trials,
@@ -36,6 +38,7 @@ from hermes.runtime.trying import (
 from hermes.train import Batch, Trainer
 from hermes.transport import names
 from hermes.transport.log import Log
+from hermes.transport.rights import of_run
 from hermes.transport.settings import LEDGER_CONFIG, segment_config
 from hermes.values import Tensors
 
@@ -47,12 +50,14 @@ class Material:
         """Raises `JobError` for what does not fit."""
         self._options = options
         job, seed = options.job, options.seed
+        check_leavings(job, options.source.text, options.source.name)
         workdir = existing(options.folder.path)
         self._prepared: Prepared | None = prepared_data(
             job, options.settings, seed, options.expect, workdir
         )
         self._known = frozenset(sys.modules)  # among them what data() alone needs
         self._trainer: Trainer | None = fresh_trainer(job, seed)
+        self._doubts: list[str] = []
         for trial in model_trials(job, seed, self._trainer):
             trial.run()
 
@@ -65,7 +70,9 @@ class Material:
         for trial in fit_trials(options.job, prepared, trainer):
             trial.run()
         check_travels(options.source.text, options.source.name, self._known)
-        return a_batch(prepared, options.job)
+        batch = a_batch(prepared, options.job)
+        self._doubts = doubts(trainer, batch)
+        return batch
 
     def opened(self, *, trims: bool) -> Opened:
         """What the machine is told at first: with the first entry of the ledger."""
@@ -88,9 +95,9 @@ class Material:
         return watch_over(meter, settings, model, rounds, data + model)
 
     def oddities(self) -> list[str]:
-        """What is odd about the data, for people."""
+        """What is odd about data and model, for people."""
         assert self._prepared is not None
-        return list(self._prepared.oddities())
+        return [*(f"Data: {text}" for text in self._prepared.oddities()), *self._doubts]
 
     def send_data(self, store: Store, sent: Callable[[int, int], None]) -> DataPublished:
         """Send job and data; `sent` is told of the blocks sent, and of all. Raises `BrokerError`,
@@ -158,6 +165,14 @@ def create_topics(log: Log, run: str, model: int) -> None:
     log.create([t for t in topics[1:] if not t.endswith(names.DATA)], segment_config(model))
     log.check_topics(topics[:1], LEDGER_CONFIG)
     log.check_topics(topics[1:])
+    let_in(log, run)
+
+
+def let_in(log: Log, run: str) -> None:
+    """Every user of the broker may take part in the run, where the broker checks rights: those who
+    train have the cluster key as well. Raises `BrokerError`."""
+    if log.guards is not None:
+        log.guards.allow(of_run(run))
 
 
 def seats(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from hermes.errors import (
     BrokerError,
@@ -19,12 +19,14 @@ from hermes.errors import (
     NoSuchTopic,
     OutcomeUnknown,
 )
+from hermes.transport.address import parse_address
 from hermes.transport.flight import Budget
+from hermes.transport.guards import Guards
 from hermes.transport.held import Held
 from hermes.transport.log import Headers
 from hermes.transport.memory import record_size, too_large
 from hermes.transport.patience import Patience
-from hermes.transport.probe import Greeting, greet, parse_address
+from hermes.transport.probe import Greeting, greet
 from hermes.transport.reader import Client, PlaceReader
 from hermes.transport.settings import MAX_VALUE, Connection
 from hermes.transport.topics import Admin, Topics
@@ -51,11 +53,19 @@ class Promise(Protocol):
         ...
 
 
+class GuardedAdmin(Admin, Guards, Protocol):
+    """About topics, users and rights."""
+
+    def is_guarded(self) -> bool:
+        """Whether the broker checks rights, and lets us give them."""
+        ...
+
+
 class Library(Protocol):
     """A client library's connections to one broker. Its errors are `HermesError`s."""
 
     @property
-    def admin(self) -> Admin: ...
+    def admin(self) -> GuardedAdmin: ...
 
     def connect(self) -> None:
         """Make `admin` ready. Raises `BrokerUnreachable`."""
@@ -108,6 +118,7 @@ class BrokerLog:
         self._settings = settings
         self._first = first
         self._greeting: Greeting | None = None
+        self._asked, self._guards = False, cast("Guards | None", None)
         self._budget = Budget(settings.in_flight, settings.outage + settings.request_timeout)
         self._readers: weakref.WeakSet[PlaceReader] = weakref.WeakSet()
         self._topics = Topics(broker, library.admin, patience)
@@ -217,6 +228,17 @@ class BrokerLog:
             return None
         return self._topics.held(prefix)
 
+    @property
+    def guards(self) -> Guards | None:
+        """Users and their rights at this broker; None where it checks none, or where they are not
+        ours to give (asked once). Raises `BrokerUnreachable`."""
+        if not self._asked:
+            secured = self._patience.access.mechanism is not None and not self.embedded
+            if secured and self._library.admin.is_guarded():
+                self._guards = self._library.admin
+            self._asked = True
+        return self._guards
+
     def reader(self) -> PlaceReader:
         """A reader that follows nothing yet, with a connection and a thread of its own.
 
@@ -258,8 +280,8 @@ class BrokerLog:
     def complaint(self) -> str:
         """Why the broker does not answer just now; "" if it does. Asks for 2 s at most."""
         try:
-            greet(parse_address(self.broker), timeout=1.3)
-        except BrokerUnreachable as error:
+            greet(parse_address(self.broker), 1.3, self._patience.access)
+        except BrokerError as error:
             return error.what
         return ""
 

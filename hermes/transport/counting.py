@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from hermes.errors import BrokerUnreachable
 from hermes.transport import names
+from hermes.transport.guards import Guards
 from hermes.transport.held import Held
 from hermes.transport.log import Headers, Log, Reader, Receipt, Record
 from hermes.transport.tensors import HEADER
@@ -127,6 +128,11 @@ class CountingLog:
     def trim(self, topic: str, before: int) -> None:
         """As on the log."""
         self._log.trim(topic, before)
+
+    @property
+    def guards(self) -> Guards | None:
+        """As on the log."""
+        return self._log.guards
 
     def held(self, prefix: str) -> Held | None:
         """As on the log."""

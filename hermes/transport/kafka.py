@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 import time
 import warnings
@@ -25,11 +26,13 @@ from hermes.errors import (
     NoSuchTopic,
     OutcomeUnknown,
 )
+from hermes.transport.access import Access, access_to
 from hermes.transport.broker_log import BrokerLog
 from hermes.transport.log import Headers, Record
 from hermes.transport.patience import Patience
 from hermes.transport.reader import Fetched, Limits
 from hermes.transport.reader import PlaceReader as KafkaReader
+from hermes.transport.rights import Right
 from hermes.transport.settings import MAX_RECORD, ROOM, Connection
 from hermes.transport.topics import Facts
 
@@ -37,7 +40,20 @@ with warnings.catch_warnings():  # of its own use of importlib, where warnings a
     warnings.simplefilter("ignore", DeprecationWarning)
     from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
     from kafka import errors as trouble
-    from kafka.admin import ConfigResource, ConfigResourceType
+    from kafka.admin import (
+        ACL,
+        ACLFilter,
+        ACLOperation,
+        ACLPermissionType,
+        ACLResourcePatternType,
+        ConfigResource,
+        ConfigResourceType,
+        ResourcePattern,
+        ResourcePatternFilter,
+        ResourceType,
+        UserScramCredentialDeletion,
+        UserScramCredentialUpsertion,
+    )
     from kafka.net.compat import KafkaNetClient
     from kafka.net.inet import KafkaNetSocket
     from kafka.protocol import parser as protocol_parser
@@ -59,6 +75,10 @@ _POLLED = 500
 
 _PIECE = 128 << 10
 """Bytes that a socket is asked for at once: below what glibc would map and unmap each time."""
+
+_SCRAM = "SCRAM-SHA-512"
+_ITERATIONS = 8192
+"""Of a password's hash: what Kafka's own tools take. (Passwords are random, 256 bits.)"""
 
 _MAYBE_DONE = (
     trouble.OutOfOrderSequenceNumberError,
@@ -89,6 +109,13 @@ def translate(error: Exception, where: str, *, sent: bool = False) -> HermesErro
         return BrokerRefused("the offset lies outside the topic", where=where)
     if sent and (isinstance(error, _MAYBE_DONE) or not _is_a_no(error)):
         return OutcomeUnknown(f"the record may or may not be there ({_name(error)})", where=where)
+    if isinstance(error, trouble.SaslAuthenticationFailedError):
+        return BrokerRefused(
+            "the broker does not know this user any more, or not with this password",
+            where=where,
+            remedy="Was it revoked, or its password made anew? hermes up hands out what is in "
+            "force.",
+        )
     if getattr(error, "retriable", False):
         return BrokerUnreachable(f"the broker does not answer ({_name(error)})", where=where)
     return BrokerRefused(f"the broker said no: {error}", where=where)
@@ -185,6 +212,29 @@ class _Socket(KafkaNetSocket):  # type: ignore[misc]
             raise
 
 
+class _WideTLS(ssl.SSLSocket):
+    """The same under TLS."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        """What is there, up to `PIECE` bytes, however little was asked for."""
+        return super().recv(max(buflen, _PIECE), flags)
+
+
+def _security(access: Access) -> dict[str, Any]:
+    """How the library gets in. Raises `UsageError` where a file does not fit."""
+    settings: dict[str, Any] = {}
+    if access.mechanism is not None and access.password is not None:
+        settings["sasl_mechanism"] = access.mechanism
+        settings["sasl_plain_username"] = access.user
+        settings["sasl_plain_password"] = access.password.reveal()
+    if access.tls:
+        context = access.context()
+        context.sslsocket_class = _WideTLS
+        settings["ssl_context"] = context
+    sasl, tls = "SASL_" if access.mechanism else "", "SSL" if access.tls else "PLAINTEXT"
+    return {"security_protocol": sasl + tls, **settings}
+
+
 class _Opener:
     """Opens connections to one broker."""
 
@@ -197,7 +247,7 @@ class _Opener:
         """One of the library's classes, connected. Raises `BrokerUnreachable`."""
         if self._patience.closed.is_set():
             raise Defect("this log is closed")
-        settings = {"kafka_client": _Client, **settings}
+        settings = {"kafka_client": _Client, **_security(self._patience.access), **settings}
 
         def construct() -> T:
             return kind(
@@ -292,6 +342,67 @@ class _Admin:
     def trim(self, topic: str, before: int) -> None:
         self._ask(topic, lambda a: a.delete_records({TopicPartition(topic, 0): before}))
 
+    def users(self) -> list[str]:
+        told = self._ask("list users", lambda a: a.describe_user_scram_credentials())
+        return sorted(told)
+
+    def set_user(self, name: str, password: str) -> None:
+        wanted = UserScramCredentialUpsertion(name, _SCRAM, password, iterations=_ITERATIONS)
+        self._alter(name, wanted)
+
+    def drop_user(self, name: str) -> None:
+        if name in self.users():
+            self._alter(name, UserScramCredentialDeletion(name, _SCRAM))
+
+    def _alter(self, name: str, wanted: Any) -> None:
+        told = self._ask(f"user {name}", lambda a: a.alter_user_scram_credentials([wanted]))
+        if told.get(name):
+            raise BrokerRefused(f"the broker said no: {told[name]}", where=f"user {name}")
+
+    def is_guarded(self) -> bool:
+        anything = _filter(None, ResourceType.ANY, None, ACLResourcePatternType.ANY)
+        try:
+            self._ask("ask for rights", lambda a: a.describe_acls(anything))
+        except BrokerRefused as error:
+            if isinstance(error.__cause__, trouble.SecurityDisabledError):
+                return False
+            if isinstance(error.__cause__, trouble.AuthorizationError):
+                return False  # it checks, and rights are not ours to give
+            raise
+        return True
+
+    def allow(self, rights: Iterable[Right]) -> None:
+        wanted = [_rule(right) for right in rights]
+        told = self._ask("give rights", lambda a: a.create_acls(wanted))
+        for kind in told["failed"]:
+            raise translate(kind(kind.message), "give rights")
+
+    def forget_rights(self, prefix: str, user: str | None = None) -> None:
+        patterns = (ACLResourcePatternType.LITERAL, ACLResourcePatternType.PREFIXED)
+        anything = _filter(user, ResourceType.TOPIC, None, ACLResourcePatternType.ANY)
+        found, _ = self._ask("ask for rights", lambda a: a.describe_acls(anything))
+        gone = [
+            _filter(rule.principal, ResourceType.TOPIC, rule.resource_pattern.resource_name, kind)
+            for rule in found
+            for kind in patterns
+            if rule.resource_pattern.pattern_type == kind
+            and rule.resource_pattern.resource_name.startswith(prefix)
+        ]
+        if gone:
+            self._ask("take rights", lambda a: a.delete_acls(list(dict.fromkeys(gone))))
+
+    def forbid(self, user: str) -> None:
+        wanted = ACL(
+            f"User:{user}",
+            "*",
+            ACLOperation.ALL,
+            ACLPermissionType.DENY,
+            ResourcePattern(ResourceType.TOPIC, "*"),
+        )
+        told = self._ask("take rights", lambda a: a.create_acls([wanted]))
+        for kind in told["failed"]:
+            raise translate(kind(kind.message), "take rights")
+
     def close(self) -> None:
         with self._lock:
             if self._client is not None:
@@ -302,6 +413,23 @@ class _Admin:
         if admin is None or self._patience.closed.is_set():
             raise Defect("this log is closed, or not connected yet", where=what)
         return self._patience.ask(what, lambda: question(admin), patient=patient)
+
+
+def _rule(right: Right) -> ACL:
+    """A right as the broker knows it. Reading holds describing, and so does writing."""
+    kind = ACLResourcePatternType.PREFIXED if right.prefix else ACLResourcePatternType.LITERAL
+    may = ACLOperation.READ if right.may == "read" else ACLOperation.WRITE
+    resource = ResourcePattern(ResourceType.TOPIC, right.topic, kind)
+    return ACL(f"User:{right.user}", "*", may, ACLPermissionType.ALLOW, resource)
+
+
+def _filter(
+    user: str | None, kind: ResourceType, name: str | None, pattern: ACLResourcePatternType
+) -> ACLFilter:
+    """All rules for these; None stands for any."""
+    principal = user if user is None or ":" in user else f"User:{user}"
+    resource = ResourcePatternFilter(kind, name, pattern)
+    return ACLFilter(principal, None, ACLOperation.ANY, ACLPermissionType.ANY, resource)
 
 
 def _refuse_errors(answers: list[dict[str, Any]], harmless: type[Exception]) -> None:
@@ -584,10 +712,19 @@ class KafkaLog(BrokerLog):
     """
 
     def __init__(
-        self, broker: str, *, patience: float = 5.0, settings: Connection | None = None
+        self,
+        broker: str,
+        *,
+        patience: float = 5.0,
+        settings: Connection | None = None,
+        access: Access | None = None,
     ) -> None:
-        """`broker` is HOST:PORT; `patience`, in seconds, is for the first connection."""
+        """`broker` is HOST:PORT; `patience`, in seconds, is for the first connection; `access`:
+        how we get in, by default as this machine is set up for that broker.
+
+        Raises `UsageError` for text that is no address, and for an access that does not fit."""
         settings = settings or Connection()
-        waits = Patience(broker, settings.outage, trouble.KafkaError, translate)
+        access = access_to(broker) if access is None else access
+        waits = Patience(broker, settings.outage, trouble.KafkaError, translate, access)
         library = _Library(broker, settings, waits)
         super().__init__(broker, library, waits, settings, patience)

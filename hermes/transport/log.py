@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from hermes.errors import BrokerUnreachable
+from hermes.transport.guards import Guards
 from hermes.transport.held import Held
 
 Headers = Sequence[tuple[str, bytes]]
@@ -113,6 +114,12 @@ class Log(Protocol):
         """Forget the records with offsets below `before`. Raises `BrokerRefused` where the log
         cannot, `NoSuchTopic`.
         """
+        ...
+
+    @property
+    def guards(self) -> Guards | None:
+        """Users and their rights; None where nobody checks any, or where they are not ours to
+        give."""
         ...
 
     def held(self, prefix: str) -> Held | None:

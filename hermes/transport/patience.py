@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 from hermes.errors import BrokerUnreachable, HermesError
+from hermes.transport.access import Access
 from hermes.transport.probe import Greeting, probe
 
 T = TypeVar("T")
@@ -34,11 +35,14 @@ class Patience:
         outage: float,
         trouble: type[Exception],
         translate: Callable[[Exception, str], HermesError],
+        access: Access | None = None,
     ) -> None:
         """`broker` is HOST:PORT; `outage`, in seconds, is ridden out; `trouble` is what questions
-        raise, and `translate` gives our error for one of it and the question's name."""
+        raise, and `translate` gives our error for one of it and the question's name; `access`:
+        how we get in."""
         self._broker = broker
         self._outage = outage
+        self.access = access or Access()
         self._trouble = trouble
         self._translate = translate
         self._gone: BrokerUnreachable | None = None
@@ -63,13 +67,14 @@ class Patience:
     def first_greeting(self, patience: float) -> Greeting:
         """What the broker says of itself, within `patience` seconds (at least one attempt).
 
-        Raises `UsageError` for a bad address, `BrokerUnreachable` with the cause.
+        Raises `UsageError` for a bad address, `BrokerRefused` or `BrokerUnreachable` with the
+        cause.
         """
         deadline = time.monotonic() + patience
         timeout = 2.0
         while True:
             try:
-                return probe(self._broker, timeout)
+                return probe(self._broker, timeout, self.access)
             except BrokerUnreachable as error:
                 timeout = min(2.0, (deadline - time.monotonic() - 0.2) / 1.5)
                 if not error.retriable or timeout < 0.4:

@@ -1,35 +1,27 @@
 """What is at this address, and if it is not a usable Kafka broker, why not?
 
 The client library retries in silence; here one socket asks what a broker must answer (ApiVersions,
-then Metadata) and names the cause within about two seconds. No library of any kind is involved.
+then Metadata) and names the cause within about two seconds; TLS and passwords are in `doors`. The
+client library has no part in it.
 """
 
 from __future__ import annotations
 
-import re
 import socket
 import struct
 import time
 from typing import NamedTuple
 
-from hermes.errors import BrokerUnreachable, UsageError
+from hermes.errors import BrokerError, BrokerUnreachable
+from hermes.transport import doors
+from hermes.transport.access import Access, access_to
+from hermes.transport.address import Address, parse_address
 
 START = "Start one: hermes broker start"
 
 _API_VERSIONS, _METADATA, _METADATA_VERSION = 18, 3, 4
 _OFFSET_FOR_LEADER_EPOCH = 23
 _MOST = 16 << 20  # bytes of an answer that we are ready to read
-
-
-class Address(NamedTuple):
-    """Where a broker listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
 
 
 class Greeting(NamedTuple):
@@ -57,52 +49,80 @@ class _NotKafka(Exception):
         super().__init__(data)
 
 
-def parse_address(text: str) -> Address:
-    """HOST:PORT as an address. Raises `UsageError`."""
-    match = re.fullmatch(
-        r"\s*(?:\[(?P<v6>[0-9a-fA-F:.%]+)\]|(?P<host>[^\s:/@\[\]]+)):(?P<port>\d+)\s*", text
-    )
-    port = int(match["port"]) if match else 0
-    if match is None or not 0 < port < 65536:
-        raise UsageError(f"{text!r} is not HOST:PORT", remedy="For example --broker 127.0.0.1:9092")
-    return Address(match["v6"] or match["host"], port)
-
-
-def probe(broker: str, timeout: float = 2.0) -> Greeting:
+def probe(broker: str, timeout: float = 2.0, access: Access | None = None) -> Greeting:
     """Ask the broker at HOST:PORT who it is, and see that its advertised address can be reached.
+    `access`: how we get in; default: as this machine is set up for that broker.
 
     Takes at most about 1.5 times `timeout` (seconds). Raises `UsageError` for text that is no
-    address, `BrokerUnreachable` with the cause for everything else; its `retriable` tells whether
+    address and for an access that does not fit, `BrokerRefused` where the broker does not let us
+    in, `BrokerUnreachable` with the cause for everything else; its `retriable` tells whether
     waiting may help (a broker that is still starting).
     """
     address = parse_address(broker)
-    greeting = greet(address, timeout)
-    _reach_advertised(address, greeting, timeout / 2)
+    access = access_to(broker) if access is None else access
+    greeting = greet(address, timeout, access)
+    _reach_advertised(address, greeting, timeout / 2, access)
     return greeting
 
 
-def greet(address: Address, timeout: float = 2.0) -> Greeting:
-    """As `probe`, without a look at the advertised addresses."""
+def greet(address: Address, timeout: float = 2.0, access: Access | None = None) -> Greeting:
+    """As `probe`, without a look at the advertised addresses; `access`: default none at all."""
+    access = access or Access()
     deadline = time.monotonic() + timeout
-    with _connected(address, deadline) as connection:
+    with _opened(address, access, deadline) as connection:
         try:
-            return _greeting(connection, time.monotonic() + timeout / 2)
+            return _greeting(connection, address, access, time.monotonic() + timeout / 2)
         except _NotKafka as error:
             raise _unusable(address, _guess(error.data)) from None
         except TimeoutError:
             pass
         except OSError as error:
-            what = f"it hangs up on us ({_cause(error)}); perhaps it expects TLS"
-            trouble = _unusable(address, what)
-            trouble.retriable = True  # so does a forwarded port (ssh, Docker) of one that starts
-            raise trouble from None
-    if _speaks_http(address, time.monotonic() + timeout / 2):
+            raise _hung_up(address, access, error, timeout) from None
+    if not access.tls and _speaks_http(address, time.monotonic() + timeout / 2):
         raise _unusable(address, _HTTP)
     raise BrokerUnreachable(
         "something accepts the connection but does not answer as a Kafka broker does",
         where=str(address),
         remedy="Is it another service, or a broker that is starting or stuck?",
     )
+
+
+def _opened(address: Address, access: Access, deadline: float) -> socket.socket:
+    """A connection, under TLS where that is wanted. Raises `BrokerUnreachable`."""
+    connection = _connected(address, deadline)
+    if not access.tls:
+        return connection
+    try:
+        return doors.secured(connection, address, access, doors.time_left(deadline))
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _hung_up(address: Address, access: Access, error: OSError, timeout: float) -> BrokerError:
+    """What to say of a listener that ended the connection at a question of ours."""
+    told = doors.refused_by(error, access)
+    if told is not None:
+        trouble = BrokerUnreachable(told[0], where=str(address), remedy=told[1])
+        trouble.retriable = False
+        return trouble
+    if access.mechanism is None:
+        offered = _offers(address, access, time.monotonic() + timeout / 2)
+        if offered:
+            return doors.wants_a_user(address, offered)
+    what = f"it hangs up on us ({_cause(error)})"
+    trouble = _unusable(address, what if access.tls else f"{what}; perhaps it expects TLS")
+    trouble.retriable = True  # so does a forwarded port (ssh, Docker) of one that starts
+    return trouble
+
+
+def _offers(address: Address, access: Access, deadline: float) -> str:
+    """What a listener offers for proving who one is; "" if nothing, or if it does not say."""
+    try:
+        with _opened(address, access, deadline) as connection:
+            return doors.mechanisms(_asker(connection, deadline))
+    except (OSError, BrokerError, _NotKafka, struct.error):
+        return ""
 
 
 def _connected(address: Address, deadline: float) -> socket.socket:
@@ -132,10 +152,18 @@ def _connected(address: Address, deadline: float) -> socket.socket:
     raise trouble from None
 
 
-def _greeting(connection: socket.socket, deadline: float) -> Greeting:
-    """Both questions. Raises `_NotKafka`, `OSError`."""
+def _greeting(
+    connection: socket.socket, address: Address, access: Access, deadline: float
+) -> Greeting:
+    """Both questions, and between them who we are. Raises `_NotKafka`, `OSError`,
+    `BrokerRefused`."""
     answer = _ask(connection, _API_VERSIONS, 0, b"", deadline)
     apis = _read_api_versions(_Answer(answer))
+    if access.mechanism is not None:
+        try:
+            doors.authenticate(_asker(connection, deadline + 1.0), address, access)
+        except struct.error:
+            raise _NotKafka(answer) from None
     oldest, newest = apis.get(_METADATA, (0, -1))
     if not oldest <= _METADATA_VERSION <= newest:
         return Greeting(apis, ())
@@ -156,6 +184,15 @@ def _ask(connection: socket.socket, api: int, version: int, body: bytes, deadlin
     if correlation != api or not 4 <= size <= _MOST:
         raise _NotKafka(start)
     return _receive(connection, size - 4, deadline)
+
+
+def _asker(connection: socket.socket, deadline: float) -> doors.Ask:
+    """Questions at this connection."""
+
+    def ask(api: int, version: int, body: bytes) -> bytes:
+        return _ask(connection, api, version, body, deadline)
+
+    return ask
 
 
 def _receive(connection: socket.socket, size: int, deadline: float) -> bytes:
@@ -218,7 +255,8 @@ def _read_brokers(answer: _Answer) -> tuple[Address, ...]:
     return tuple(brokers)
 
 
-_HTTP, _TLS = "it is a web server", "it expects TLS, and we came without"
+_HTTP = "it is a web server"
+_TLS = "it expects TLS, and we came without (HERMES_ACCESS=FILE names an access file)"
 
 
 def _guess(data: bytes) -> str:
@@ -251,17 +289,20 @@ def _unusable(address: Address, what: str) -> BrokerUnreachable:
     return error
 
 
-def _reach_advertised(address: Address, greeting: Greeting, timeout: float) -> None:
+def _reach_advertised(address: Address, greeting: Greeting, timeout: float, access: Access) -> None:
     """One of the addresses that the broker gives to clients must take a connection."""
     causes = []
     for target in greeting.advertised:
         if target == address:
             return
         try:
-            socket.create_connection(target, timeout=timeout).close()
+            connection = socket.create_connection(target, timeout=timeout)
         except OSError as error:
             causes.append(_cause(error))
-        else:
+            continue
+        with connection:
+            if access.tls:
+                doors.secured(connection, target, access, timeout).close()
             return
     if causes:
         trouble = BrokerUnreachable(

@@ -14,8 +14,9 @@ import pytest
 from hermes.broker.control import Child
 from hermes.broker.places import free_port
 from hermes.errors import BrokerUnreachable, UsageError
+from hermes.transport.address import Address, parse_address
 from hermes.transport.kafka import KafkaLog
-from hermes.transport.probe import Address, parse_address, probe
+from hermes.transport.probe import probe
 
 
 @contextmanager
