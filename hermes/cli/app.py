@@ -11,6 +11,7 @@ from hermes.cli import (
     check,
     clean,
     compare,
+    conf,
     export,
     fit,
     fork,
@@ -68,6 +69,8 @@ app.command()(train.master)
 app.command()(simulate.simulate)
 app.command()(compare.compare)
 app.command()(reproduce.reproduce)
+app.command()(conf.init)
+app.command()(conf.config)
 app.command()(resume.resume)
 app.command()(fork.fork)
 app.command()(work.worker)

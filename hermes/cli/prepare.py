@@ -38,6 +38,8 @@ class Wishes(NamedTuple):
     key_file: Path | None
     ask: bool
     device: str | None = None
+    conf: tuple[Layer, ...] = ()
+    """Settings of a cluster's files; over the job's, under the environment's."""
 
 
 def master_options(wishes: Wishes, expect: int, *, again: bool = False) -> MasterOptions:
@@ -119,21 +121,31 @@ def settings_of(wishes: Wishes, job: Job) -> Settings:
 
 def settled(wishes: Wishes, job: Job) -> tuple[Settings, list[str]]:
     """The settings in force, and what is odd about them. Raises `SettingError`."""
-    from hermes.policy.presets import DEFAULT_STRATEGY, Layer, assignments, resolve, warnings
+    from hermes.policy.presets import DEFAULT_STRATEGY, resolve, warnings
 
-    environment = tuple(os.environ.get("HERMES_SET", "").split())
-    typed = wishes.set_ if wishes.set_ != environment else ()  # the parser reads it, too
-    layers = [
-        Layer(job.place or wishes.job, job.settings(), typed=False),
-        assignments(environment, "HERMES_SET"),
-        assignments(typed, "--set"),
-    ]
+    layers = [job_layer(job, wishes.job), *wishes.conf, *typed_layers(wishes.set_)]
     settings = resolve(wishes.strategy or DEFAULT_STRATEGY, layers)
     check_metric(settings, job, layers)
     odd = warnings(settings, layers)
     if all(value is None for value in _values(settings.stop)):
         odd.append("no stopping rule is set: the run goes on until it is stopped (hermes stop)")
     return settings, odd
+
+
+def job_layer(job: Job, name: str) -> Layer:
+    """What a job asks for."""
+    from hermes.policy.presets import Layer
+
+    return Layer(job.place or name, job.settings(), typed=False)
+
+
+def typed_layers(set_: tuple[str, ...]) -> tuple[Layer, Layer]:
+    """What the environment asks for, then the flags. Raises `SettingError`."""
+    from hermes.policy.presets import assignments
+
+    environment = tuple(os.environ.get("HERMES_SET", "").split())
+    typed = set_ if set_ != environment else ()  # the parser reads it, too
+    return assignments(environment, "HERMES_SET"), assignments(typed, "--set")
 
 
 def check_metric(settings: Settings, job: Job, layers: list[Layer]) -> None:

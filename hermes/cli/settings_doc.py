@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import sys
-import textwrap
 import types
 import typing
 from typing import Any, NamedTuple
 
 import msgspec
 
+from hermes import meanings
 from hermes.policy.presets import DEFAULT_STRATEGY, PRESETS, Settings
 
 HEAD = f"""# Settings
@@ -72,36 +71,22 @@ def document() -> str:
 
 def rows_of(section: str, kind: type[msgspec.Struct]) -> list[Row]:
     """The settings of one section, in the order of their declaration."""
-    meanings = meanings_of(inspect.getsource(kind))
+    told = meanings_of(inspect.getsource(kind))
     hints = typing.get_type_hints(kind)
     return [
         Row(
             f"`{section}.{field.encode_name}`",
             type_name(hints[field.name]),
             f"`{shown(field.default)}`",
-            meanings[field.name],
+            told[field.name],
         )
         for field in msgspec.structs.fields(kind)
     ]
 
 
 def meanings_of(source: str) -> dict[str, str]:
-    """The docstring that stands below each field of a class, on one line.
-
-    Raises `KeyError` at its use where a field has none: every setting is explained.
-    """
-    (kind,) = ast.parse(textwrap.dedent(source)).body
-    assert isinstance(kind, ast.ClassDef)
-    found: dict[str, str] = {}
-    for field, text in zip(kind.body, kind.body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr)
-            and isinstance(text.value, ast.Constant)
-        ):
-            found[field.target.id] = " ".join(str(text.value.value).split()).replace("|", "\\|")
-    return found
+    """What each field of a class means, fit for a table."""
+    return {name: text.replace("|", "\\|") for name, text in meanings.of(source).items()}
 
 
 def strategies() -> list[tuple[str, ...]]:

@@ -46,17 +46,22 @@ def off_or(allowed: Allowed) -> Allowed:
     return allowed._replace(
         words=f"{allowed.words}; or null",
         fits=lambda value: value is None or allowed.fits(value),
+        schema={"anyOf": [allowed.schema, {"type": "null"}]},
     )
 
 
 def text(words: str, fits: Callable[[str], bool]) -> Allowed:
     """A text of which this holds."""
-    return Allowed(words, lambda value: isinstance(value, str) and fits(value))
+    return Allowed(
+        words, lambda value: isinstance(value, str) and fits(value), schema={"type": "string"}
+    )
 
 
 def pattern(words: str, regex: str) -> Allowed:
     """A text of this form."""
-    return text(words, lambda value: re.fullmatch(regex, value, re.ASCII) is not None)
+    return text(words, lambda value: re.fullmatch(regex, value, re.ASCII) is not None)._replace(
+        schema={"type": "string", "pattern": f"^(?:{regex})$"}
+    )
 
 
 def _is_path(value: str) -> bool:
@@ -79,13 +84,20 @@ def _is_extras(value: Any) -> bool:
     return listed and len(set(value)) == len(value)
 
 
-VERSION = Allowed("1", lambda value: value == 1 and not isinstance(value, bool), whole=True)
+VERSION = Allowed(
+    "1",
+    lambda value: value == 1 and not isinstance(value, bool),
+    whole=True,
+    schema={"const": 1},
+)
 
 PORT = whole(1, 65535)
 FILE = text("the path of a file, relative to the cluster's folder, or from / or ~", _is_path)
 FOLDER = text("the path of a folder, relative to the cluster's folder, or from / or ~", _is_path)
-LIST = Allowed("a list", lambda value: isinstance(value, list))
-OBJECT = Allowed("an object, { ... }", lambda value: isinstance(value, dict))
+LIST = Allowed("a list", lambda value: isinstance(value, list), schema={"type": "array"})
+OBJECT = Allowed(
+    "an object, { ... }", lambda value: isinstance(value, dict), schema={"type": "object"}
+)
 
 NODE: Mapping[str, Allowed] = {
     "name": pattern(
@@ -113,7 +125,11 @@ NODE: Mapping[str, Allowed] = {
     ),
     "threads": off_or(whole(1, MANY)),
     "device": off_or(pattern("auto, cpu, cuda, cuda:N or mps", DEVICES)),
-    "extras": Allowed(f"a list of {', '.join(EXTRAS)}, each once", _is_extras),
+    "extras": Allowed(
+        f"a list of {', '.join(EXTRAS)}, each once",
+        _is_extras,
+        schema={"type": "array", "items": {"enum": list(EXTRAS)}, "uniqueItems": True},
+    ),
     "packages": one_of("venv", "system"),
     "tmux": SWITCH,
 }

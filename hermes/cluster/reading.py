@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from hermes.cluster import allowed, located
+from hermes.cluster import allowed, keyfile, located
 from hermes.cluster.conf import FILES, VERSION, Cluster, Config, Defaults, Master, Node, Settings
 from hermes.cluster.faults import ConfError, Fault, nearest, told
 from hermes.cluster.located import Located, NotJson, spelt
@@ -278,35 +277,10 @@ def _check_keys(file: File, tree: Mapping[str, Any], path: located.Path, folder:
     if tree.get("key") is None:
         return
     at = (*path, "key")
-    with contextlib.suppress(RuntimeError):  # no home: `expanduser` has nothing to say
-        _check_private(file, at, folder / Path(tree["key"]).expanduser())
-
-
-def _check_private(file: File, at: located.Path, key: Path) -> None:
-    name = told(str(key))
-    try:
-        mode = key.stat().st_mode
-        with key.open("rb") as opened:
-            head = opened.read(4096)
-    except OSError as error:
-        file.refuse(
-            at,
-            f"{spelt(at)} is {name}, which cannot be read: {error.strerror or error}",
-            "Name the file of a private SSH key, or leave the key out: then the agent and the "
-            "usual files of ~/.ssh are asked. To make one: ssh-keygen -t ed25519",
-        )
-        return
-    if re.match(rb"(ssh|ecdsa|sk)-[\w@.-]+ ", head) or b"BEGIN SSH2 PUBLIC KEY" in head:
-        what, remedy = "a public key", "Name the private one: mostly the same without .pub."
-    elif mode & 0o077:
-        what, remedy = "a key file that others can read", f"Take that away: chmod 600 {key}"
-    elif b"PRIVATE KEY" not in head and b"PuTTY" not in head:
-        what, remedy = "no SSH key", "Name the file of a private key: ssh-keygen -t ed25519"
-    elif b"PuTTY" in head:
-        what, remedy = "a key of PuTTY's form", "Convert it: puttygen KEY -O private-openssh"
-    else:
-        return
-    file.refuse(at, f"{spelt(at)} is {name}, {what}", remedy)
+    key = folder / Path(tree["key"]).expanduser()
+    found = keyfile.trouble(key)
+    if found is not None:
+        file.refuse(at, f"{spelt(at)} is {told(str(key))}, {found.what}", found.remedy)
 
 
 # --- master.json ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -33,6 +34,8 @@ class Allowed(NamedTuple):
     """Whether a value, of whatever type, is one of these."""
     whole: bool = False
     """Whether 1e3 is meant as 1000."""
+    schema: Mapping[str, Any] = MappingProxyType({})
+    """The same for an editor, in words of JSON Schema: no narrower than `fits`."""
 
 
 def whole(least: int, most: int = LARGEST, *, off: bool = False) -> Allowed:
@@ -44,7 +47,8 @@ def whole(least: int, most: int = LARGEST, *, off: bool = False) -> Allowed:
 
     if most < LARGEST:
         words += f" and at most {most}"
-    return _maybe(Allowed(words, fits, whole=True), off)
+    schema = {"type": "integer", "minimum": least, "maximum": most}
+    return _maybe(Allowed(words, fits, whole=True, schema=schema), off)
 
 
 def number(
@@ -65,22 +69,34 @@ def number(
             return False
         return math.isfinite(value) and least <= value <= most and above < value < below
 
-    return _maybe(Allowed(words, fits), off)
+    names = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+    limits = {
+        name: bound
+        for name, bound in zip(names, (least, above, most, below), strict=True)
+        if math.isfinite(bound)
+    }
+    return _maybe(Allowed(words, fits, schema={"type": "number", **limits}), off)
 
 
 def auto_or(allowed: Allowed) -> Allowed:
     """As allowed, or the word auto."""
     return allowed._replace(
-        words=f"auto, or {allowed.words}", fits=lambda value: value == AUTO or allowed.fits(value)
+        words=f"auto, or {allowed.words}",
+        fits=lambda value: value == AUTO or allowed.fits(value),
+        schema={"anyOf": [{"const": AUTO}, allowed.schema]},
     )
 
 
 def one_of(*words: str) -> Allowed:
     """One of these texts."""
-    return Allowed(f"one of {', '.join(words)}", lambda value: value in words)
+    return Allowed(
+        f"one of {', '.join(words)}",
+        lambda value: value in words,
+        schema={"enum": list(words)},
+    )
 
 
-SWITCH = Allowed("true or false", lambda value: isinstance(value, bool))
+SWITCH = Allowed("true or false", lambda value: isinstance(value, bool), schema={"type": "boolean"})
 
 
 def _maybe(allowed: Allowed, off: bool) -> Allowed:
@@ -89,6 +105,7 @@ def _maybe(allowed: Allowed, off: bool) -> Allowed:
     return allowed._replace(
         words=f"{allowed.words}, or off",
         fits=lambda value: value is None or allowed.fits(value),
+        schema={"anyOf": [allowed.schema, {"enum": ["off", None]}]},
     )
 
 
