@@ -23,7 +23,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -315,10 +314,12 @@ class Machine:
         (self.first,) = children(self._process.pid)
 
     def kill(self) -> None:
-        """End all its processes: they end with the first, whose end `unshare` waits for."""
-        with suppress(ProcessLookupError):
+        """End all its processes: they end with the first, which does when its input does."""
+        try:
+            self._process.communicate(timeout=2)
+        except subprocess.TimeoutExpired:  # somebody has stopped it
             os.kill(self.first or self._process.pid, signal.SIGKILL)
-        self._process.communicate()
+            self._process.communicate()
 
 
 class Entered(subprocess.Popen[str]):

@@ -59,6 +59,7 @@ def main(folder: str) -> None:
     reap()
     print("ready", flush=True)
     os.read(0, 1)
+    os._exit(0)
 
 
 def furnish(sight: Sight) -> None:
