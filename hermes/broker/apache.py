@@ -9,10 +9,22 @@ import signal
 import subprocess
 import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 from hermes.broker.jars import VERSION, jars
 from hermes.broker.places import Wanted, free_port
 from hermes.broker.process import Plan
+from hermes.broker.refusals import LOGGING as REFUSALS
+from hermes.broker.refusals import NAME as REFUSED
+from hermes.broker.secured import (
+    ARGUMENTS,
+    PROPERTIES,
+    Locks,
+    Secure,
+    check_data,
+    format_with_users,
+    locks,
+)
 from hermes.errors import BrokerRefused, UsageError
 from hermes.transport.address import Address
 from hermes.transport.settings import MAX_RECORD
@@ -28,10 +40,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{{controller}}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{{listen}},CONTROLLER://127.0.0.1:{{controller}}
-advertised.listeners=PLAINTEXT://{{advertised}}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
+{{doors}}\
 log.dirs={{data}}
 auto.create.topics.enable=false
 num.partitions=1
@@ -55,6 +64,14 @@ broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 """
 
+_OPEN = """\
+listeners=PLAINTEXT://{listen},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{advertised}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+"""
+"""Of a broker that lets everyone in."""
+
 OUTPUT = "broker.log"
 """Of the folder `home`: what it prints, and what it logs."""
 OUTPUT_SIZE = 10 << 20
@@ -77,11 +94,17 @@ rootLogger.level = warn
 rootLogger.appenderRef.file.ref = file
 logger.server.name = kafka.server.KafkaRaftServer
 logger.server.level = info
+# What goes wrong with a request is told with all that it holds: with a password's hash, too.
+logger.requests.name = kafka.server.ControllerApis
+logger.requests.level = off
 """
 
+IMAGE = f"apache/kafka:{VERSION}"
 
-def plan(wanted: Wanted, home: Path) -> Plan:
-    """The command, with its files written to `home` and its data folder formatted once.
+
+def plan(wanted: Wanted, home: Path, secure: Secure | None = None) -> Plan:
+    """The command, with its files written to `home` and its data folder formatted once; what is
+    secret of a `secure` broker lies in that one's folder.
 
     Data lie in `wanted.data`, by default in `home/data`. May download Kafka at first use (about
     45 MB, told on stderr). Raises `UsageError` if there is no way to run it, `BrokerRefused` if
@@ -89,62 +112,105 @@ def plan(wanted: Wanted, home: Path) -> Plan:
     """
     data = (wanted.data or home / "data").expanduser().absolute()
     home.mkdir(parents=True, exist_ok=True)
-    _make_folder(data)
-    if not os.environ.get("KAFKA_HOME") and _docker_runs():
-        return _docker_plan(wanted, home, data)
-    return _java_plan(wanted, home, data)
+    found = locks(secure, wanted) if secure is not None else None
+    _make_folder(data, private=found is not None)
+    check_data(data, found)
+    in_docker = not os.environ.get("KAFKA_HOME") and _docker_runs()
+    if in_docker and found is None:
+        return _image_plan(wanted, home, data)
+    logging = home.absolute() / "log4j2.properties"
+    output = home.absolute() / OUTPUT
+    refused = home.absolute() / REFUSED
+    text = _LOGGING.format(output=output, size=OUTPUT_SIZE) + REFUSALS.format(file=refused)
+    logging.write_text(text, "utf-8")
+    java = _docker_java(home, data, secure) if in_docker else _java()
+    return _java_plan(java, logging, wanted, home, data, found)
 
 
-def _make_folder(data: Path) -> None:
+def _make_folder(data: Path, *, private: bool) -> None:
     try:
         data.mkdir(parents=True, exist_ok=True)
+        if private:
+            data.chmod(0o700)
     except OSError as error:
         raise UsageError(f"cannot use the data folder: {error}", remedy="--data DIR") from None
 
 
-def _java_plan(wanted: Wanted, home: Path, data: Path) -> Plan:
+class _Java(NamedTuple):
+    """How Java is run."""
+
+    command: list[str]
+    libraries: str
+    """Kafka's: its class path."""
+
+
+def _java() -> _Java:
     java = shutil.which("java")
     if java is None:
         raise UsageError(
             "Apache Kafka needs java, which is not on the PATH",
             remedy="Install Java 17 or newer, or start Docker, or use --kind embedded",
         )
-    properties = home / "server.properties"
-    properties.write_text(_properties(wanted, data), "utf-8")
-    logging = home / "log4j2.properties"
-    output = home.absolute() / OUTPUT
-    logging.write_text(_LOGGING.format(output=output, size=OUTPUT_SIZE), "utf-8")
+    return _Java([java], jars())
+
+
+def _java_plan(
+    java: _Java, logging: Path, wanted: Wanted, home: Path, data: Path, found: Locks | None
+) -> Plan:
+    properties = _write_properties(wanted, home, data, found)
     program = [
-        java,
         *HEAP,
         "-XX:+UseG1GC",
         "-XX:MaxGCPauseMillis=20",
         "-Djava.awt.headless=true",
         f"-Dlog4j2.configurationFile={logging.as_uri()}",
         "-cp",
-        jars(),
+        java.libraries,
     ]
-    _format_once([*program, "kafka.tools.StorageTool"], properties, data)
-    command = [*program, "kafka.Kafka", str(properties)]
-    return Plan(command, wanted.local, data, end_with_parent=signal.SIGTERM)
+    _format_once(java, program, properties, data, found)
+    command = [*java.command, *program, "kafka.Kafka", str(properties)]
+    access = found.access if found is not None else None
+    return Plan(command, wanted.local, data, end_with_parent=signal.SIGTERM, access=access)
 
 
-def _properties(wanted: Wanted, data: Path) -> str:
-    return _PROPERTIES.format(
-        controller=free_port(),
-        listen=Address(wanted.listen, wanted.port),
-        advertised=wanted.advertised,
-        data=data,
-    )
+def _write_properties(wanted: Wanted, home: Path, data: Path, found: Locks | None) -> Path:
+    text = _properties(wanted, data, found)
+    if found is None:
+        properties = home / PROPERTIES
+        properties.write_text(text, "utf-8")
+        return properties
+    from hermes.cluster.secret_files import write_secret
+
+    return write_secret(found.secure.secrets.absolute() / PROPERTIES, text)
 
 
-def _format_once(tool: list[str], properties: Path, data: Path) -> None:
+def _properties(wanted: Wanted, data: Path, found: Locks | None = None) -> str:
+    listen, advertised = str(Address(wanted.listen, wanted.port)), str(wanted.advertised)
+    controller = free_port()
+    if found is not None:
+        doors = found.properties(listen, advertised, controller)
+    else:
+        doors = _OPEN.format(listen=listen, advertised=advertised, controller=controller)
+    return _PROPERTIES.format(controller=controller, doors=doors, data=data)
+
+
+def _format_once(
+    java: _Java, program: list[str], properties: Path, data: Path, found: Locks | None
+) -> None:
     if (data / "meta.properties").exists():
         return
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+    tool = [*program, "kafka.tools.StorageTool"]
+    arguments = [*tool, "format", "--standalone", "-t", cluster, "-c", str(properties)]
     try:
+        if found is not None:
+            # The launcher's own note of what it runs lies in a file in /tmp.
+            noteless = ["-XX:-UsePerfData", *arguments]
+            command = [*java.command, f"@{ARGUMENTS}"]
+            format_with_users(command, noteless, found, data, FORMATTING)
+            return
         done = subprocess.run(
-            [*tool, "format", "--standalone", "-t", cluster, "-c", str(properties)],
+            [*java.command, *arguments],
             capture_output=True,
             text=True,
             check=False,
@@ -170,23 +236,32 @@ def _docker_runs() -> bool:
     return asked.returncode == 0
 
 
-def _docker_plan(wanted: Wanted, home: Path, data: Path) -> Plan:
+def _docker() -> list[str]:
+    user = f"--user={os.getuid()}:{os.getgid()}"
+    return [shutil.which("docker") or "docker", "run", "--rm", "--network=host", user]
+
+
+def _docker_java(home: Path, data: Path, secure: Secure | None) -> _Java:
+    """The image's Java, with our folders where they are here: the image's own start knows of no
+    users when it formats."""
+    folders = [home.absolute(), data, *([secure.secrets.absolute()] if secure else [])]
+    volumes = [f"--volume={folder}:{folder}" for folder in folders]
+    return _Java([*_docker(), *volumes, "--entrypoint=java", IMAGE], "/opt/kafka/libs/*")
+
+
+def _image_plan(wanted: Wanted, home: Path, data: Path) -> Plan:
     """The official image formats its data itself; `docker run` in the foreground hands our
     SIGTERM on to it."""
     settings = home / "docker"
     settings.mkdir(exist_ok=True)
     inside = Path("/var/lib/kafka/data")
-    (settings / "server.properties").write_text(_properties(wanted, inside), "utf-8")
+    (settings / PROPERTIES).write_text(_properties(wanted, inside), "utf-8")
     command = [
-        shutil.which("docker") or "docker",
-        "run",
-        "--rm",
+        *_docker(),
         f"--name=hermes-broker-{wanted.port}",
-        "--network=host",
-        f"--user={os.getuid()}:{os.getgid()}",
         f"--env=KAFKA_HEAP_OPTS={' '.join(HEAP)}",
         f"--volume={settings}:/mnt/shared/config:ro",
         f"--volume={data}:{inside}",
-        f"apache/kafka:{VERSION}",
+        IMAGE,
     ]
     return Plan(command, wanted.local, data, end_with_parent=signal.SIGTERM)

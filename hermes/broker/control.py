@@ -15,9 +15,12 @@ from typing import Literal
 import msgspec
 
 from hermes.broker import apache, embedded
+from hermes.broker.admission import forget_access, tell_access
 from hermes.broker.places import Wanted, settled, state_folder
 from hermes.broker.process import Plan, end, identity, launch, reap, wait_ready
+from hermes.broker.secured import Secure
 from hermes.errors import RunError, UsageError
+from hermes.transport.access import Access
 
 Kind = Literal["embedded", "apache"]
 
@@ -44,6 +47,8 @@ class Running(msgspec.Struct, frozen=True):
     """Folder of its records; None in memory."""
     log: str
     """File with its output."""
+    secrets: str | None = None
+    """The folder of its secrets; None: it is not secure."""
 
     def alive(self) -> bool:
         """Whether that very process runs."""
@@ -56,15 +61,22 @@ def start(
     listen: str = "127.0.0.1",
     advertise: str | None = None,
     data: Path | None = None,
+    secure: Secure | None = None,
 ) -> Running:
     """Start a broker that goes on without us; returns when it answers. Port 0: any free one.
+    Of a `secure` one, this machine's configuration says afterwards how to get in.
 
     Raises `UsageError` (port taken, a program is missing, bad address), `BrokerUnreachable` with
     the end of its output if it dies at its start.
     """
     wanted = settled(Wanted(port, listen, advertise, data))
     with _usable(_brokers()):
-        return _start(kind, wanted)
+        return _start(kind, wanted, secure)
+
+
+def default_secrets(port: int) -> Path:
+    """Where the secrets of the broker at this port lie, if nothing else is said."""
+    return _home(port) / "secrets"
 
 
 @contextlib.contextmanager
@@ -80,16 +92,17 @@ def _usable(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _start(kind: Kind, wanted: Wanted) -> Running:
+def _start(kind: Kind, wanted: Wanted, secure: Secure | None) -> Running:
     home = _home(wanted.port)
     home.mkdir(parents=True, exist_ok=True)
-    plan = _plan(kind, wanted, home)
+    plan = _plan(kind, wanted, home, secure)
     output = home / "broker.log"
     output.unlink(missing_ok=True)
     process = launch(plan, output, child=False)
     try:
         wait_ready(plan, process, output, _READY[kind])
-        running = _running(kind, wanted, plan, process.pid, output)
+        running = _running(kind, wanted, plan, process.pid, output, secure)
+        tell_access(wanted, plan.access, secure)
         _note(running)
     except BaseException:  # nobody would find a broker that is noted nowhere
         end(process.pid, patience=_GRACE[kind], process=process)
@@ -98,7 +111,9 @@ def _start(kind: Kind, wanted: Wanted) -> Running:
     return running
 
 
-def _running(kind: Kind, wanted: Wanted, plan: Plan, pid: int, output: Path) -> Running:
+def _running(
+    kind: Kind, wanted: Wanted, plan: Plan, pid: int, output: Path, secure: Secure | None
+) -> Running:
     return Running(
         kind=kind,
         address=str(plan.address),
@@ -108,6 +123,7 @@ def _running(kind: Kind, wanted: Wanted, plan: Plan, pid: int, output: Path) -> 
         born=identity(pid) or "",
         data=str(plan.data) if plan.data else None,
         log=str(output),
+        secrets=str(secure.secrets.absolute()) if secure is not None else None,
     )
 
 
@@ -141,6 +157,8 @@ def stop(port: int | None = None) -> Running:
         raise RunError(f"several brokers run, at ports {ports}", remedy="Say which: --port P")
     (chosen,) = running
     _reap_or_end(chosen)
+    if chosen.secrets is not None:
+        forget_access([chosen.address, chosen.advertised])
     with contextlib.suppress(OSError):
         (_home(chosen.port) / "broker.json").unlink(missing_ok=True)
     return chosen
@@ -160,8 +178,10 @@ class Child:
         listen: str = "127.0.0.1",
         advertise: str | None = None,
         data: Path | None = None,
+        secure: Secure | None = None,
     ) -> None:
-        """Starts it and waits until it answers; raises as `start` does."""
+        """Starts it and waits until it answers; raises as `start` does. How to get in at a
+        `secure` one is in `access`, and not written to this machine's configuration."""
         wanted = settled(Wanted(port, listen, advertise, data))
         self.kind: Kind = kind
         self.port = wanted.port
@@ -169,13 +189,14 @@ class Child:
         self.log = self._home / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            plan = _plan(kind, wanted, self._home)
+            plan = _plan(kind, wanted, self._home, secure)
             self._process = launch(plan, self.log, child=True)
             wait_ready(plan, self._process, self.log, _READY[kind])
         except BaseException:
             self.stop()
             raise
         self.address = str(plan.address)
+        self.access = plan.access or Access()
         self.pid = self._process.pid
 
     def alive(self) -> bool:
@@ -208,11 +229,17 @@ class Child:
         self.stop()
 
 
-def _plan(kind: Kind, wanted: Wanted, home: Path) -> Plan:
+def _plan(kind: Kind, wanted: Wanted, home: Path, secure: Secure | None) -> Plan:
     if kind == "embedded":
+        if secure is not None:
+            raise UsageError(
+                "the embedded broker lets everyone in: it knows neither TLS nor users",
+                where="--secure",
+                remedy="--kind apache",
+            )
         return embedded.plan(wanted)
     if kind == "apache":
-        return apache.plan(wanted, home)
+        return apache.plan(wanted, home, secure)
     raise UsageError(f"{kind!r} is no kind of broker", remedy="--kind embedded or --kind apache")
 
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from hermes.errors import BrokerUnreachable, RunFailed
+from hermes.errors import BrokerError, BrokerUnreachable, RunFailed
+from hermes.transport.access import Access
 from hermes.transport.address import Address
 from hermes.transport.probe import greet
 
@@ -52,6 +53,8 @@ class Plan(NamedTuple):
     """On top of ours."""
     end_with_parent: int = signal.SIGKILL
     """The signal that a child broker gets when its parent is gone."""
+    access: Access | None = None
+    """How we get in; None: as everyone does."""
 
 
 def launch(plan: Plan, output: Path, *, child: bool) -> subprocess.Popen[bytes]:
@@ -88,14 +91,17 @@ def wait_ready(plan: Plan, process: subprocess.Popen[bytes], output: Path, patie
     `patience` seconds (it is ended then).
     """
     deadline = time.monotonic() + patience
+    complaint = ""
     while process.poll() is None:
-        with contextlib.suppress(BrokerUnreachable):
-            if greet(plan.address, timeout=1.0).advertised and process.poll() is None:
+        try:
+            if greet(plan.address, 1.0, plan.access).advertised and process.poll() is None:
                 return
+        except BrokerError as error:
+            complaint = error.what
         if time.monotonic() > deadline:
             end(process.pid, patience=1.0, process=process)
             raise BrokerUnreachable(
-                f"the broker was not ready after {patience:g} s{_said(output)}",
+                f"the broker was not ready after {patience:g} s ({complaint}){_said(output)}",
                 where=str(plan.address),
             )
         time.sleep(PAUSE)

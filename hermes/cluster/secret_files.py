@@ -1,0 +1,64 @@
+"""How do secrets lie on a disk? In files of mode 0600 in a folder of 0700, whole or not at all."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from hermes.errors import UsageError
+from hermes.transport.access import Secret, refuse_open, write_private
+
+OTHERS = 0o077
+"""The bits of a mode that let others in."""
+
+PASSWORD = 32
+"""Bytes of a password: none is ever guessed, so none has to be remembered."""
+
+
+def private_folder(folder: Path) -> Path:
+    """This folder, made if it is missing, closed to others. Raises `UsageError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_mode & OTHERS:
+            folder.chmod(0o700)
+    except OSError as error:
+        raise UsageError(
+            f"the folder of secrets cannot be used: {error.strerror or error}",
+            where=str(folder),
+            remedy="It must be a folder of yours that can be written.",
+        ) from None
+    return folder
+
+
+def write_secret(path: Path, text: str) -> Path:
+    """Write it for this user alone; whoever reads finds the old text or the new one, never a part.
+    Raises `UsageError`."""
+    try:
+        write_private(path, text)
+    except OSError as error:
+        raise UsageError(
+            f"a secret cannot be written: {error.strerror or error}",
+            where=str(path),
+            remedy="Make room there, or make its folder writable.",
+        ) from None
+    return path
+
+
+def read_secret(path: Path, what: str) -> str:
+    """What such a file holds; `what`: that, for people. Raises `UsageError` if it cannot be read,
+    or others can read it."""
+    try:
+        refuse_open(path, what)
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"{what} cannot be read: {why}", where=str(path)) from None
+
+
+def kept_password(path: Path) -> Secret:
+    """The password in this file; a random one is made where the file is missing or empty."""
+    text = read_secret(path, "a password").strip() if path.exists() else ""
+    if not text:
+        text = secrets.token_urlsafe(PASSWORD)
+        write_secret(path, text + "\n")
+    return Secret(text)
