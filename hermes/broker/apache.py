@@ -181,7 +181,7 @@ def _write_properties(wanted: Wanted, home: Path, data: Path, found: Locks | Non
         return properties
     from hermes.cluster.secret_files import write_secret
 
-    return write_secret(found.secure.secrets.absolute() / PROPERTIES, text)
+    return write_secret(found.secure.secrets.absolute() / PROPERTIES, text.encode())
 
 
 def _properties(wanted: Wanted, data: Path, found: Locks | None = None) -> str:

@@ -123,7 +123,7 @@ def locks(secure: Secure, wanted: Wanted) -> Locks:
     from hermes.cluster.secret_files import kept_password, private_folder
 
     folder = private_folder(secure.secrets)
-    users = private_folder(folder / USERS)
+    private_folder(folder / USERS)
     authority = Authority(folder)
     certificate = folder / CERTIFICATE
     authority.keep(certificate, _names(wanted), subject=_SUBJECT)
@@ -135,8 +135,8 @@ def locks(secure: Secure, wanted: Wanted) -> Locks:
         secure,
         authority.path,
         certificate,
-        kept_password(password_file(folder, BROKER)),
-        kept_password(users / f"{MASTER}.password"),
+        Secret(kept_password(password_file(folder, BROKER))),
+        Secret(kept_password(password_file(folder, MASTER))),
         mine,
     )
 
@@ -199,7 +199,9 @@ def format_with_users(
     for name, password in users:
         credential = f"name={name},iterations={ITERATIONS},password={password.reveal()}"
         arguments = [*arguments, "--add-scram", f"{SCRAM}=[{credential}]"]
-    file = write_secret(found.secure.secrets.absolute() / "format.args", _as_file(arguments))
+    file = write_secret(
+        found.secure.secrets.absolute() / "format.args", _as_file(arguments).encode()
+    )
     (data / MARK).write_text(found.digest() + "\n", "ascii")
     try:
         done = subprocess.run(

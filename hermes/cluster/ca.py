@@ -100,7 +100,7 @@ class Authority:
         whether it had to be issued, or renewed."""
         if path.exists() and self._holds(path, names):
             return False
-        write_secret(path, self.issue(names, subject=subject))
+        write_secret(path, self.issue(names, subject=subject).encode())
         return True
 
     def _holds(self, path: Path, names: Sequence[str]) -> bool:
@@ -116,7 +116,7 @@ class Authority:
         path = self.folder / KEY
         try:
             text = read_secret(path, "the authority's key")
-            key = serialization.load_pem_private_key(text.encode(), password=None)
+            key = serialization.load_pem_private_key(text, password=None)
         except (ValueError, TypeError):
             raise UsageError("this is not the key of an authority", where=str(path)) from None
         same = key.public_key() == self._certificate.public_key()
@@ -156,8 +156,8 @@ def _make(folder: Path) -> None:
         .add_extension(_usage(signs=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    write_secret(folder / KEY, _private(key))
-    write_secret(folder / CERTIFICATE, _public(certificate))
+    write_secret(folder / KEY, _private(key).encode())
+    write_secret(folder / CERTIFICATE, _public(certificate).encode())
 
 
 def _builder(

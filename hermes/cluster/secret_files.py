@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 from hermes.errors import UsageError
-from hermes.transport.access import Secret, refuse_open, write_private
+from hermes.transport.access import refuse_open, write_private
 
 OTHERS = 0o077
 """The bits of a mode that let others in."""
@@ -30,11 +30,11 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
-def write_secret(path: Path, text: str) -> Path:
-    """Write it for this user alone; whoever reads finds the old text or the new one, never a part.
-    Raises `UsageError`."""
+def write_secret(path: Path, content: bytes) -> Path:
+    """Write text for this user alone; whoever reads finds the old content or the new one, never a
+    part. Raises `UsageError`."""
     try:
-        write_private(path, text)
+        write_private(path, content.decode())
     except OSError as error:
         raise UsageError(
             f"a secret cannot be written: {error.strerror or error}",
@@ -44,21 +44,22 @@ def write_secret(path: Path, text: str) -> Path:
     return path
 
 
-def read_secret(path: Path, what: str) -> str:
+def read_secret(path: Path, what: str = "a secret") -> bytes:
     """What such a file holds; `what`: that, for people. Raises `UsageError` if it cannot be read,
     or others can read it."""
     try:
         refuse_open(path, what)
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"{what} cannot be read: {why}", where=str(path)) from None
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{what} cannot be read: {error.strerror or error}", where=str(path)
+        ) from None
 
 
-def kept_password(path: Path) -> Secret:
+def kept_password(path: Path) -> str:
     """The password in this file; a random one is made where the file is missing or empty."""
-    text = read_secret(path, "a password").strip() if path.exists() else ""
-    if not text:
-        text = secrets.token_urlsafe(PASSWORD)
-        write_secret(path, text + "\n")
-    return Secret(text)
+    found = read_secret(path, "a password").strip() if path.exists() else b""
+    if not found:
+        found = secrets.token_urlsafe(PASSWORD).encode()
+        write_secret(path, found + b"\n")
+    return found.decode("ascii", "replace")
