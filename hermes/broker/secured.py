@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 from hermes.broker.places import ANY, Wanted
 from hermes.errors import BrokerRefused, UsageError
 from hermes.transport.access import Access, Secret
+from hermes.transport.settings import SCRAM, SCRAM_ITERATIONS
 
 BROKER, MASTER = "broker", "master"
 """Users that every secure broker has."""
@@ -32,8 +33,6 @@ USERS = "users"
 
 MARK = "hermes-users"
 """File of the data folder: a digest of the passwords that it was formatted with."""
-
-SCRAM, ITERATIONS = "SCRAM-SHA-512", 8192
 
 _SUBJECT = "hermes-broker"
 
@@ -197,7 +196,7 @@ def format_with_users(
 
     users = [(BROKER, found.broker), (MASTER, found.master)]
     for name, password in users:
-        credential = f"name={name},iterations={ITERATIONS},password={password.reveal()}"
+        credential = f"name={name},iterations={SCRAM_ITERATIONS},password={password.reveal()}"
         arguments = [*arguments, "--add-scram", f"{SCRAM}=[{credential}]"]
     file = write_secret(
         found.secure.secrets.absolute() / "format.args", _as_file(arguments).encode()

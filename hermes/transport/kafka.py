@@ -34,7 +34,7 @@ from hermes.transport.patience import Patience
 from hermes.transport.reader import Fetched, Limits
 from hermes.transport.reader import PlaceReader as KafkaReader
 from hermes.transport.rights import Right
-from hermes.transport.settings import MAX_RECORD, ROOM, Connection
+from hermes.transport.settings import MAX_RECORD, ROOM, SCRAM, SCRAM_ITERATIONS, Connection
 from hermes.transport.topics import Facts
 
 with warnings.catch_warnings():  # of its own use of importlib, where warnings are errors
@@ -76,11 +76,8 @@ _POLLED = 500
 _PIECE = 128 << 10
 """Bytes that a socket is asked for at once: below what glibc would map and unmap each time."""
 
-_SCRAM = "SCRAM-SHA-512"
-_ITERATIONS = 8192
-"""Of a password's hash: what Kafka's own tools take. (Passwords are random, 256 bits.)"""
-_DROPPED = 8193
-"""The same of a user who was dropped: a password that nobody knows. Deleted they cannot be: Kafka
+_DROPPED = SCRAM_ITERATIONS + 1
+"""Hashings of the password of a user who was dropped: a password that nobody knows. Deleted they cannot be: Kafka
 4.3.1 may forget other users with one that is deleted, when it is started the next time (measured:
 not even the broker itself got in again)."""
 
@@ -355,13 +352,13 @@ class _Admin:
         )
 
     def set_user(self, name: str, password: str) -> None:
-        wanted = UserScramCredentialUpsertion(name, _SCRAM, password, iterations=_ITERATIONS)
+        wanted = UserScramCredentialUpsertion(name, SCRAM, password, iterations=SCRAM_ITERATIONS)
         self._alter(name, wanted)
 
     def drop_user(self, name: str) -> None:
         if name in self.users():
             unknown = secrets.token_urlsafe(32)
-            wanted = UserScramCredentialUpsertion(name, _SCRAM, unknown, iterations=_DROPPED)
+            wanted = UserScramCredentialUpsertion(name, SCRAM, unknown, iterations=_DROPPED)
             self._alter(name, wanted)
 
     def _alter(self, name: str, wanted: Any) -> None:

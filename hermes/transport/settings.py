@@ -47,6 +47,11 @@ def segment_config(model: int) -> Mapping[str, str]:
     return {"segment.bytes": str(min(max(least, 4 * model), most))}
 
 
+SCRAM, SCRAM_ITERATIONS = "SCRAM-SHA-512", 8192
+"""How users of our brokers prove a password, and how often that is hashed: as Kafka's own tools
+take it. (Passwords are random, 256 bits.)"""
+
+
 class Connection(NamedTuple):
     """How a `KafkaLog` uses its connection. Times in seconds, sizes in bytes."""
 
