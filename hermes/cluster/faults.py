@@ -49,8 +49,12 @@ class ConfError(UsageError):
 
 def told(value: Any) -> str:
     """A value as JSON, short, fit for a terminal whatever it holds."""
-    text = json.dumps(value, ensure_ascii=False)
-    text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return plain(json.dumps(value, ensure_ascii=False), SHOWN)
+
+
+def plain(text: str, most: int = 4 * SHOWN) -> str:
+    """A text of others, short, fit for a terminal whatever it holds."""
+    text = text if len(text) <= most else f"{text[:most]}..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -16,6 +16,10 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 """What JSON consists of, in a text that is known to be JSON."""
 
 
+DIGITS = 4000
+"""A number of more is none that anybody wrote."""
+
+
 class NotJson(Exception):
     """The text is no JSON: the line, the column, and what is wrong there."""
 
@@ -62,10 +66,21 @@ def locate(text: str) -> Located:
     except RecursionError:
         raise NotJson(1, 1, "objects and lists stand in one another too deep") from None
     except ValueError as error:  # NaN, or a number of thousands of digits
-        raise NotJson(1, 1, str(error)) from None
+        raise _odd_number(text, str(error)) from None
     lines: dict[Path, int] = {}
     twice = tuple(_walk(text, lines))
     return Located(tree, lines, twice)
+
+
+def _odd_number(text: str, what: str) -> NotJson:
+    """Where the first number stands that is none, or is too long to be read."""
+    for match in _TOKEN.finditer(text):
+        if match[0].lstrip("-") in ("NaN", "Infinity") or len(match[0].lstrip("-")) > DIGITS:
+            if match[0].startswith('"'):
+                continue
+            start = text.rfind("\n", 0, match.start()) + 1
+            return NotJson(text.count("\n", 0, start) + 1, match.start() - start + 1, what)
+    return NotJson(1, 1, what)
 
 
 def _no_number(text: str) -> float:

@@ -11,7 +11,7 @@ import msgspec
 
 from hermes.cluster import allowed, keyfile, located
 from hermes.cluster.conf import FILES, VERSION, Cluster, Config, Defaults, Master, Node, Settings
-from hermes.cluster.faults import ConfError, Fault, nearest, told
+from hermes.cluster.faults import SHOWN, ConfError, Fault, nearest, plain, told
 from hermes.cluster.located import Located, NotJson, spelt
 from hermes.errors import SettingError, UsageError
 from hermes.policy import presets
@@ -72,7 +72,7 @@ class File:
             self.faults.append(Fault(self.name, error.line, what, _json_remedy(error.what)))
             return None
         for path, first, second in self.located.twice:
-            what = f"{told(spelt(path))[1:-1]} stands twice: on line {first}, and here"
+            what = f"{_spelt(path)} stands twice: on line {first}, and here"
             self.faults.append(Fault(self.name, second, what, "Take one of them out."))
         tree = self.located.tree
         if not isinstance(tree, dict):
@@ -193,7 +193,7 @@ def _secret(file: File, path: located.Path, value: Any) -> bool:
 
 def _spelt(path: located.Path) -> str:
     """As `spelt`, fit for a terminal whatever the keys are."""
-    return told(spelt(path))[1:-1]
+    return plain(spelt(path), SHOWN)
 
 
 def _kind(tree: Any) -> str:
@@ -291,6 +291,13 @@ def _master(file: File, folder: Path) -> Master | None:
     if tree is None:
         return None
     found = _object(file, (), tree, allowed.MASTER)
+    if found.get("access") is not None and found.get("broker", "apache") == "apache":
+        file.refuse(
+            ("access",),
+            f"access is {told(found.pop('access'))}, and broker is apache",
+            "The way into a broker that is started here is made with it: leave access out, or "
+            "name the HOST:PORT of the broker that it is for.",
+        )
     for key, is_there, what in (
         ("access", Path.is_file, "no file"),
         ("wheels", Path.is_dir, "no folder"),
@@ -298,16 +305,8 @@ def _master(file: File, folder: Path) -> Master | None:
         if found.get(key) is not None:
             place = folder / Path(found[key]).expanduser()
             if not is_there(place):
-                file.refuse(
-                    (key,), f"{key} is {told(found[key])}", f"There is {what} {told(str(place))}."
-                )
-    if found.get("access") is not None and found.get("broker", "apache") == "apache":
-        file.refuse(
-            ("access",),
-            f"access is {told(found['access'])}, and broker is apache",
-            "The way into a broker that is started here is made with it: leave access out, or "
-            "name the HOST:PORT of the broker that it is for.",
-        )
+                remedy = f"There is {what} {told(str(place))}."
+                file.refuse((key,), f"{key} is {told(found[key])}", remedy)
     return None if file.faults else msgspec.convert(found, Master)
 
 
@@ -350,7 +349,7 @@ def _group(file: File, group: str, content: Mapping[str, Any]) -> dict[str, Any]
         try:
             found |= presets.one(dotted, None if value == "off" else value)
         except SettingError as error:
-            file.refuse((group, key), told(error.what)[1:-1].replace('\\"', '"'), error.remedy)
+            file.refuse((group, key), plain(error.what), error.remedy)
     return found
 
 
@@ -375,4 +374,4 @@ def _check_together(file: File, strategy: str, values: dict[str, Any], *, chosen
     except SettingError as error:
         line = error.where.rpartition(":")[2]
         at = int(line) if line.isdecimal() else 1
-        file.faults.append(Fault(file.name, at, error.what, error.remedy))
+        file.faults.append(Fault(file.name, at, plain(error.what), error.remedy))
