@@ -10,6 +10,7 @@ from hermes.cli import (
     brokers,
     check,
     clean,
+    cluster,
     compare,
     conf,
     export,
@@ -71,6 +72,8 @@ app.command()(compare.compare)
 app.command()(reproduce.reproduce)
 app.command()(conf.init)
 app.command()(conf.config)
+app.command()(cluster.up)
+app.command()(cluster.down)
 app.command()(resume.resume)
 app.command()(fork.fork)
 app.command()(work.worker)

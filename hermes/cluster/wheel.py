@@ -37,6 +37,8 @@ class Wheel(NamedTuple):
     """Of its file."""
     version: str
     data: bytes
+    requirements: tuple[str, ...]
+    """What it needs, with its extras, as its metadata say."""
 
     @property
     def digest(self) -> str:
@@ -57,8 +59,9 @@ def pack() -> Wheel:
     files[f"{info}/WHEEL"] = FILE_FORM.encode()
     files[f"{info}/entry_points.txt"] = (found.read_text("entry_points.txt") or "").encode()
     files[f"{info}/top_level.txt"] = f"{PACKAGE}\n".encode()
+    needs = tuple(found.requires or ())
     files[f"{info}/RECORD"] = _record(files, f"{info}/RECORD")
-    return Wheel(f"{stem}-py3-none-any.whl", version, _zipped(files))
+    return Wheel(f"{stem}-py3-none-any.whl", version, _zipped(files), needs)
 
 
 def _installed() -> Distribution:

@@ -1,0 +1,257 @@
+"""`hermes doctor`, `up` and `down`: the devices of a cluster, over SSH."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hermes.cli import options
+from hermes.cli.status import print_json
+from hermes.cli.trouble import INTERRUPTED, note, say_error, warn
+from hermes.errors import CheckFailed, HermesError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hermes.cluster import down as down_module
+    from hermes.cluster import up as up_module
+    from hermes.cluster.conf import Cluster
+    from hermes.cluster.crew import Outcome
+
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="[DIR]",
+        envvar="HERMES_CLUSTER",
+        show_default="here",
+        help="The cluster's folder, which contains conf/.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        envvar="HERMES_CLUSTER_DRY_RUN",
+        help="Say what would be done at each node, and do nothing.",
+    ),
+]
+Purge = Annotated[
+    bool,
+    typer.Option(
+        "--purge",
+        envvar="HERMES_DOWN_PURGE",
+        help="Leave nothing: on nodes what is installed, here secrets and the broker's records.",
+    ),
+]
+
+MENDED = CheckFailed.exit_code
+"""Exit code where something has to be mended."""
+
+
+def up(
+    folder: Folder = Path(),
+    dry_run: DryRun = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Bring a cluster up: the broker here, Hermes and a worker at every node, over SSH.
+
+    May be typed again at any time, while a run goes on, too: what is as it should be is left
+    alone, nodes that are new in conf/ are added, those that are in it no more are stopped.
+    """
+    from hermes.cluster import up as module
+
+    cluster = _load(folder)
+    stop = threading.Event()
+    names = module.names_of(cluster)
+    with _stoppable(stop), _board(names, quiet=quiet or json_) as board:
+        report = module.bring_up(cluster, board, stop, dry_run=dry_run)
+    if json_:
+        print_json(_told_up(report, dry_run=dry_run))
+    elif dry_run:
+        _print_plan([*report.nodes, *report.removed], module.BROKER)
+    else:
+        _say_up(report, cluster, quiet=quiet)
+    _leave([*report.nodes, *report.removed], report.error, stop, json_=json_)
+
+
+def down(
+    folder: Folder = Path(),
+    purge: Purge = False,
+    dry_run: DryRun = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Take a cluster down: workers say bye, secrets leave the nodes, the broker stops.
+
+    What is installed on nodes stays, and so do the broker's records; with --purge nothing stays
+    but what runs have written.
+    """
+    from hermes.cluster import down as module
+
+    cluster = _load(folder)
+    stop = threading.Event()
+    names = module.names_of(cluster, purge=purge)
+    with _stoppable(stop), _board(names, quiet=quiet or json_) as board:
+        report = module.take_down(cluster, board, stop, purge=purge, dry_run=dry_run)
+    if json_:
+        print_json(_told_down(report, dry_run=dry_run))
+    elif dry_run:
+        _print_plan(report.nodes, "")
+    else:
+        _say_down(report, quiet=quiet)
+    _leave(report.nodes, report.error, stop, json_=json_)
+
+
+# --- what is common -------------------------------------------------------------------------------
+
+
+def _load(folder: Path) -> Cluster:
+    from hermes.cluster.conf import load
+
+    return load(folder)
+
+
+def _stoppable(stop: threading.Event) -> Any:
+    """The first Ctrl-C lets every thread leave what it is at, the second leaves at once."""
+    from hermes.runtime.interrupt import on_interrupt
+
+    return on_interrupt(stop.set)
+
+
+def _board(names: Sequence[str], *, quiet: bool) -> Any:
+    from hermes.cluster.progress import Board
+
+    return Board(names, None if quiet else _console())
+
+
+def _console() -> Console:
+    from hermes.cli.onlooker import Stderr
+
+    return Stderr()
+
+
+def _leave(
+    outcomes: Iterable[Outcome],
+    error: HermesError | None,
+    stop: threading.Event,
+    *,
+    json_: bool,
+) -> None:
+    """The exit code: interrupted, the broker's, or that something has to be mended."""
+    if stop.is_set():
+        if not json_:
+            note("interrupted; the same command goes on where this one was")
+        raise typer.Exit(INTERRUPTED)
+    if error is not None:
+        raise typer.Exit(error.exit_code)
+    if not all(one.well for one in outcomes):
+        raise typer.Exit(MENDED)
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    error = outcome.error
+    return {
+        "name": outcome.node.name,
+        "host": outcome.node.host,
+        "state": outcome.state,
+        "did": list(outcome.did),
+        "commands": list(outcome.commands),
+        "seconds": outcome.seconds,
+        "error": _told_error(error),
+    }
+
+
+def _told_error(error: HermesError | None) -> dict[str, str] | None:
+    if error is None:
+        return None
+    return {"what": error.what, "where": error.where, "remedy": error.remedy}
+
+
+def _told_up(report: up_module.Report, *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "broker": report.broker,
+        "dry_run": dry_run,
+        "nodes": [_told(one) for one in report.nodes],
+        "removed": [_told(one) for one in report.removed],
+        "error": _told_error(report.error),
+    }
+
+
+def _told_down(report: down_module.Report, *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "broker": report.broker,
+        "dry_run": dry_run,
+        "nodes": [_told(one) for one in report.nodes],
+        "left": list(report.left),
+        "error": _told_error(report.error),
+    }
+
+
+# --- for people -----------------------------------------------------------------------------------
+
+
+def _print_plan(outcomes: Sequence[Outcome], _broker: str) -> None:
+    """What would be done, to read and to copy."""
+    for outcome in outcomes:
+        typer.echo(f"{outcome.node.name} ({outcome.node.host})")
+        if outcome.error is not None:
+            typer.echo(f"  cannot be looked at: {outcome.error.what}")
+        elif not outcome.did:
+            typer.echo("  nothing: all is as it should be")
+        for what, command in zip(outcome.did, outcome.commands, strict=True):
+            typer.echo(f"  {what}")
+            for line in command.splitlines():
+                typer.echo(f"      {line}")
+
+
+def _say_up(report: up_module.Report, cluster: Cluster, *, quiet: bool) -> None:
+    _say_errors([*report.nodes, *report.removed], report.error)
+    if quiet:
+        return
+    if report.shared:
+        warn(
+            "all nodes share one access: this broker does not let us make users, so that no node "
+            "can be shut out alone"
+        )
+    states = ("up", "unchanged")
+    ready = [one for one in report.nodes if one.state in states]
+    still = sum(one.state == "unchanged" for one in ready)
+    as_before = f" ({still} of them as before)" if still else ""
+    typer.echo(
+        f"{len(ready)} of {len(report.nodes)} workers up{as_before}, broker "
+        f"{report.broker if report.error is None else 'down'}"
+    )
+    for one in report.removed:
+        if one.well:
+            typer.echo(
+                f"{one.node.name} is stopped; what is installed there stays in {one.node.folder} "
+                "until hermes down --purge"
+            )
+    if ready and report.error is None:
+        typer.echo(f"train with: hermes run JOB.py --cluster {cluster.folder}")
+
+
+def _say_down(report: down_module.Report, *, quiet: bool) -> None:
+    _say_errors(report.nodes, report.error)
+    if quiet:
+        return
+    well = [one for one in report.nodes if one.well]
+    typer.echo(f"{len(well)} of {len(report.nodes)} nodes down")
+    if report.broker:
+        typer.echo(f"broker: {report.broker}")
+    for text in report.left:
+        typer.echo(f"left {text}")
+
+
+def _say_errors(outcomes: Iterable[Outcome], error: HermesError | None) -> None:
+    """Why, of each that is not as it should be; the broker's own once."""
+    if error is not None:
+        say_error(str(error))
+    for outcome in outcomes:
+        if outcome.error is not None and (error is None or outcome.error.what != error.what):
+            say_error(str(outcome.error))

@@ -1,0 +1,299 @@
+"""How does everyone get in at the cluster's broker? The broker is up, each node has a user there,
+and this module knows which files each node needs to prove who it is.
+
+A broker of our own is started here, secured unless conf/master.json says otherwise; one that runs
+already is entered as `access` says. Where the broker keeps users and lets us make them, each node
+gets one of its own; a managed one that does not gives all nodes the access that it gives us.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hermes.cluster import address
+from hermes.cluster.brought import Notes
+from hermes.cluster.conf import Cluster, Node
+from hermes.cluster.remote import File
+from hermes.cluster.secret_files import kept_password, private_folder, read_secret, write_secret
+from hermes.cluster.ssh import Interrupted
+from hermes.errors import BrokerError, BrokerRefused, HermesError
+
+if TYPE_CHECKING:
+    from hermes.transport.access import Access
+    from hermes.transport.kafka import KafkaLog
+
+CONNECTING = 10.0
+"""Seconds until the broker must have answered."""
+
+ACCESS, KEY = "access.json", "cluster.key"
+
+
+class Entrance(NamedTuple):
+    """An open one."""
+
+    broker: str
+    """HOST:PORT, as everybody is told."""
+    files: Mapping[str, tuple[File, ...]]
+    """What each node needs, by its name."""
+    shared: bool
+    """Whether all nodes have one and the same access."""
+
+
+class Door:
+    """Nodes wait in front of it until it is open, or known to stay shut."""
+
+    def __init__(self) -> None:
+        self._known = threading.Event()
+        self._entrance: Entrance | None = None
+        self.error: HermesError | None = None
+
+    def opened(self, entrance: Entrance) -> None:
+        """It is open."""
+        self._entrance = entrance
+        self._known.set()
+
+    def shut(self, error: HermesError) -> None:
+        """It stays shut."""
+        self.error = error
+        self._known.set()
+
+    def wait(self, stop: threading.Event) -> Entrance | None:
+        """The entrance; None where there is none. Raises `Interrupted`."""
+        while not self._known.wait(0.1):
+            if stop.is_set():
+                raise Interrupted
+        return self._entrance
+
+
+def told(cluster: Cluster) -> str:
+    """HOST:PORT of the broker, as everybody is told."""
+    master = cluster.master
+    if master.broker != "apache":
+        return master.broker
+    from hermes.transport.address import Address
+
+    host = master.address
+    if host is None and cluster.nodes:
+        host = address.towards(cluster.nodes[0].host, cluster.nodes[0].port)
+    return str(Address(host or socket.gethostname(), master.port))
+
+
+def cluster_key_file(cluster: Cluster) -> Path:
+    """The cluster key, made at first use."""
+    path = private_folder(cluster.secrets) / KEY
+    if not path.exists():
+        write_secret(path, secrets.token_hex(32).encode() + b"\n")
+    return path
+
+
+def access_path(cluster: Cluster) -> Path:
+    """The file that says how this machine gets in."""
+    return cluster.secrets / ACCESS
+
+
+def enter(cluster: Cluster, notes: Notes) -> Entrance:
+    """See that the broker is up, and that every node has its user. Raises `BrokerError`,
+    `UsageError`."""
+    broker = told(cluster)
+    key = read_secret(cluster_key_file(cluster))
+    if cluster.master.broker == "apache":
+        access = _start(cluster, broker, notes)
+        _write_ours(cluster, broker, access)
+    else:
+        access = _known(cluster, broker)
+        notes.take_broker(broker, None, None)
+        _write_ours(cluster, broker, access)
+    each = _users(cluster, broker, access)
+    return Entrance(
+        broker,
+        {
+            node.name: (File(KEY, key), *files_of(node, broker, each.get(node.name, access)))
+            for node in cluster.nodes
+        },
+        shared=access.mechanism is not None and not each,
+    )
+
+
+def planned(cluster: Cluster) -> Entrance:
+    """As it will be, as far as that is known before anything is made (`--dry-run`): secrets that
+    are not there yet are empty."""
+    return Entrance(
+        told(cluster),
+        {node.name: _planned_files(cluster, node) for node in cluster.nodes},
+        shared=False,
+    )
+
+
+def _planned_files(cluster: Cluster, node: Node) -> tuple[File, ...]:
+    from hermes.transport.access import Secret, read_access
+
+    key, password = cluster.secrets / KEY, _password_file(cluster, node.name)
+    if key.exists() and access_path(cluster).exists():
+        access = read_access(access_path(cluster))
+        if password.exists():
+            known = Secret(kept_password(password))
+            access = access._replace(user=node.name, password=known)
+        if password.exists() or access.password is None:
+            return (File(KEY, read_secret(key)), *files_of(node, told(cluster), access))
+    names = [KEY, ACCESS]
+    if cluster.master.security == "on":
+        names += ["ca.pem", f"{node.name}.password"]
+    return tuple(File(name, b"") for name in names)
+
+
+def files_of(node: Node, broker: str, access: Access) -> tuple[File, ...]:
+    """What this access is on a node: its access file, and the files that that one names."""
+    told: dict[str, Any] = {"version": 1, "broker": broker}
+    files = []
+    for name, path, file in (
+        ("ca", access.ca, "ca.pem"),
+        ("certificate", access.certificate, "client.pem"),
+        ("key", access.key, "client.key"),
+    ):
+        if path is not None:
+            files.append(File(file, path.read_bytes()))
+            told[name] = file
+    if access.password is not None:
+        password = f"{node.name}.password"
+        files.append(File(password, access.password.reveal().encode() + b"\n"))
+        told |= {
+            "mechanism": access.mechanism,
+            "user": access.user,
+            "password_file": password,
+        }
+    for name in ("tls", "insecure"):
+        if getattr(access, name):
+            told[name] = True
+    text = json.dumps(told, indent=2) + "\n"
+    return (File(ACCESS, text.encode()), *files)
+
+
+def forget(cluster: Cluster, names: Iterable[str]) -> None:
+    """These nodes may come in no more, at once. Raises `BrokerError`."""
+    gone = [name for name in names if _password_file(cluster, name).exists()]
+    if not gone:
+        return
+    with connected(cluster) as log:
+        for name in gone:
+            log.drop_user(name)
+            _password_file(cluster, name).unlink(missing_ok=True)
+
+
+def connected(cluster: Cluster, broker: str = "") -> KafkaLog:
+    """A connection as this machine comes in."""
+    from hermes.transport.access import read_access
+    from hermes.transport.kafka import KafkaLog
+
+    access = read_access(access_path(cluster))
+    return KafkaLog(broker or told(cluster), patience=CONNECTING, access=access)
+
+
+# --- the broker -----------------------------------------------------------------------------------
+
+
+def _start(cluster: Cluster, broker: str, notes: Notes) -> Access:
+    """Our own broker, started where it does not run as it should."""
+    from hermes.broker import control
+    from hermes.transport.access import Access
+
+    master = cluster.master
+    data = cluster.path(master.data).absolute()
+    secure = _secure(cluster) if master.security == "on" else None
+    running = [one for one in control.status() if one.data == str(data)]
+    if running and (running[0].port, running[0].advertised) != (master.port, broker):
+        control.stop(running[0].port)
+        running = []
+    notes.take_broker(broker, master.port, str(data))
+    if not running:
+        control.start("apache", master.port, master.listen, broker, data, **_options(secure))
+    return secure_access(cluster) if secure is not None else Access(insecure=True)
+
+
+def _secure(cluster: Cluster) -> Any:
+    from hermes.broker.secured import Secure
+
+    return Secure(private_folder(cluster.secrets))
+
+
+def _options(secure: Any) -> dict[str, Any]:
+    return {"secure": secure} if secure is not None else {}
+
+
+def secure_access(cluster: Cluster) -> Access:
+    """As which this machine gets in at the secure broker that it has started."""
+    from hermes.transport.access import Access, Secret
+    from hermes.transport.settings import SCRAM
+
+    return Access(
+        tls=True,
+        ca=cluster.secrets / "ca.pem",
+        mechanism=SCRAM,
+        user="master",
+        password=Secret(kept_password(_password_file(cluster, "master"))),
+    )
+
+
+def _known(cluster: Cluster, broker: str) -> Access:
+    """How to get into a broker that runs already."""
+    from hermes.transport.access import access_to, read_access
+
+    if cluster.master.access is not None:
+        return read_access(cluster.path(cluster.master.access))
+    if cluster.master.security == "off":
+        from hermes.transport.access import Access
+
+        return Access(insecure=True)
+    return access_to(broker)
+
+
+def _write_ours(cluster: Cluster, broker: str, access: Access) -> None:
+    """So that `--cluster DIR`, and every command with this broker's address, get in."""
+    from hermes.transport.access import access_file, write_access
+
+    folder = private_folder(cluster.secrets)
+    write_access(folder, broker, access)
+    machine = access_file(broker)
+    machine.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_access(folder.absolute(), broker, access, file=machine)
+
+
+def _users(cluster: Cluster, broker: str, access: Access) -> dict[str, Access]:
+    """Each node's own access, at a broker that keeps users and lets us make them. A user that is
+    there stays as it is: whoever was revoked stays so."""
+    from hermes.transport.access import Secret
+    from hermes.transport.settings import SCRAM
+
+    if access.mechanism != SCRAM or not cluster.nodes:
+        return {}
+    with connected(cluster, broker) as log:
+        try:
+            there = log.users()
+        except BrokerRefused:  # a managed broker: its users are made elsewhere
+            return {}
+        found = {}
+        for node in cluster.nodes:
+            file = _password_file(cluster, node.name)
+            new = not file.exists()
+            private_folder(file.parent)
+            password = kept_password(file)
+            if new or node.name not in there:
+                log.set_user(node.name, password)
+            found[node.name] = access._replace(user=node.name, password=Secret(password))
+    return found
+
+
+def _password_file(cluster: Cluster, user: str) -> Path:
+    return cluster.secrets / "users" / f"{user}.password"
+
+
+def cause(error: BaseException) -> HermesError:
+    """What kept the door shut, as one of ours."""
+    if isinstance(error, HermesError):
+        return error
+    return BrokerError(f"{type(error).__name__}: {error}")

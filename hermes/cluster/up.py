@@ -1,0 +1,235 @@
+"""How does a cluster come up? The broker here, and on every node an installed Hermes and a worker.
+
+All nodes at once, and the broker beside them; a node waits for it only when it has installed all
+that it needs. Everything is a step that is not done where it is done already (`remote`), so the
+same command goes on where it was broken off, adds nodes that are new in conf/, stops those that
+are in it no more, and leaves a worker alone that runs as it should: while a run goes on, too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hermes.cluster import entrance, remote, wheel
+from hermes.cluster.brought import Notes
+from hermes.cluster.conf import Cluster, Node
+from hermes.cluster.crew import Outcome, on_all, shell_of
+from hermes.cluster.entrance import Door, Entrance
+from hermes.cluster.progress import Board
+from hermes.cluster.remote import File, Step
+from hermes.cluster.ssh import Shell
+from hermes.errors import BrokerError, HermesError, UsageError
+
+BROKER = "broker"
+"""Of the table: what is no node."""
+
+
+class Report(NamedTuple):
+    """What came of it."""
+
+    broker: str
+    nodes: tuple[Outcome, ...]
+    removed: tuple[Outcome, ...]
+    """Nodes that conf/ does not have any more, at the place where they were."""
+    error: HermesError | None
+    """Of the broker."""
+    shared: bool = False
+    """All nodes have one and the same access."""
+
+    @property
+    def up(self) -> list[Node]:
+        """The nodes whose workers run."""
+        return [one.node for one in self.nodes if one.state in ("up", "unchanged")]
+
+
+class Kit(NamedTuple):
+    """What every node gets."""
+
+    wheel: wheel.Wheel
+    wheels: tuple[File, ...]
+
+
+def names_of(cluster: Cluster) -> list[str]:
+    """The rows of the table."""
+    gone = Notes(cluster).elsewhere(cluster.nodes)
+    names = [BROKER, *(node.name for node in cluster.nodes), *(node.name for node in gone)]
+    return list(dict.fromkeys(names))
+
+
+def bring_up(
+    cluster: Cluster, board: Board, stop: threading.Event, *, dry_run: bool = False
+) -> Report:
+    """Bring it up. Raises `UsageError` for what is wrong here; what is wrong with a node, or with
+    the broker, is in the report."""
+    kit = Kit(wheel.pack(), wheels_of(cluster))
+    notes, door = Notes(cluster), Door()
+    gone = notes.elsewhere(cluster.nodes)
+    moved = {node.name: node for node in gone}
+    staying = {node.name for node in cluster.nodes}
+
+    def work(node: Node) -> Outcome:
+        if node in cluster.nodes:
+            if node.name in moved:
+                _leave(cluster, moved[node.name], notes, board, stop, dry_run=dry_run)
+            return _bring(cluster, node, kit, notes, door, board, stop, dry_run=dry_run)
+        return _leave(cluster, node, notes, board, stop, dry_run=dry_run)
+
+    removed = [node for node in gone if node.name not in staying]
+    nodes = [*cluster.nodes, *removed]
+    outcomes = on_all(
+        nodes, work, board, stop, lambda: _open(cluster, notes, door, board, dry_run=dry_run)
+    )
+    if not dry_run and door.error is None:
+        _forget(cluster, [one.node.name for one in outcomes[len(cluster.nodes) :] if one.well])
+    found = door.wait(stop) if not stop.is_set() else None
+    return Report(
+        entrance.told(cluster),
+        tuple(outcomes[: len(cluster.nodes)]),
+        tuple(outcomes[len(cluster.nodes) :]),
+        door.error,
+        found.shared if found is not None else False,
+    )
+
+
+def wheels_of(cluster: Cluster) -> tuple[File, ...]:
+    """The wheels of `master.wheels`. Raises `UsageError`."""
+    if cluster.master.wheels is None:
+        return ()
+    folder = cluster.path(cluster.master.wheels)
+    where = cluster.places.get("master.wheels", "conf/master.json")
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix == ".whl")
+        found = tuple(File(path.name, path.read_bytes(), 0o644) for path in files)
+    except OSError as error:
+        raise UsageError(
+            f"the folder of wheels cannot be read: {error.strerror or error}",
+            where=f"{where}: {folder}",
+            remedy="Make it, where there is internet: pip download -d FOLDER hermes-edge, or leave "
+            "wheels out.",
+        ) from None
+    if not found:
+        raise UsageError(
+            "there is no wheel in this folder",
+            where=f"{where}: {folder}",
+            remedy="Fill it, where there is internet: pip download -d FOLDER and what Hermes needs",
+        )
+    return found
+
+
+def _open(cluster: Cluster, notes: Notes, door: Door, board: Board, *, dry_run: bool) -> None:
+    """The broker, and everyone's way in."""
+    if dry_run:
+        door.opened(entrance.planned(cluster))
+        board.done(BROKER, _plan_of_broker(cluster))
+        return
+    board.busy(BROKER, f"starting at {entrance.told(cluster)}")
+    try:
+        opened = entrance.enter(cluster, notes)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the nodes must not wait for ever)
+        trouble = entrance.cause(error)
+        door.shut(trouble)
+        board.failed(BROKER, trouble.what)
+        return
+    door.opened(opened)
+    board.done(BROKER, f"up at {opened.broker}")
+
+
+def _plan_of_broker(cluster: Cluster) -> str:
+    master = cluster.master
+    if master.broker != "apache":
+        return f"use the broker {master.broker}"
+    secured = "TLS, a user for each node" if master.security == "on" else "open to everybody"
+    return (
+        f"start Apache Kafka at {master.listen}:{master.port}, told as {entrance.told(cluster)} "
+        f"({secured}), unless it runs"
+    )
+
+
+def _forget(cluster: Cluster, names: Sequence[str]) -> None:
+    """Nodes that are gone may come in no more. One that the broker does not know is as well."""
+    try:
+        entrance.forget(cluster, names)
+    except BrokerError:
+        return
+
+
+# --- one node -------------------------------------------------------------------------------------
+
+
+def _bring(
+    cluster: Cluster,
+    node: Node,
+    kit: Kit,
+    notes: Notes,
+    door: Door,
+    board: Board,
+    stop: threading.Event,
+    *,
+    dry_run: bool,
+) -> Outcome:
+    """From whatever is there to a worker that runs."""
+    board.busy(node.name, "connecting")
+    with shell_of(cluster, node, stop, board) as shell:
+        first = remote.pending(shell, remote.installing(node, kit.wheel, kit.wheels))
+        if not dry_run:
+            notes.take(node)
+            _perform(shell, first, board)
+            board.busy(node.name, "waiting for the broker")
+        opened = door.wait(stop)
+        if opened is None:
+            raise BrokerError("it is installed, but there is no broker", where=node.name)
+        second = _second(shell, node, kit, opened, dry_run=dry_run)
+        if dry_run:
+            return _planned(node, [*first, *second])
+        _perform(shell, second, board)
+    did = tuple(step.what for step in [*first, *second])
+    return Outcome(node, "up" if did else "unchanged", did)
+
+
+def _second(shell: Shell, node: Node, kit: Kit, opened: Entrance, *, dry_run: bool) -> list[Step]:
+    installed = remote.installed(node, kit.wheel, kit.wheels)
+    worker = remote.Worker(node, opened.broker, installed, opened.files[node.name])
+    steps = remote.starting(worker)
+    if dry_run and not all(file.data for file in worker.secrets):
+        return steps  # they are made when it is done in earnest
+    return remote.pending(shell, steps)
+
+
+def _perform(shell: Shell, steps: Sequence[Step], board: Board) -> None:
+    for step in steps:
+        board.busy(shell.target.name, step.doing)
+        remote.perform(shell, step)
+
+
+def _planned(node: Node, steps: Sequence[Step]) -> Outcome:
+    return Outcome(
+        node, "planned", tuple(step.what for step in steps), tuple(step.command for step in steps)
+    )
+
+
+def _leave(
+    cluster: Cluster,
+    node: Node,
+    notes: Notes,
+    board: Board,
+    stop: threading.Event,
+    *,
+    dry_run: bool,
+) -> Outcome:
+    """A node that is in conf/ no more: its worker says bye, its secrets go."""
+    board.busy(node.name, f"leaving {node.host}, which conf has no more")
+    with shell_of(cluster, node, stop, board) as shell:
+        steps = remote.pending(shell, remote.leaving(node, purge=False))
+        if dry_run:
+            return _planned(node, steps)
+        _perform(shell, steps, board)
+    notes.stopped(node)
+    return Outcome(node, "down", tuple(step.what for step in steps))
+
+
+def out_folder(cluster: Cluster) -> Path:
+    """Where runs of this cluster go."""
+    return cluster.path(cluster.master.out)
