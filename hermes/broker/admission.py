@@ -23,7 +23,7 @@ def tell_access(wanted: Wanted, access: Access | None, secure: Secure | None) ->
     if access is None or secure is None:
         forget_access(addresses)
         return
-    write_access(secure.secrets, str(wanted.advertised), access)
+    write_access(secure.folder, str(wanted.advertised), access)
     for address in _called(addresses):
         file = access_file(address)
         write_access(file.parent, address, access, name=file.stem, file=file)

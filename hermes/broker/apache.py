@@ -181,7 +181,7 @@ def _write_properties(wanted: Wanted, home: Path, data: Path, found: Locks | Non
         return properties
     from hermes.cluster.secret_files import write_secret
 
-    return write_secret(found.secure.secrets.absolute() / PROPERTIES, text.encode())
+    return write_secret(found.secure.folder / PROPERTIES, text.encode())
 
 
 def _properties(wanted: Wanted, data: Path, found: Locks | None = None) -> str:
@@ -244,7 +244,7 @@ def _docker() -> list[str]:
 def _docker_java(home: Path, data: Path, secure: Secure | None) -> _Java:
     """The image's Java, with our folders where they are here: the image's own start knows of no
     users when it formats."""
-    folders = [home.absolute(), data, *([secure.secrets.absolute()] if secure else [])]
+    folders = [home.absolute(), data, *([secure.folder] if secure else [])]
     volumes = [f"--volume={folder}:{folder}" for folder in folders]
     return _Java([*_docker(), *volumes, "--entrypoint=java", IMAGE], "/opt/kafka/libs/*")
 

@@ -74,11 +74,6 @@ def start(
         return _start(kind, wanted, secure)
 
 
-def default_secrets(port: int) -> Path:
-    """Where the secrets of the broker at this port lie, if nothing else is said."""
-    return _home(port) / "secrets"
-
-
 @contextlib.contextmanager
 def _usable(folder: Path) -> Iterator[None]:
     """A place that cannot be written is the user's to mend, or to change."""
@@ -95,6 +90,7 @@ def _usable(folder: Path) -> Iterator[None]:
 def _start(kind: Kind, wanted: Wanted, secure: Secure | None) -> Running:
     home = _home(wanted.port)
     home.mkdir(parents=True, exist_ok=True)
+    secure = secure.placed(home) if secure is not None else None
     plan = _plan(kind, wanted, home, secure)
     output = home / "broker.log"
     output.unlink(missing_ok=True)
@@ -123,7 +119,7 @@ def _running(
         born=identity(pid) or "",
         data=str(plan.data) if plan.data else None,
         log=str(output),
-        secrets=str(secure.secrets.absolute()) if secure is not None else None,
+        secrets=str(secure.folder) if secure is not None else None,
     )
 
 
@@ -189,7 +185,8 @@ class Child:
         self.log = self._home / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            plan = _plan(kind, wanted, self._home, secure)
+            placed = secure.placed(self._home) if secure is not None else None
+            plan = _plan(kind, wanted, self._home, placed)
             self._process = launch(plan, self.log, child=True)
             wait_ready(plan, self._process, self.log, _READY[kind])
         except BaseException:

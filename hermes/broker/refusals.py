@@ -81,7 +81,7 @@ class Refusal(NamedTuple):
     """As whom; None where that was not proved."""
     what: str
     why: str
-    count: int
+    times: int
 
 
 def refusals(log: Path) -> list[Refusal]:
@@ -101,7 +101,7 @@ def told(lines: Iterable[str]) -> list[Refusal]:
         kind = (one.host, one.user, one.what, one.why)
         before = found.pop(kind, None)
         if before is not None:
-            one = one._replace(first=before.first, count=before.count + 1)
+            one = one._replace(first=before.first, times=before.times + 1)
         found[kind] = one
     return sorted(found.values(), key=lambda one: one.last, reverse=True)
 

@@ -63,10 +63,21 @@ allow.everyone.if.no.acl.found=false
 class Secure(NamedTuple):
     """How a broker is to be secured."""
 
-    secrets: Path
-    """The folder of its secrets: made where it is missing, kept from start to start."""
+    secrets: Path | None = None
+    """The folder of its secrets: made where it is missing, kept from start to start. None: in the
+    folder of the broker's files."""
     client_auth: Literal["none", "required"] = "none"
     """Whether clients must show a certificate of the authority, too."""
+
+    @property
+    def folder(self) -> Path:
+        """Of its secrets, once that is known."""
+        assert self.secrets is not None
+        return self.secrets
+
+    def placed(self, home: Path) -> Secure:
+        """With a folder for its secrets: by default in `home`."""
+        return self._replace(secrets=(self.secrets or home / "secrets").expanduser().absolute())
 
 
 class Locks(NamedTuple):
@@ -121,7 +132,7 @@ def locks(secure: Secure, wanted: Wanted) -> Locks:
     from hermes.cluster.ca import Authority
     from hermes.cluster.secret_files import kept_password, private_folder
 
-    folder = private_folder(secure.secrets)
+    folder = private_folder(secure.folder)
     private_folder(folder / USERS)
     authority = Authority(folder)
     certificate = folder / CERTIFICATE
@@ -177,7 +188,7 @@ def check_data(data: Path, found: Locks | None) -> None:
     if found is not None and there != found.digest():
         raise UsageError(
             "the users in this folder have other passwords than those kept in "
-            f"{found.secure.secrets}",
+            f"{found.secure.folder}",
             where=str(data),
             remedy="Name the folder of secrets that it was made with (--secrets DIR), or begin "
             "another one: --data DIR",
@@ -198,9 +209,7 @@ def format_with_users(
     for name, password in users:
         credential = f"name={name},iterations={SCRAM_ITERATIONS},password={password.reveal()}"
         arguments = [*arguments, "--add-scram", f"{SCRAM}=[{credential}]"]
-    file = write_secret(
-        found.secure.secrets.absolute() / "format.args", _as_file(arguments).encode()
-    )
+    file = write_secret(found.secure.folder / "format.args", _as_file(arguments).encode())
     (data / MARK).write_text(found.digest() + "\n", "ascii")
     try:
         done = subprocess.run(

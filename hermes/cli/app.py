@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hermes.cli import (
+    access,
     brokers,
     check,
     clean,
@@ -78,6 +79,8 @@ app.command()(resume.resume)
 app.command()(fork.fork)
 app.command()(work.worker)
 app.add_typer(brokers.app, name="broker")
+app.command()(access.invite)
+app.command()(access.revoke)
 app.command()(look.runs)
 app.command()(status.status)
 app.command()(report.report)

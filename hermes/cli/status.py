@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hermes.cli import options
+from hermes.cli import options, refused
 from hermes.cli.seen import Seen, see
 
 if TYPE_CHECKING:
+    from hermes.broker.refusals import Refusal
     from hermes.machine.state import MasterState
     from hermes.messages import LedgerRecord
     from hermes.runtime.quarantine import Quarantined
@@ -104,6 +107,18 @@ def tell(seen: Seen, reading: Reading, *, json_: bool, resizes: bool = True) -> 
     recent, dead = reading.recent, _dead(seen)
     shown = status_view(state, story, recent, facts, console.width, lives=lives, dead=dead)
     console.print(shown, soft_wrap=True)
+    for line in refused.lines(_refused(seen)):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _refused(seen: Seen) -> list[Refusal]:
+    """Whom the run's broker has refused since the run was opened, where that is known here."""
+    opened = seen.view.state.opened
+    since = None
+    if opened is not None:
+        with contextlib.suppress(ValueError):
+            since = datetime.fromisoformat(opened.opened.replace("Z", "+00:00")).timestamp()
+    return refused.of_run(refused.at(seen.broker), seen.view.run, since)
 
 
 def condition(seen: Seen) -> str:
@@ -142,6 +157,7 @@ def as_json(seen: Seen, reading: Reading) -> dict[str, Any]:
         "forked": origin(view.state),
         "storage": seen.storage._asdict() if seen.storage else None,
         "quarantined": _quarantine_json(seen.quarantined),
+        "refused": refused.as_json(_refused(seen)),
         **status_json(
             view.state, reading.story, reading.recent, lives=seen.lives, dead=_dead(seen)
         ),

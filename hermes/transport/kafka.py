@@ -77,9 +77,9 @@ _PIECE = 128 << 10
 """Bytes that a socket is asked for at once: below what glibc would map and unmap each time."""
 
 _DROPPED = SCRAM_ITERATIONS + 1
-"""Hashings of the password of a user who was dropped: a password that nobody knows. Deleted they cannot be: Kafka
-4.3.1 may forget other users with one that is deleted, when it is started the next time (measured:
-not even the broker itself got in again)."""
+"""Hashings of the password of a user who was dropped: one that nobody knows. Deleted they cannot
+be: Kafka 4.3.1 may forget other users with one that is deleted, when it is started the next time
+(measured: not even the broker itself got in again)."""
 
 _MAYBE_DONE = (
     trouble.OutOfOrderSequenceNumberError,

@@ -1,0 +1,198 @@
+"""`hermes invite`, `hermes revoke`: who may come in at a secure broker."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from hermes.cli import options
+from hermes.cli.connect import advertised, at_flag, connected
+from hermes.errors import UsageError
+
+if TYPE_CHECKING:
+    from hermes.transport.access import Access
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The worker: its name, and its user at the broker.")
+]
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        envvar="HERMES_BROKER",
+        metavar="HOST:PORT",
+        show_default="127.0.0.1:9092",
+        help="A secure broker, as this machine gets in as its master.",
+    ),
+]
+ClusterFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--cluster",
+        envvar="HERMES_CLUSTER",
+        metavar="DIR",
+        help="The broker of this cluster's folder.",
+    ),
+]
+RunToJoin = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        envvar="HERMES_RUN",
+        metavar="ID",
+        show_default="run after run",
+        help="The run that it joins.",
+    ),
+]
+To = Annotated[
+    Path | None,
+    typer.Option(
+        "--to",
+        metavar="FILE",
+        show_default="NAME.key",
+        help="The key file to write, for the worker's machine.",
+    ),
+]
+
+
+class _Place(NamedTuple):
+    """Where users are kept."""
+
+    broker: str
+    access: Access
+    secrets: Path | None
+    """The folder of secrets, where that is on this machine."""
+    key: Path | None
+    """The cluster's key file; None: this machine's."""
+
+
+def invite(
+    name: Name,
+    broker: Broker = None,
+    cluster: ClusterFolder = None,
+    run: RunToJoin = None,
+    key_file: options.KeyFile = None,
+    to: To = None,
+    json_: options.Json = False,
+) -> None:
+    """Let one more worker in, on a machine that cannot be reached by SSH.
+
+    Makes it a user of the broker and writes a key file for it (the cluster key and its password):
+    carry that there by a way that you trust, and type the line that is printed. Who was revoked is
+    let in again.
+    """
+    from hermes.cli.joining import Token, certificate
+    from hermes.cluster.secret_files import read_secret
+    from hermes.cluster.users import checked, ensure_user
+    from hermes.runtime.keys import KeyFile, cluster_key, fingerprint, write_key
+    from hermes.transport.access import Secret
+
+    with at_flag("NAME"):
+        checked(name)
+    place = _place(broker, cluster)
+    if place.secrets is None:
+        raise UsageError(
+            f"the secrets of the broker at {place.broker} are not on this machine",
+            remedy="Do it where it was started: hermes broker start --secure, or hermes up.",
+        )
+    key = cluster_key(key_file or place.key)
+    with connected(place.broker, access=place.access) as log:
+        password = ensure_user(log, place.secrets, name)
+    file = to or Path(f"{name}.key")
+    secret = Secret(read_secret(password, "a password").decode("ascii").strip())
+    try:
+        write_key(file, KeyFile(key, secret))
+    except OSError as error:
+        raise UsageError(
+            f"the key file cannot be written: {error.strerror or error}",
+            where=str(file),
+            remedy="--to FILE",
+        ) from None
+    told = _told(place)
+    token = Token(told, run or "", fingerprint(key), certificate(place.access), name).text()
+    line = f"hermes worker --join {token} --key-file {file.name}"
+    if json_:
+        facts = {"name": name, "broker": told, "key_file": str(file.absolute()), "join": line}
+        sys.stdout.write(json.dumps(facts) + "\n")
+        return
+    typer.echo(f"{name} may come in at {told}. Carry {file} to its machine (mode 0600); there:")
+    typer.echo(f"  {line}")
+    typer.echo(f"To lock it out again: hermes revoke {name}{_as_typed(broker, cluster)}")
+
+
+def revoke(
+    name: Name,
+    broker: Broker = None,
+    cluster: ClusterFolder = None,
+    json_: options.Json = False,
+) -> None:
+    """Lock a worker out, at once: its password and, on open connections, every topic.
+
+    Runs go on without it, as without a worker that is lost. It keeps the cluster key that it has;
+    docs/security.md says what that opens.
+    """
+    from hermes.cluster.users import checked, revoke_user
+
+    with at_flag("NAME"):
+        checked(name)
+    place = _place(broker, cluster)
+    with connected(place.broker, access=place.access) as log:
+        known = revoke_user(log, place.secrets, name)
+    if json_:
+        facts = {"name": name, "broker": place.broker, "was_user": known}
+        sys.stdout.write(json.dumps(facts) + "\n")
+        return
+    was = "" if known else " (it was no user there, or was revoked before)"
+    typer.echo(f"{name} is locked out at {place.broker}{was}")
+    typer.echo(f"To let it in again: hermes invite {name}{_as_typed(broker, cluster)}")
+
+
+def _place(broker: str | None, cluster: Path | None) -> _Place:
+    """Raises `UsageError`."""
+    if cluster is not None:
+        return _of_cluster(cluster, broker)
+    from hermes.broker import control
+    from hermes.transport.access import access_to
+
+    broker = broker or options.DEFAULT_BROKER
+    with at_flag("--broker"):
+        access = access_to(broker)
+    for one in control.status():
+        if broker in (one.address, one.advertised, f"localhost:{one.port}") and one.secrets:
+            return _Place(broker, access, Path(one.secrets), None)
+    return _Place(broker, access, None, None)
+
+
+def _of_cluster(cluster: Path, broker: str | None) -> _Place:
+    import msgspec
+
+    from hermes.transport.access import read_access
+
+    secrets = cluster / "secrets"
+    file = secrets / "access.json"
+    if not file.exists():
+        raise UsageError(
+            "this cluster has no broker yet, or an open one",
+            where=str(file),
+            remedy=f"Bring it up first: hermes up {cluster}",
+        )
+    access = read_access(file)
+    told = msgspec.json.decode(file.read_bytes()).get("broker", "")
+    key = secrets / "cluster.key"
+    return _Place(broker or told, access, secrets, key if key.exists() else None)
+
+
+def _told(place: _Place) -> str:
+    """Where a worker on another machine finds the broker."""
+    from hermes.transport.address import is_local, parse_address
+
+    if is_local(parse_address(place.broker).host):
+        return advertised(place.broker)
+    return place.broker
+
+
+def _as_typed(broker: str | None, cluster: Path | None) -> str:
+    return f" --cluster {cluster}" if cluster else f" --broker {broker}" if broker else ""
