@@ -3,9 +3,10 @@ step, and those that need what it would have given, and no other."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -33,11 +34,15 @@ from hermes.data.blocks import encode_block
 from hermes.data.prepare import Prepared
 from hermes.errors import JobError, RunFailed, UsageError
 from hermes.job import Job
+from hermes.jobfile import check_travels
+from hermes.leavings import check_leavings
 from hermes.messages import JobSource
 from hermes.policy.presets import Settings
 from hermes.runtime.trying import (
     Trial,
+    a_batch,
     difference,
+    doubts,
     fit_trials,
     fresh_trainer,
     model_trials,
@@ -45,7 +50,7 @@ from hermes.runtime.trying import (
     shapes_of,
 )
 from hermes.train import Trainer
-from hermes.train.fit import check_schedule
+from hermes.train.fit import check_round_end, check_schedule
 
 ALONE = (
     "A worker has nothing but the text of the job file: what data() or an earlier call has left, "
@@ -124,20 +129,6 @@ class Findings:
         )
 
 
-def _unsaved(trainer: Trainer) -> list[str]:
-    """Whether a model of Keras can be written as Keras' own file, in words."""
-    if not trainer.framework.startswith("keras"):
-        return []
-    from hermes.train.keras_file import unfit
-
-    why = unfit(trainer.architecture())
-    told = (
-        f"hermes export --format keras cannot write this model: {why}. It trains all the same, "
-        "and --format safetensors writes its weights."
-    )
-    return [told] if why else []
-
-
 class Examination:
     """One check of a job that could be built."""
 
@@ -150,15 +141,23 @@ class Examination:
         self._trainer: Trainer | None = None
         self._sound = True
         """Whether model and data fit: only then is there something to measure."""
+        self._alone = True
+        """Whether it stands alone, as far as its text tells."""
+        self._known: frozenset[str] = frozenset()
 
     def run(self) -> None:
         """All steps. Raises `HermesError` for what is no mistake of the job's, such as a full
         disk."""
+        source = self._plan.source
+        leavings = partial(check_leavings, self._plan.job, source.text, source.name)
+        self._alone &= self._try("worker", Trial("what data() leaves", leavings))
         self._look_at_data()
+        self._known = frozenset(sys.modules)  # among them what data() alone needs
         before = memory.now()
         self._build()
         self._fit()
-        worker = self._as_a_worker() if self._trainer is not None else None
+        self._doubt()
+        worker = self._as_a_worker() if self._trainer is not None and self._alone else None
         if self._prepared is None or self._trainer is None or not self._sound:
             return
         self._found.attempt("fit", partial(self._measure, self._prepared, self._trainer))
@@ -204,7 +203,6 @@ class Examination:
             for trial in model_trials(plan.job, plan.seed, self._trainer):
                 self._sound &= self._try("model", trial)
             found.model = model_facts(self._trainer)
-            found.warnings += _unsaved(self._trainer)
 
     def _fit(self) -> None:
         """A mistake in the schedule hides none of the model's."""
@@ -215,10 +213,27 @@ class Examination:
         with self._telling("training one step, and evaluating"):
             if not self._try("fit", Trial("schedule", partial(check_schedule, job))):
                 self._sound, job = False, replace(job, schedule=None)
-            for trial in fit_trials(job, prepared, self._trainer):
+            for trial in (*fit_trials(job, prepared, self._trainer), *self._round_end(prepared)):
                 if not self._try("fit", trial):
                     self._sound = False
                     return
+
+    def _round_end(self, prepared: Prepared) -> Iterator[Trial]:
+        """Callbacks are called there that no step calls."""
+        job, seed = self._plan.job, self._plan.seed
+        batch = a_batch(prepared, job)
+        if job.callbacks is not None and batch is not None:
+            yield Trial("a round's end", lambda: check_round_end(fresh_trainer(job, seed), batch))
+
+    def _doubt(self) -> None:
+        """What will be regretted, and what does not travel."""
+        plan, prepared = self._plan, self._prepared or self._central
+        if self._trainer is None:
+            return
+        batch = None if prepared is None else a_batch(prepared, plan.job)
+        self._found.warnings += doubts(self._trainer, batch, thorough=True)
+        travels = partial(check_travels, plan.source.text, plan.source.name, self._known)
+        self._alone &= self._try("worker", Trial("modules", travels))
 
     def _as_a_worker(self) -> int | None:
         """Bytes of memory that a worker takes."""

@@ -80,6 +80,12 @@ def open_data(returned: object, workdir: Path) -> Dataset:
     ):
         return Dataset(_spooled(iter(returned), workdir), None)
     kind = "None" if returned is None else f"a {type(returned).__name__}"
+    if isinstance(returned, tuple) and len(returned) == 3:
+        raise JobError(
+            "data() returned a tuple of three: a sample is x and y, without a weight",
+            remedy="Return (x, y). Weights can be a column of y that the loss takes apart; those "
+            "of classes belong into the loss.",
+        )
     raise JobError(f"data() returned {kind}", remedy=SHAPES)
 
 

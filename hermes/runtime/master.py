@@ -424,7 +424,7 @@ class MasterProcess:
             return
         assert material is not None
         for oddity in material.oddities():
-            self._lines.tell(Line(f"Data: {oddity}", "warning"))
+            self._lines.tell(Line(oddity, "warning"))
         try:
             data = material.send_data(self._store, self._uploading)
         except UploadBroken:

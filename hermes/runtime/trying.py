@@ -100,6 +100,17 @@ def fit_trials(job: Job, prepared: Prepared, trainer: Trainer) -> Iterator[Trial
         yield Trial("smallest and largest label", partial(trainer.evaluate, [extreme]))
 
 
+def doubts(trainer: Trainer, batch: Batch | None, *, thorough: bool = False) -> list[str]:
+    """What of the model will be regretted, though it can be trained: in words, for people.
+    `thorough`: at the price of a model more in memory."""
+    if not trainer.framework.startswith("keras"):
+        return []
+    from hermes.train.keras_trainer import KerasTrainer
+
+    assert isinstance(trainer, KerasTrainer)
+    return trainer.doubts(batch, thorough=thorough)
+
+
 def a_batch(prepared: Prepared, job: Job) -> Batch | None:
     """A first batch, to try the model on; None where all data stay with the workers."""
     split = next((name for name in ("train", "validation", "test") if name in prepared.parts), None)

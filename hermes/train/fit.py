@@ -6,6 +6,7 @@ import math
 import warnings
 
 from hermes.blame import place_of
+from hermes.chance import generator
 from hermes.errors import JobError
 from hermes.job import Job
 from hermes.train.protocol import Batch, Trainer
@@ -26,6 +27,19 @@ def refuse_step(job: Job, model: str, remedy: str) -> None:
             where=place_of(job.step) or job.place,
             remedy=remedy,
         )
+
+
+def check_round_end(trainer: Trainer, batch: Batch) -> None:
+    """Raise `JobError` for what goes wrong as a round ends and the next begins: the callbacks'
+    part. The trainer's weights are then as they were."""
+    before = trainer.weights()
+    try:
+        for number in range(2):
+            trainer.begin_round(generator(0, f"trial-{number}"))
+            trainer.step(*batch, 1.0)
+    finally:
+        trainer.load(before)
+        trainer.reset_optimizer()
 
 
 def check_fit(job: Job, trainer: Trainer, batch: Batch) -> float:

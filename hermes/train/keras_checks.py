@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import keras
@@ -11,6 +12,8 @@ from hermes.blame import place_of
 from hermes.errors import JobError
 from hermes.job import Job
 from hermes.train.fit import refuse_step
+from hermes.train.keras_doubts import cross_entropy, has_own_loss
+from hermes.train.protocol import Batch
 
 TRAVELS = frozenset(["float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"])
 """Types of variables that can be merged."""
@@ -36,6 +39,7 @@ def check_model(job: Job, model: Any) -> None:
     _check_job(job)
     _check_compiled(job, model, where)
     _check_weights(model, where)
+    _check_pairs(model, where)
 
 
 def _check_compiled(job: Job, model: Any, where: str) -> None:
@@ -90,6 +94,56 @@ def _check_weights(model: Any, where: str) -> None:
             )
 
 
+def _check_pairs(model: Any, where: str) -> None:
+    """A sample is one x and one y."""
+    ins, outs = (len(getattr(model, name, None) or [None]) for name in ("inputs", "outputs"))
+    if ins > 1:
+        raise JobError(
+            f"the model has {ins} inputs, and a sample's x is one array",
+            where=where,
+            remedy="Let data() put them side by side into one array, and the model take them apart "
+            "again: keras.Input((7,)), then x[:, :3] and x[:, 3:].",
+        )
+    if outs > 1 and not has_own_loss(model):
+        raise JobError(
+            f"the model has {outs} outputs, and a sample's y is one array",
+            where=where,
+            remedy="Put them side by side, keras.layers.Concatenate(), and compile a loss that "
+            "takes them apart; or override train_step and test_step in the model.",
+        )
+
+
+def check_labels(job: Job, model: Any, batch: Batch) -> None:
+    """Raise `JobError` for one-hot labels beside a loss that wants whole numbers, or the reverse:
+    Keras tells of shapes that do not fit, or trains on nonsense."""
+    found, shape = cross_entropy(model), _output_shape(model, batch[0])
+    if found is None or has_own_loss(model) or not shape or shape[-1] in (None, 1):
+        return
+    x, y = batch
+    whole = (shape[:-1], (*shape[:-1], 1))
+    if found.kind == "sparse" and y.shape[1:] == shape:
+        what = "the labels are one-hot, and the loss, SparseCategoricalCrossentropy, wants numbers"
+        remedy = "Compile with CategoricalCrossentropy, or return y.argmax(-1) from data()."
+    elif found.kind == "categorical" and y.shape[1:] in whole:
+        what = "the labels are numbers of classes, and the loss, CategoricalCrossentropy, wants "
+        what += "one-hot ones"
+        remedy = "Compile with SparseCategoricalCrossentropy, or return keras.utils.to_categorical"
+        remedy += "(y) from data()."
+    else:
+        return
+    told = f"{what}; the batch is x {x.dtype} {x.shape}, y {y.dtype} {y.shape}"
+    raise JobError(told, where=place_of(job.model) or job.place, remedy=remedy)
+
+
+def _output_shape(model: Any, x: Any) -> tuple[int | None, ...]:
+    """That of one sample's outputs; () where it is not known."""
+    with contextlib.suppress(Exception):  # a model of the job's own may raise anything
+        outputs = getattr(model, "outputs", None)
+        shape = outputs[0].shape if outputs else model.compute_output_shape(x.shape)
+        return tuple(shape[1:])
+    return ()
+
+
 def _check_job(job: Job) -> None:
     for name, instead in COMPILED.items():
         if getattr(job, name) is not None:
@@ -122,11 +176,7 @@ def _check_job(job: Job) -> None:
 
 def _has_loss(model: Any) -> bool:
     """Or something in its place."""
-    own = any(
-        getattr(type(model), name) is not getattr(keras.Model, name)
-        for name in ("train_step", "compute_loss")
-    )
-    return model.loss is not None or own or bool(model.losses)
+    return model.loss is not None or has_own_loss(model) or bool(model.losses)
 
 
 def has_schedule(optimizer: Any) -> bool:

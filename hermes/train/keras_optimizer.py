@@ -4,11 +4,13 @@ gradient was."""
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
+from hermes.errors import JobError
 from hermes.train.keras_values import numpy_of
 
 Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
@@ -21,9 +23,11 @@ class Optimizer:
     begins anew.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, where: str) -> None:
+        """Raises `JobError`, at `where`, for one that another model has."""
         self._model = model
         outer = model.optimizer
+        _check_own(model, where)
         self._own = getattr(outer, "inner_optimizer", outer)  # a LossScaleOptimizer has one inside
         outer.build(model.trainable_variables)
         self._later = _later(self._own)
@@ -82,6 +86,31 @@ class Optimizer:
     def gradient(self) -> float:
         """L2 norm of the gradient of the last step, before the optimizer's own clipping."""
         return float(numpy_of(self._norm))
+
+
+_HOLDERS: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+"""Whose an optimizer, or a metric, is in this process."""
+
+
+def _check_own(model: Any, where: str) -> None:
+    """Each model has its own: an optimizer knows the weights of the first it was given, and a
+    metric would add up what two models score."""
+    compiled = getattr(model, "_compile_metrics", None)
+    metrics = keras.tree.flatten(getattr(compiled, "_user_metrics", None))
+    for part in (model.optimizer, *metrics):
+        if not isinstance(part, keras.optimizers.Optimizer | keras.metrics.Metric):
+            continue
+        holder = _HOLDERS.setdefault(part, weakref.ref(model))
+        if holder() is not model:
+            kind = "optimizer" if part is model.optimizer else "metric"
+            raise JobError(
+                f"model() compiles each model with one and the same {kind}, {type(part).__name__}",
+                where=where,
+                remedy=f"Build it within model(): model.compile({kind}"
+                f"{'=' if kind == 'optimizer' else 's=['}keras.{kind}s.{type(part).__name__}(...)"
+                f"{'' if kind == 'optimizer' else ']'}). What was built at the top of the file is "
+                "shared by all who train and score it.",
+            )
 
 
 class Later(Schedule):  # type: ignore[misc]

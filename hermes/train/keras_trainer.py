@@ -16,6 +16,7 @@ from hermes.blame import blame_batch, place_of
 from hermes.errors import HermesError, JobError
 from hermes.job import Job
 from hermes.train import keras_checks as checks
+from hermes.train import keras_doubts
 from hermes.train.gathering import gathered, of_whole_blocks
 from hermes.train.keras_callbacks import Callbacks
 from hermes.train.keras_chance import reseed
@@ -38,7 +39,9 @@ class KerasTrainer:
         self._by_name = dict(sorted(named(model.weights).items()))
         learned = {id(weight) for weight in model.trainable_weights}
         self._buffers = frozenset(n for n, w in self._by_name.items() if id(w) not in learned)
-        self._optimizer = Optimizer(model)
+        self._optimizer = Optimizer(model, place_of(job.model) or job.place)
+        self._labels: tuple[int, ...] | None = None
+        """Shape of a sample's y, once it was seen to fit the loss."""
         self._callbacks = Callbacks(job, model)
 
     # --- weights --------------------------------------------------------------------------------
@@ -82,6 +85,7 @@ class KerasTrainer:
             self._optimizer.at(factor)
         self._callbacks.before_batch()
         self._optimizer.before_step()
+        self._check_labels((x, y))
         with self._blamed((x, y)):
             scored = self._model.train_on_batch(x, y, return_dict=True)
         loss = self._loss_of(scored, "train_step")
@@ -119,12 +123,30 @@ class KerasTrainer:
 
     def _scored(self, batch: Batch) -> dict[str, Any]:
         """Loss and metrics of one batch, by their names."""
+        self._check_labels(batch)
         with self._blamed(batch):
             found: dict[str, Any] = self._model.test_on_batch(*batch, return_dict=True)
         checks.check_scores(self._job, found)
         return found
 
     # --- helpers --------------------------------------------------------------------------------
+
+    def doubts(self, batch: Batch | None, *, thorough: bool) -> list[str]:
+        """What will be regretted, though it can be trained: in words, for people. `batch`: None
+        where there is none here. `thorough`: by building the model anew, too."""
+        told = [] if batch is None else list(keras_doubts.doubts(self._job, self._model, batch))
+        unsaved = list(keras_doubts.unsaved(self._job, self._model))
+        if thorough and not unsaved:
+            from hermes.train.keras_file import unfit
+
+            why = unfit(self.architecture())
+            unsaved = [keras_doubts.UNSAVED.format(why=why)] if why else []
+        return [*told, *unsaved]
+
+    def _check_labels(self, batch: Batch) -> None:
+        if self._labels != batch[1].shape[1:]:
+            checks.check_labels(self._job, self._model, batch)
+            self._labels = batch[1].shape[1:]
 
     def _loss_of(self, scored: dict[str, Any], step: str) -> float:
         loss = scored.get("loss", math.nan)

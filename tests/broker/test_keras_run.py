@@ -146,6 +146,22 @@ BAD = {
         ),
         "of_keras.py:9: model() gives another model each time it is called",
     ),
+    "a Lambda over what data() has left": (
+        KERAS.replace(
+            "def model",
+            "MEAN = 0.0\n\n\ndef data():\n    global MEAN\n"
+            "    x, y = hermes.data.digits()\n    MEAN = x.mean()\n    return x, y\n\n\ndef model",
+        )
+        .replace("layers.Flatten()", "layers.Flatten(), layers.Lambda(lambda x: x - MEAN)")
+        .replace("data=hermes.data.digits", "data=data"),
+        "of_keras.py:20: model() uses 'MEAN', which line 12 sets as data() is called: workers",
+    ),
+    "a layer of a module beside the job": (
+        KERAS.replace("def model():", "def model():\n    from mine import Mine\n").replace(
+            "layers.Flatten()", "Mine()"
+        ),
+        "of_keras.py:7: the job file imports 'mine', which workers do not have",
+    ),
     "two frameworks": (
         KERAS.replace("import keras\n", "import keras\nimport torch\n"),
         "of_keras.py:3: two frameworks in one job: Keras on tensorflow, and torch",
@@ -165,6 +181,9 @@ def test_bad_jobs_of_keras_are_refused_before_anything_is_sent(
     text, message = BAD[what]
     shell.environment["KERAS_BACKEND"] = "tensorflow"
     (tmp_path / "of_keras.py").write_text(text.replace(', init="keras.safetensors"', ""))
+    (tmp_path / "mine.py").write_text(
+        "from keras.layers import Flatten\n\n\nclass Mine(Flatten):\n    pass\n"
+    )
     for command in ("check", "run"):
         done = shell(command, "of_keras.py")
         assert done.returncode == 2, done.stderr
@@ -172,3 +191,29 @@ def test_bad_jobs_of_keras_are_refused_before_anything_is_sent(
     shown(f"a job of Keras: {what}", "hermes check of_keras.py", done.returncode, done.stderr)
     assert not (tmp_path / "runs").exists()
     assert shell.left_behind() == []
+
+
+@pytest.mark.timeout(240)
+def test_layers_of_the_jobs_own_train_and_their_export_is_warned_of(
+    tmp_path: Path, shell: Shell
+) -> None:
+    """A Lambda, and a class that is registered with Keras: workers build both from the text."""
+    shell.environment["KERAS_BACKEND"] = "torch"
+    own = (
+        "@keras.saving.register_keras_serializable()\nclass Mine(layers.Flatten):\n    pass\n\n\n"
+        "def model"
+    )
+    text = KERAS.replace(', init="keras.safetensors"', ", stop=hermes.Stop(samples=1500)")
+    for name, changed, line in (
+        ("lambda", text.replace("layers.Flatten()", "layers.Lambda(lambda x: x[:, 0])"), 10),
+        ("class", text.replace("layers.Flatten()", "Mine()").replace("def model", own), 6),
+    ):
+        (tmp_path / "own.py").write_text(changed)
+        wanted = f"own.py:{line}: hermes export --format keras cannot write this model: "
+        for command in (("check", "own.py"), ("run", "own.py", "--workers", "1", "--run", name)):
+            done = shell(*command, timeout=100)
+            assert done.returncode == 0, done.stderr
+            assert done.stderr.count(wanted) == 1, done.stderr
+        refused = shell("export", name, "--format", "keras")
+        assert refused.returncode == 2, refused.stderr
+        assert "Keras alone cannot build this model" in refused.stderr

@@ -3,6 +3,7 @@ process? `test_keras.py` runs these in a process of their own, once a backend.""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import keras
@@ -406,6 +407,93 @@ def test_bad_what_is_no_model_or_has_seen_no_sample_is_told() -> None:
     assert "steps_per_execution=2" in refused(lambda: compiled(steps_per_execution=2))
 
 
+def test_bad_several_inputs_or_outputs_are_told() -> None:
+    def two() -> Model:
+        ins = [keras.Input((3,)), keras.Input((4,))]
+        model = keras.Model(ins, layers.Dense(1)(layers.Concatenate()(ins)))
+        model.compile("sgd", "mse")
+        return model
+
+    def outputs() -> Model:
+        x = keras.Input((3,))
+        model = keras.Model(x, [layers.Dense(1)(x), layers.Dense(2)(x)])
+        model.compile("sgd", "mse")
+        return model
+
+    assert "the model has 2 inputs, and a sample's x is one array" in refused(two)
+    assert "the model has 2 outputs, and a sample's y is one array" in refused(outputs)
+
+
+@pytest.mark.parametrize("loss", ["sparse", "one-hot"])
+def test_bad_labels_beside_the_other_loss_are_told(loss: str) -> None:
+    """In a step as in a score; also where the loss is given by its name."""
+    x, y = batch(0)
+    one_hot = np.eye(10, dtype=np.float32)[y]
+    kinds = {
+        "sparse": (LOSS, "sparse_categorical_crossentropy", one_hot, "the labels are one-hot"),
+        "one-hot": (
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            "categorical_crossentropy",
+            y,
+            "the labels are numbers of classes",
+        ),
+    }
+    *losses, labels, what = kinds[loss]
+    for each in losses:
+        found = trainer(lambda each=each: compiled(loss=each))
+        for run in (
+            lambda f=found: f.step(x, labels, 1.0),
+            lambda f=found: f.evaluate([(x, labels)]),
+        ):
+            with pytest.raises(JobError, match=what) as raised:
+                run()
+            assert "y" in raised.value.remedy
+            assert raised.value.where
+        found.step(x, y if loss == "sparse" else one_hot, 1.0)
+
+
+def test_bad_what_is_built_once_for_all_models_is_told() -> None:
+    optimizer, metric = keras.optimizers.SGD(0.1), keras.metrics.SparseCategoricalAccuracy()
+    first = trainer(lambda: compiled(optimizer=optimizer))
+    again = refused(lambda: compiled(optimizer=optimizer))
+    assert "with one and the same optimizer, SGD" in again
+    second = trainer(lambda: compiled(metrics=[metric]))
+    assert "the same metric, Sparse" in refused(lambda: compiled(metrics=[metric]))
+    for sound in (first, second):
+        sound.step(*batch(0), 1.0)
+
+
+def test_bad_logits_taken_for_probabilities_are_doubted() -> None:
+    def doubts(last: str | None, loss: object, units: int = 10) -> list[str]:
+        def model() -> Model:
+            made = keras.Sequential(
+                [keras.Input((8, 8)), layers.Flatten(), layers.Dense(units, activation=last)]
+            )
+            made.compile("sgd", loss)
+            return made
+
+        found = trainer(model)
+        assert isinstance(found, KerasTrainer)
+        return found.doubts(batch(0), thorough=False)
+
+    losses = keras.losses
+    for loss in (losses.SparseCategoricalCrossentropy(), "categorical_crossentropy"):
+        (told,) = doubts(None, loss)
+        assert (
+            "compile it with from_logits=True, or end the model with activation='softmax'" in told
+        )
+        assert doubts("softmax", loss) == []
+    (told,) = doubts("softmax", LOSS)
+    assert "leave that activation out, or from_logits=True" in told
+    assert doubts(None, LOSS) == []
+    (told,) = doubts(None, "binary_crossentropy", 1)
+    assert "'sigmoid'" in told
+    (told,) = doubts("sigmoid", losses.BinaryCrossentropy(from_logits=True), 1)
+    assert "leave that activation out" in told
+    assert doubts("sigmoid", losses.BinaryCrossentropy(), 1) == []
+    assert doubts(None, "mse") == []
+
+
 def test_bad_metrics_are_told_and_good_ones_found() -> None:
     def model() -> Model:
         return compiled(metrics=["sparse_top_k_categorical_accuracy"])
@@ -492,5 +580,9 @@ def test_what_keras_alone_cannot_build_is_told() -> None:
         found = trainer(lambda layer=layer: compiled(layer()))
         found.step(*batch(0), 1.0)  # it can be trained all the same
         assert why in keras_file.unfit(found.architecture())
+        (told,) = found.doubts(batch(0), thorough=False)
+        assert "hermes export --format keras cannot write this model" in told
+        assert why in told
+        assert re.search(r"keras_cases\.py:\d+: ", told)
         with pytest.raises(HermesError, match="Keras alone cannot build this model"):
             keras_file.keras_bytes(found.architecture(), found.weights(), "here")

@@ -157,6 +157,10 @@ MISTAKES = {
         ["the model has nothing to learn"],
     ),
     "data() gives no arrays": (job(data="[1, 2, 3]"), ["job.py:7: data() returned a list"]),
+    "data() gives sample weights": (
+        job(data="(*hermes.data.digits(), np.ones(1797))"),
+        ["job.py:7: data() returned a tuple of three: a sample is x and y, without a weight"],
+    ),
     "x holds NaN": (
         job(data="(np.full((40, 64), np.nan, np.float32), np.arange(40) % 10)"),
         ["job.py:7: x[0] is not finite"],
@@ -186,15 +190,24 @@ MISTAKES = {
             model="nn.Sequential(nn.Flatten(), nn.Linear(FOUND[0], 10))",
             data="FOUND.append(64) or hermes.data.digits()",
         ),
-        ["job.py:5: a worker cannot do it: model() raises IndexError: list index out of range"],
+        ["job.py:5: model() uses 'FOUND', which line 8 sets as data() is called: workers never "
+         "call data()"],
     ),
-    "the model has other shapes where data() was never called": (
+    "the model reads a constant that a helper of data() sets": (
         job(
-            more="FOUND = [10]",
-            model="nn.Sequential(nn.Flatten(), nn.Linear(64, FOUND[-1]))",
-            data="FOUND.append(12) or hermes.data.digits()",
+            more="WIDTH = 10\ndef width():\n    return WIDTH\ndef load():\n    global WIDTH\n"
+            "    WIDTH = 12\n    return hermes.data.digits()",
+            model="nn.Sequential(nn.Flatten(), nn.Linear(64, width()))",
+            data="load()",
         ),
-        ["job.py:4: a worker builds another model than the master: there '1.bias' was "
+        ["job.py:5: model() uses 'WIDTH', which line 8 sets as data() is called"],
+    ),
+    "the model has other shapes in a worker's process": (
+        job(
+            more="import sys\nWIDTH = 10 if sys.argv[0].endswith('elsewhere.py') else 12",
+            model="nn.Sequential(nn.Flatten(), nn.Linear(64, WIDTH))",
+        ),
+        ["job.py:5: a worker builds another model than the master: there '1.bias' was "
          "float32 (12,) and is float32 (10,)"],
     ),
     "it kills the worker's process": (
