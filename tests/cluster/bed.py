@@ -19,7 +19,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -95,7 +94,7 @@ class Bed:
         visible to the workers (to read), though it is in root's home or in /tmp."""
         devices = _devices(nodes, rates, shares)
         self.name = leftovers.new_name()
-        self._place = folder or Path(tempfile.gettempdir())
+        self._place = folder or leftovers.place()
         self.folder = self._place / self.name
         self.kept = [ROOT, Path(sys.base_prefix), Path(sys.prefix), *kept]
         self.workers = [

@@ -35,10 +35,18 @@ def alive(bed: str) -> bool:
     return _started(int(pid)) == started
 
 
+def place() -> Path:
+    """Where beds lie unless told otherwise."""
+    return Path(tempfile.gettempdir())
+
+
 def beds(folder: Path | None = None) -> list[Path]:
     """The folders of all beds, running or left, of this user."""
-    place = folder or Path(tempfile.gettempdir())
-    return [path for path in sorted(place.glob(f"{PREFIX}*-*-*")) if path.stat().st_uid == 0]
+    return [
+        path
+        for path in sorted((folder or place()).glob(f"{PREFIX}*-*-*"))
+        if path.stat().st_uid == 0
+    ]
 
 
 def clean(folder: Path | None = None) -> list[str]:
@@ -46,7 +54,7 @@ def clean(folder: Path | None = None) -> list[str]:
     names = {path.name for path in [*beds(folder), *shares.found(f"{PREFIX}*-*-*")]}
     gone = sorted(name for name in names if not alive(name))
     for name in gone:
-        remove(name, (folder or Path(tempfile.gettempdir())) / name)
+        remove(name, (folder or place()) / name)
     return gone
 
 
