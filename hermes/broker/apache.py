@@ -116,8 +116,6 @@ def plan(wanted: Wanted, home: Path, secure: Secure | None = None) -> Plan:
     _make_folder(data, private=found is not None)
     check_data(data, found)
     in_docker = not os.environ.get("KAFKA_HOME") and _docker_runs()
-    if in_docker and found is None:
-        return _image_plan(wanted, home, data)
     logging = home.absolute() / "log4j2.properties"
     output = home.absolute() / OUTPUT
     refused = home.absolute() / REFUSED
@@ -242,26 +240,8 @@ def _docker() -> list[str]:
 
 
 def _docker_java(home: Path, data: Path, secure: Secure | None) -> _Java:
-    """The image's Java, with our folders where they are here: the image's own start knows of no
-    users when it formats."""
+    """The image's Java, with our folders where they are here. The image's own start formats without
+    --standalone, which our properties ask for, and knows of no users."""
     folders = [home.absolute(), data, *([secure.folder] if secure else [])]
     volumes = [f"--volume={folder}:{folder}" for folder in folders]
     return _Java([*_docker(), *volumes, "--entrypoint=java", IMAGE], "/opt/kafka/libs/*")
-
-
-def _image_plan(wanted: Wanted, home: Path, data: Path) -> Plan:
-    """The official image formats its data itself; `docker run` in the foreground hands our
-    SIGTERM on to it."""
-    settings = home / "docker"
-    settings.mkdir(exist_ok=True)
-    inside = Path("/var/lib/kafka/data")
-    (settings / PROPERTIES).write_text(_properties(wanted, inside), "utf-8")
-    command = [
-        *_docker(),
-        f"--name=hermes-broker-{wanted.port}",
-        f"--env=KAFKA_HEAP_OPTS={' '.join(HEAP)}",
-        f"--volume={settings}:/mnt/shared/config:ro",
-        f"--volume={data}:{inside}",
-        IMAGE,
-    ]
-    return Plan(command, wanted.local, data, end_with_parent=signal.SIGTERM)
