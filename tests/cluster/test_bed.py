@@ -76,7 +76,8 @@ def test_a_worker_writes_to_its_own_folders_only_and_sees_no_others(bed: Bed) ->
     assert (one.home / "mine").read_text() == "a\n"
     assert bed.run(other, "ls ~/mine /tmp/mine").stdout == ""
     assert not (Path(HOME) / "mine").exists()
-    assert bed.run(one, f"touch {sys.base_prefix}/ours {Path(__file__).parent}/ours").returncode
+    for kept in (sys.base_prefix, Path(__file__).parent):
+        assert bed.run(one, f"test -r {kept} && test ! -w {kept}").returncode == 0
 
 
 def test_no_machine_of_the_bed_reaches_another_network(bed: Bed) -> None:
@@ -231,6 +232,39 @@ def test_a_killed_worker_is_unreachable_and_comes_back_with_its_home() -> None:
         bed.start(one)
         assert bed.processes(one) == {}
         assert ssh(bed, "worker-1 cat mine").stdout == "a\n"
+
+
+LISTENING = """
+import socket, time
+server = socket.create_server(("0.0.0.0", 7001))
+print("ready", flush=True)
+connection, _ = server.accept()
+time.sleep(600)
+"""
+
+LISTENED = """
+import socket, sys
+connection = socket.create_connection((sys.argv[1], 7001))
+print("ready", flush=True)
+connection.settimeout(3)
+print(connection.recv(1))
+"""
+
+
+def test_a_killed_worker_says_no_farewell() -> None:
+    with Bed(1) as bed:
+        (node,) = bed.workers
+        there = bed.popen(node, [sys.executable, "-c", LISTENING])
+        assert there.stdout is not None
+        assert there.stdout.readline() == "ready\n"
+        here = bed.popen(bed.master, [sys.executable, "-c", LISTENED, node.address])
+        assert here.stdout is not None
+        assert here.stdout.readline() == "ready\n"
+        bed.kill(node)
+        said, error = here.communicate(timeout=20)
+        assert said == ""  # b"" would be an end that was told
+        assert "TimeoutError" in error
+        there.communicate()
 
 
 def test_what_a_session_leaves_running_is_counted_and_has_the_share(bed: Bed) -> None:
