@@ -172,10 +172,12 @@ def _telling(doing: str) -> Iterator[None]:
 
 
 def _show(checkup: Checkup) -> None:
-    """Facts on stdout; warnings and mistakes, the last thing seen, on stderr."""
+    """Facts on stdout; the verdict, first and last, and warnings and mistakes on stderr."""
     from hermes.checkup.view import view
     from hermes.report.tables import output
 
+    below = ", told below" if checkup.mistakes or checkup.warnings else ""
+    note(f"{checkup.job}: {_verdict(checkup)}{below}")
     output().print(view(checkup), soft_wrap=True)
     sys.stdout.flush()
     note("")
@@ -183,12 +185,12 @@ def _show(checkup: Checkup) -> None:
         warn(text)
     for mistake in checkup.mistakes:
         say_error(str(mistake))
-    note(_verdict(checkup))
+    note(f"checked in {checkup.seconds:.1f} s: {_verdict(checkup)}")
 
 
 def _verdict(checkup: Checkup) -> str:
     mistakes, odd = len(checkup.mistakes), len(checkup.warnings)
     told = f"{odd} warning{'s' * (odd != 1)}"
     if checkup.ok:
-        return f"checked in {checkup.seconds:.1f} s: no mistake, {told}"
-    return f"checked in {checkup.seconds:.1f} s: {mistakes} mistake{'s' * (mistakes != 1)}, {told}"
+        return f"no mistake, {told}"
+    return f"{mistakes} mistake{'s' * (mistakes != 1)}, {told}"

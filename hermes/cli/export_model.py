@@ -39,6 +39,13 @@ def export_model(
     from hermes.coded import plain
     from hermes.runtime.export import digest_of_file, put
 
+    if wish.format == "pt" and _framework(seen).startswith("keras"):
+        raise RunError(
+            "its model is one of Keras, whose weights no model of PyTorch takes under their names",
+            where=f"run {seen.view.run}",
+            remedy="Take --format keras: Keras opens it on PyTorch as on TensorFlow. Or --format "
+            "safetensors: the weights alone, by their paths in Keras.",
+        )
     if wish.format == "pt" and importlib.util.find_spec("torch") is None:
         raise missing("torch", "pip install 'hermes-edge[torch]', or take --format safetensors")
     architecture = _architecture(seen) if wish.format == "keras" else ""

@@ -162,6 +162,14 @@ BAD = {
         ),
         "of_keras.py:7: the job file imports 'mine', which workers do not have",
     ),
+    "a callback that raises as a round ends": (
+        KERAS.replace(
+            "def model",
+            "class Told(keras.callbacks.Callback):\n    def on_epoch_end(self, epoch, logs):\n"
+            "        print(logs['val_loss'])\n\n\ndef model",
+        ).replace("job = hermes.Job(", "job = hermes.Job(callbacks=lambda: [Told()], "),
+        "of_keras.py:8: a callback raises KeyError: 'val_loss'",
+    ),
     "two frameworks": (
         KERAS.replace("import keras\n", "import keras\nimport torch\n"),
         "of_keras.py:3: two frameworks in one job: Keras on tensorflow, and torch",
@@ -184,11 +192,11 @@ def test_bad_jobs_of_keras_are_refused_before_anything_is_sent(
     (tmp_path / "mine.py").write_text(
         "from keras.layers import Flatten\n\n\nclass Mine(Flatten):\n    pass\n"
     )
-    for command in ("check", "run"):
+    for command in ("check",) if "callback" in what else ("check", "run"):
         done = shell(command, "of_keras.py")
         assert done.returncode == 2, done.stderr
         assert message in done.stdout + done.stderr
-    shown(f"a job of Keras: {what}", "hermes check of_keras.py", done.returncode, done.stderr)
+    shown(f"a job of Keras: {what}", f"hermes {command} of_keras.py", done.returncode, done.stderr)
     assert not (tmp_path / "runs").exists()
     assert shell.left_behind() == []
 
@@ -214,6 +222,9 @@ def test_layers_of_the_jobs_own_train_and_their_export_is_warned_of(
             done = shell(*command, timeout=100)
             assert done.returncode == 0, done.stderr
             assert done.stderr.count(wanted) == 1, done.stderr
+        refused = shell("export", name, "--format", "pt")
+        assert refused.returncode == 2, refused.stderr
+        assert "Take --format keras" in refused.stderr
         refused = shell("export", name, "--format", "keras")
         assert refused.returncode == 2, refused.stderr
         assert "Keras alone cannot build this model" in refused.stderr

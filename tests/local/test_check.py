@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import tempfile
 from pathlib import Path
@@ -117,7 +118,9 @@ def test_a_person_sees_a_table_with_units(shell: Shell) -> None:
         "all pushed",
     ):
         assert text in done.stdout, text
-    assert "no mistake" in done.stderr
+    odd = f"no mistake, {done.stderr.count('warning: ')} warnings"
+    assert done.stderr.index(f"{DIGITS}: {odd}, told below\n") < done.stderr.index("warning: ")
+    assert re.search(rf"checked in [\d.]+ s: {odd}\n$", done.stderr)
     assert all(ord(char) < 0x2600 for char in done.stdout)
 
 
