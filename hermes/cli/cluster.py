@@ -113,7 +113,7 @@ def down(
 def _load(folder: Path) -> Cluster:
     from hermes.cluster.conf import load
 
-    return load(folder)
+    return load(folder.absolute())
 
 
 def _stoppable(stop: threading.Event) -> Any:

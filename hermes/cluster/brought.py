@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,8 @@ class Brought(msgspec.Struct, frozen=True, kw_only=True):
     """Of the broker, where we started it."""
     data: str | None = None
     """Folder of its records."""
+    users: tuple[str, ...] = ()
+    """Nodes that were given a user. One that has no password here any more was revoked."""
 
 
 class Notes:
@@ -67,6 +70,11 @@ class Notes:
         """This is the broker."""
         with self._lock:
             self._write(broker=broker, port=port, data=data)
+
+    def take_users(self, names: Iterable[str]) -> None:
+        """These have been given a user."""
+        with self._lock:
+            self._write(users=tuple(sorted(names)))
 
     def remove(self) -> None:
         """Nothing is left."""

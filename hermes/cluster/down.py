@@ -8,7 +8,6 @@ taken from the broker, and what is left there is said.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import threading
 from collections.abc import Sequence
@@ -83,7 +82,7 @@ def take_down(
     before, lost = notes.now, [one.node for one in outcomes if not one.well]
     if dry_run or stop.is_set():
         return Report(tuple(outcomes), (), "", None)
-    error = _forget(cluster, lost)
+    error = _forget(cluster, notes, lost)
     broker, trouble = _stop_broker(before, board)
     left = [_left_on(node, purge=purge) for node in lost]
     left += _clear_here(cluster, notes, before, purge=purge and not lost)
@@ -100,10 +99,10 @@ def _left_on(node: Node, *, purge: bool) -> str:
     )
 
 
-def _forget(cluster: Cluster, lost: Sequence[Node]) -> HermesError | None:
+def _forget(cluster: Cluster, notes: Notes, lost: Sequence[Node]) -> HermesError | None:
     """Whoever could not be reached is at least let in no more."""
     try:
-        entrance.forget(cluster, [node.name for node in lost])
+        entrance.forget(cluster, [node.name for node in lost], notes)
     except HermesError as error:
         return error
     return None
@@ -122,14 +121,15 @@ def _stop_broker(before: Brought, board: Board) -> tuple[str, HermesError | None
     except RunError as error:
         board.failed(BROKER, error.what)
         return "", error
-    text = f"stopped; its records stay in {before.data}" if running else "was not running"
-    board.done(BROKER, text.partition(";")[0])
+    text = "stopped" if running else "was not running"
+    board.done(BROKER, text)
     return text, None
 
 
 def _clear_here(cluster: Cluster, notes: Notes, before: Brought, *, purge: bool) -> list[str]:
     """What lies on this machine. Raises `UsageError` for what cannot be removed."""
-    _clear_access(cluster, before.broker)
+    if before.broker:
+        entrance.clear_ours(cluster, before.broker)
     if not purge:
         kept = [
             path for path in (before.data, str(cluster.secrets)) if path and Path(path).exists()
@@ -146,19 +146,6 @@ def _clear_here(cluster: Cluster, notes: Notes, before: Brought, *, purge: bool)
             where=str(error.filename or cluster.secrets),
         ) from None
     return []
-
-
-def _clear_access(cluster: Cluster, broker: str) -> None:
-    """This machine's note of how to get in, if it is ours."""
-    from hermes.transport.access import access_file
-
-    if not broker:
-        return
-    file = access_file(broker)
-    with contextlib.suppress(OSError):
-        text = file.read_text("utf-8")
-        if str(cluster.secrets.absolute()) in text or '"insecure": true' in text:
-            file.unlink()
 
 
 def _remove_records(data: Path) -> None:

@@ -8,6 +8,7 @@ gets one of its own; a managed one that does not gives all nodes the access that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import socket
@@ -22,9 +23,10 @@ from hermes.cluster.conf import Cluster, Node
 from hermes.cluster.remote import File
 from hermes.cluster.secret_files import kept_password, private_folder, read_secret, write_secret
 from hermes.cluster.ssh import Interrupted
-from hermes.errors import BrokerError, BrokerRefused, HermesError
+from hermes.errors import BrokerRefused, Defect, HermesError, UsageError
 
 if TYPE_CHECKING:
+    from hermes.broker.control import Running
     from hermes.transport.access import Access
     from hermes.transport.kafka import KafkaLog
 
@@ -40,7 +42,7 @@ class Entrance(NamedTuple):
     broker: str
     """HOST:PORT, as everybody is told."""
     files: Mapping[str, tuple[File, ...]]
-    """What each node needs, by its name."""
+    """What each node needs, by its name. A node that was revoked is not in here."""
     shared: bool
     """Whether all nodes have one and the same access."""
 
@@ -101,23 +103,23 @@ def enter(cluster: Cluster, notes: Notes) -> Entrance:
     """See that the broker is up, and that every node has its user. Raises `BrokerError`,
     `UsageError`."""
     broker = told(cluster)
-    key = read_secret(cluster_key_file(cluster))
+    key = File(KEY, read_secret(cluster_key_file(cluster)))
     if cluster.master.broker == "apache":
         access = _start(cluster, broker, notes)
-        _write_ours(cluster, broker, access)
     else:
         access = _known(cluster, broker)
         notes.take_broker(broker, None, None)
-        _write_ours(cluster, broker, access)
-    each = _users(cluster, broker, access)
-    return Entrance(
-        broker,
-        {
-            node.name: (File(KEY, key), *files_of(node, broker, each.get(node.name, access)))
-            for node in cluster.nodes
-        },
-        shared=access.mechanism is not None and not each,
-    )
+    _write_ours(cluster, broker, access)
+    each = _users(cluster, broker, access, notes)
+    shared = not each
+    if shared:
+        each = {node.name: access for node in cluster.nodes}
+    files = {
+        node.name: (key, *files_of(node, broker, each[node.name]))
+        for node in cluster.nodes
+        if node.name in each
+    }
+    return Entrance(broker, files, shared=shared and access.mechanism is not None)
 
 
 def planned(cluster: Cluster) -> Entrance:
@@ -131,9 +133,10 @@ def planned(cluster: Cluster) -> Entrance:
 
 
 def _planned_files(cluster: Cluster, node: Node) -> tuple[File, ...]:
+    from hermes.broker.secured import password_file
     from hermes.transport.access import Secret, read_access
 
-    key, password = cluster.secrets / KEY, _password_file(cluster, node.name)
+    key, password = cluster.secrets / KEY, password_file(cluster.secrets, node.name)
     if key.exists() and access_path(cluster).exists():
         access = read_access(access_path(cluster))
         if password.exists():
@@ -174,24 +177,26 @@ def files_of(node: Node, broker: str, access: Access) -> tuple[File, ...]:
     return (File(ACCESS, text.encode()), *files)
 
 
-def forget(cluster: Cluster, names: Iterable[str]) -> None:
+def forget(cluster: Cluster, names: Iterable[str], notes: Notes) -> None:
     """These nodes may come in no more, at once. Raises `BrokerError`."""
-    gone = [name for name in names if _password_file(cluster, name).exists()]
+    from hermes.cluster.users import revoke_user
+
+    gone = [name for name in names if name in notes.now.users]
     if not gone:
         return
     with connected(cluster) as log:
         for name in gone:
-            log.drop_user(name)
-            _password_file(cluster, name).unlink(missing_ok=True)
+            revoke_user(log, cluster.secrets, name)
+            notes.take_users(one for one in notes.now.users if one != name)
 
 
 def connected(cluster: Cluster, broker: str = "") -> KafkaLog:
-    """A connection as this machine comes in."""
+    """A connection as this machine comes in. Raises `BrokerError`."""
     from hermes.transport.access import read_access
     from hermes.transport.kafka import KafkaLog
 
     access = read_access(access_path(cluster))
-    return KafkaLog(broker or told(cluster), patience=CONNECTING, access=access)
+    return KafkaLog(broker or told(cluster), patience=CONNECTING, access=access).connect()
 
 
 # --- the broker -----------------------------------------------------------------------------------
@@ -200,42 +205,30 @@ def connected(cluster: Cluster, broker: str = "") -> KafkaLog:
 def _start(cluster: Cluster, broker: str, notes: Notes) -> Access:
     """Our own broker, started where it does not run as it should."""
     from hermes.broker import control
-    from hermes.transport.access import Access
+    from hermes.broker.secured import Secure
+    from hermes.transport.access import Access, read_access
 
     master = cluster.master
     data = cluster.path(master.data).absolute()
-    secure = _secure(cluster) if master.security == "on" else None
+    secure = Secure(private_folder(cluster.secrets)) if master.security == "on" else None
     running = [one for one in control.status() if one.data == str(data)]
-    if running and (running[0].port, running[0].advertised) != (master.port, broker):
+    if running and not _as_wanted(running[0], cluster, broker):
         control.stop(running[0].port)
         running = []
     notes.take_broker(broker, master.port, str(data))
     if not running:
-        control.start("apache", master.port, master.listen, broker, data, **_options(secure))
-    return secure_access(cluster) if secure is not None else Access(insecure=True)
+        control.start("apache", master.port, master.listen, broker, data, secure)
+    if secure is None:
+        return Access(insecure=True)
+    return read_access(access_path(cluster))  # as the broker's start has left it
 
 
-def _secure(cluster: Cluster) -> Any:
-    from hermes.broker.secured import Secure
-
-    return Secure(private_folder(cluster.secrets))
-
-
-def _options(secure: Any) -> dict[str, Any]:
-    return {"secure": secure} if secure is not None else {}
-
-
-def secure_access(cluster: Cluster) -> Access:
-    """As which this machine gets in at the secure broker that it has started."""
-    from hermes.transport.access import Access, Secret
-    from hermes.transport.settings import SCRAM
-
-    return Access(
-        tls=True,
-        ca=cluster.secrets / "ca.pem",
-        mechanism=SCRAM,
-        user="master",
-        password=Secret(kept_password(_password_file(cluster, "master"))),
+def _as_wanted(running: Running, cluster: Cluster, broker: str) -> bool:
+    secured = running.secrets is not None
+    return (running.port, running.advertised, secured) == (
+        cluster.master.port,
+        broker,
+        cluster.master.security == "on",
     )
 
 
@@ -253,47 +246,59 @@ def _known(cluster: Cluster, broker: str) -> Access:
 
 
 def _write_ours(cluster: Cluster, broker: str, access: Access) -> None:
-    """So that `--cluster DIR`, and every command with this broker's address, get in."""
+    """So that `--cluster DIR`, and every command with this broker's address, get in. (For a secure
+    broker of our own its start has done that.)"""
     from hermes.transport.access import access_file, write_access
 
     folder = private_folder(cluster.secrets)
     write_access(folder, broker, access)
     machine = access_file(broker)
-    machine.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_access(folder.absolute(), broker, access, file=machine)
+    if not machine.exists():
+        machine.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_access(folder, broker, access, file=machine)
 
 
-def _users(cluster: Cluster, broker: str, access: Access) -> dict[str, Access]:
-    """Each node's own access, at a broker that keeps users and lets us make them. A user that is
-    there stays as it is: whoever was revoked stays so."""
+def clear_ours(cluster: Cluster, broker: str) -> None:
+    """Take back what `enter` has left in this machine's configuration."""
+    from hermes.broker.admission import forget_access
+    from hermes.transport.access import access_file, read_access
+
+    with contextlib.suppress(UsageError, OSError):
+        if read_access(access_file(broker)) == read_access(access_path(cluster)):
+            access_file(broker).unlink()
+    forget_access([broker])
+
+
+def _users(cluster: Cluster, broker: str, access: Access, notes: Notes) -> dict[str, Access]:
+    """Each node's own access, at a broker that keeps users and lets us make them. Whoever was
+    revoked stays so, and is not in here."""
+    from hermes.broker.secured import password_file
+    from hermes.cluster.users import ensure_user
     from hermes.transport.access import Secret
-    from hermes.transport.settings import SCRAM
 
-    if access.mechanism != SCRAM or not cluster.nodes:
-        return {}
     with connected(cluster, broker) as log:
+        if log.guards is None:
+            return {}
         try:
-            there = log.users()
+            there = log.guards.users()
         except BrokerRefused:  # a managed broker: its users are made elsewhere
             return {}
         found = {}
         for node in cluster.nodes:
-            file = _password_file(cluster, node.name)
-            new = not file.exists()
-            private_folder(file.parent)
-            password = kept_password(file)
-            if new or node.name not in there:
-                log.set_user(node.name, password)
-            found[node.name] = access._replace(user=node.name, password=Secret(password))
+            file = password_file(cluster.secrets, node.name)
+            if not file.exists() and node.name in notes.now.users:
+                continue  # revoked
+            if not file.exists() or node.name not in there:
+                ensure_user(log, cluster.secrets, node.name)
+            notes.take_users({*notes.now.users, node.name})
+            found[node.name] = access._replace(
+                user=node.name, password=Secret(kept_password(file)), certificate=None, key=None
+            )
     return found
-
-
-def _password_file(cluster: Cluster, user: str) -> Path:
-    return cluster.secrets / "users" / f"{user}.password"
 
 
 def cause(error: BaseException) -> HermesError:
     """What kept the door shut, as one of ours."""
     if isinstance(error, HermesError):
         return error
-    return BrokerError(f"{type(error).__name__}: {error}")
+    return Defect(f"{type(error).__name__}: {error}", where="the broker")

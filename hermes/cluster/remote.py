@@ -178,7 +178,7 @@ def installing(node: Node, wheel: Wheel, wheels: Sequence[File]) -> list[Step]:
     at, needs = folder_of(node), needed(node, wheel, wheels)
     return [
         _folder(node, at),
-        _sending(node, at, wheel, wheels),
+        *_sending(node, at, wheel, wheels),
         _environment(node, at),
         _requirements(node, at, wheel, needs, offline=bool(wheels)),
         _hermes(node, at, wheel),
@@ -212,30 +212,32 @@ mkdir -p {at}/wheels {at}/state {at}/cache
     )
 
 
-def _sending(node: Node, at: str, wheel: Wheel, wheels: Sequence[File]) -> Step:
-    ours = File(wheel.name, wheel.data, 0o644)
-    files = (ours, *(file for file in wheels if file.name != wheel.name))
-    size = sum(len(file.data) for file in files)
-    others = f" and {len(files) - 1} more wheels" if len(files) > 1 else ""
-    return Step(
-        "sending packages",
-        f"send {wheel.name}{others} ({size / 1e6:.1f} MB)",
-        f"cd {at}/wheels && {_check(files)}",
-        # What is there beside them is of another day.
-        f"cd {at}/wheels\nfor file in *; do case $file in {_either(files)}) ;; "
-        '*) rm -f "$file" ;; esac; done',
-        files,
-        f"{node.folder.rstrip('/')}/wheels",
-    )
+def _sending(node: Node, at: str, wheel: Wheel, wheels: Sequence[File]) -> list[Step]:
+    """Ours apart: it changes more often than the others."""
+    ours = (File(wheel.name, wheel.data, 0o644),)
+    others = tuple(file for file in wheels if file.name != wheel.name)
+    every = "|".join(shlex.quote(file.name) for file in (*ours, *others))
+    tidy = f"""\
+cd {at}/wheels  # what lies there beside them is of another day
+for file in *; do case $file in {every}) ;; *) rm -f "$file" ;; esac; done"""
+    steps = []
+    for what, files in ((f"{len(others)} wheels", others), (wheel.name, ours)):
+        size = sum(len(file.data) for file in files)
+        step = Step(
+            "sending packages",
+            f"send {what} ({size / 1e6:.1f} MB)",
+            f"cd {at}/wheels && {_check(files)}",
+            tidy,
+            files,
+            f"{node.folder.rstrip('/')}/wheels",
+        )
+        steps += [step] if files else []
+    return steps
 
 
 def _check(files: Sequence[File]) -> str:
     lines = " ".join(shlex.quote(f"{file.digest}  {file.name}") for file in files)
     return f"printf '%s\\n' {lines} | sums"
-
-
-def _either(files: Sequence[File]) -> str:
-    return "|".join(shlex.quote(file.name) for file in files)
 
 
 def _environment(node: Node, at: str) -> Step:

@@ -21,7 +21,7 @@ from hermes.cluster.entrance import Door, Entrance
 from hermes.cluster.progress import Board
 from hermes.cluster.remote import File, Step
 from hermes.cluster.ssh import Shell
-from hermes.errors import BrokerError, HermesError, UsageError
+from hermes.errors import BrokerError, HermesError, NodeError, UsageError
 
 BROKER = "broker"
 """Of the table: what is no node."""
@@ -83,7 +83,9 @@ def bring_up(
         nodes, work, board, stop, lambda: _open(cluster, notes, door, board, dry_run=dry_run)
     )
     if not dry_run and door.error is None:
-        _forget(cluster, [one.node.name for one in outcomes[len(cluster.nodes) :] if one.well])
+        _forget(
+            cluster, notes, [one.node.name for one in outcomes[len(cluster.nodes) :] if one.well]
+        )
     found = door.wait(stop) if not stop.is_set() else None
     return Report(
         entrance.told(cluster),
@@ -148,10 +150,10 @@ def _plan_of_broker(cluster: Cluster) -> str:
     )
 
 
-def _forget(cluster: Cluster, names: Sequence[str]) -> None:
+def _forget(cluster: Cluster, notes: Notes, names: Sequence[str]) -> None:
     """Nodes that are gone may come in no more. One that the broker does not know is as well."""
     try:
-        entrance.forget(cluster, names)
+        entrance.forget(cluster, names, notes)
     except BrokerError:
         return
 
@@ -181,6 +183,13 @@ def _bring(
         opened = door.wait(stop)
         if opened is None:
             raise BrokerError("it is installed, but there is no broker", where=node.name)
+        if node.name not in opened.files:
+            raise NodeError(
+                "it was revoked: it is installed, and gets no credentials",
+                where=node.name,
+                remedy=f"To let it in again: hermes invite {node.name}, then hermes up. Otherwise "
+                "take it out of conf/config.json.",
+            )
         second = _second(shell, node, kit, opened, dry_run=dry_run)
         if dry_run:
             return _planned(node, [*first, *second])
