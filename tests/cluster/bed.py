@@ -194,7 +194,8 @@ class Bed:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> Entered:
-        """Start a command on a machine. A signal to the process returned reaches the command."""
+        """Start a command on a machine. A signal to the process returned reaches the command (of a
+        string: the shell, unless it begins with `exec`)."""
         return Entered(
             self.entrance(node, command, cwd=cwd),
             stdin=subprocess.DEVNULL,

@@ -13,14 +13,18 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 import leftovers
 import network
-from bed import Bed, entrance, environment, processes, reason_against
+from bed import HOME, ROOT, Bed, entrance, environment, processes, reason_against
 
 STATE = "testbed.json"
+
+WHEELS = Path(HOME) / ".cache" / "hermes" / "testbed-wheels"
+"""Where the master, too, sees them."""
 
 
 def main() -> int:
@@ -28,7 +32,7 @@ def main() -> int:
     reason = reason_against()
     if reason is not None:
         return _fail(f"{reason}. Start it again as root: sudo ./scripts/testbed ...")
-    if typed.verb in ("start", "keep"):
+    if typed.verb in ("start", "keep", "wheels"):
         return int(typed.do(typed))
     state = _running()
     if state is None:
@@ -101,6 +105,20 @@ def keep(typed: argparse.Namespace) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
         if not ended:
             signal.sigwait([signal.SIGTERM, signal.SIGINT])
+    return 0
+
+
+def wheels(_: argparse.Namespace) -> int:
+    """Fetch what Hermes needs, for workers that reach no package index."""
+    needed = [line for line in requires("hermes-edge") or [] if "extra ==" not in line]
+    fetch = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
+    where = ["--only-binary", ":all:", "-c", str(ROOT / "constraints.txt"), "-d", str(WHEELS)]
+    WHEELS.mkdir(parents=True, exist_ok=True)
+    if subprocess.run([*fetch, *where, *needed]).returncode:
+        return _fail("pip could not fetch them; its own words are above")
+    print(
+        f'In conf/master.json of a cluster on the bed, for hermes up:\n\n    "wheels": "{WHEELS}"'
+    )
     return 0
 
 
@@ -216,6 +234,10 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(do=do)
     verbs.add_parser("status", help="the machines, and what runs there").set_defaults(do=status)
     verbs.add_parser("stop", help="take it all away").set_defaults(do=stop)
+    verb = verbs.add_parser(
+        "wheels", help="fetch what workers install: they reach no package index"
+    )
+    verb.set_defaults(do=wheels)
     verbs.add_parser("test", help="run the tests that need a bed (arguments go to pytest)")
     return parser
 
