@@ -40,6 +40,10 @@ def test_every_wait_is_true(records: list[Step]) -> None:
         kinds |= {wait.key.partition(" ")[0] for wait in found}
         barrier = [wait for wait in found if wait.key.startswith("barrier")]
         running = state.started is not None and state.stopped is None
+        first = [wait.text for wait in found if wait.key == "first round"]
+        assert bool(first) == (running and not any(m.rounds for m in state.members.values()))
+        assert all(name in text for name in state.alive()[:2] for text in first)
+        assert all("and builds the job first" in text for text in first)
         if state.settings.close.rule == "each":
             assert not barrier, "nobody waits at a barrier"
         elif running:
@@ -59,7 +63,7 @@ def test_every_wait_is_true(records: list[Step]) -> None:
         "fedavg": {"barrier", "merge"},
     }
     assert expected[records[-1].state.settings.strategy] <= kinds | {"merge"}
-    assert {"upload", "workers", "evaluation"} <= kinds
+    assert {"upload", "workers", "first", "evaluation"} <= kinds
 
 
 def test_an_evaluation_under_way_is_the_one_that_comes(

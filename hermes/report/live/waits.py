@@ -91,7 +91,7 @@ def waits(state: MasterState, recent: Recent, now: int, around: Around = CALM) -
     else:
         if around.busy > BUSY:
             found.append(Wait("turn", around.busy, "the master has been busy for {age}"))
-        found += [*_steps(state, now), *_updates(state, recent, now)]
+        found += [*_first_rounds(state, now), *_steps(state, now), *_updates(state, recent, now)]
     if state.stopped is None:
         found += _silences(state, recent, now, around)
         found += _evaluation(state, recent, now)
@@ -181,6 +181,19 @@ def _closing(state: MasterState) -> list[Pending]:
         return []
     answer = closing.answer(state, state.time)
     return [state.pending[i] for i in answer.members] if isinstance(answer, Close) else []
+
+
+def _first_rounds(state: MasterState, now: int) -> Iterator[Wait]:
+    """Nobody has ended a round, quiet or not: frameworks take long to load."""
+    starting = state.alive()
+    if not starting or state.started is None or any(m.rounds for m in state.members.values()):
+        return
+    framework = state.opened.software.framework if state.opened is not None else ""
+    name, _, backend = framework.partition(" on ")
+    loads = " on ".join(filter(None, (name.partition(" ")[0], backend))) or "a framework"
+    text = f"no round is done yet by {words.listed(starting)} ({{age}}): "
+    text += f"each loads {loads} and builds the job first"
+    yield Wait("first round", _age(now, state.started), text)
 
 
 def _steps(state: MasterState, now: int) -> Iterator[Wait]:
