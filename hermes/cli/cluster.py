@@ -17,6 +17,7 @@ from hermes.errors import CheckFailed, HermesError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hermes.cluster import doctor as doctor_module
     from hermes.cluster import down as down_module
     from hermes.cluster import up as up_module
     from hermes.cluster.conf import Cluster
@@ -50,6 +51,33 @@ Purge = Annotated[
 
 MENDED = CheckFailed.exit_code
 """Exit code where something has to be mended."""
+
+
+def doctor(
+    folder: Folder = Path(), json_: options.Json = False, quiet: options.Quiet = False
+) -> None:
+    """Look at every node of a cluster side by side, before anything is touched.
+
+    SSH and host key, Python, disk, memory, clock, packages, whether the broker's address can be
+    reached from there. Nothing is changed. Exit code 5 where something must be mended.
+    """
+    from hermes.cluster import doctor as module
+    from hermes.cluster.ssh import Interrupted
+
+    cluster = _load(folder)
+    stop = threading.Event()
+    names = [node.name for node in cluster.nodes]
+    try:
+        with _stoppable(stop), _board(names, quiet=quiet or json_) as board:
+            report = module.examine(cluster, board, stop)
+    except Interrupted:
+        raise typer.Exit(INTERRUPTED) from None
+    if json_:
+        print_json(_told_report(report))
+    else:
+        _show_report(report, quiet=quiet)
+    if report.bad:
+        raise typer.Exit(MENDED)
 
 
 def up(
@@ -192,7 +220,53 @@ def _told_down(report: down_module.Report, *, dry_run: bool) -> dict[str, Any]:
     }
 
 
+def _told_report(report: doctor_module.Report) -> dict[str, Any]:
+    def told(one: doctor_module.Examined) -> dict[str, Any]:
+        return {"name": one.name, "findings": [finding._asdict() for finding in one.findings]}
+
+    return {
+        "fit": not report.bad,
+        "here": told(report.here),
+        "nodes": [told(one) for one in report.nodes],
+    }
+
+
 # --- for people -----------------------------------------------------------------------------------
+
+
+def _show_report(report: doctor_module.Report, *, quiet: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from hermes.report.tables import output
+
+    styles = {"fine": "", "note": "yellow", "bad": "bold red"}
+    checks = list(dict.fromkeys(one.check for node in report.nodes for one in node.findings))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("node", *checks):
+        table.add_column(name, no_wrap=True)
+    for node in report.nodes:
+        cells = [node.of(check) for check in checks]
+        table.add_row(
+            node.name,
+            *(Text(cell.text, styles[cell.level]) if cell else Text("") for cell in cells),
+        )
+    console = output()
+    if not quiet:
+        console.print(table)
+        for finding in report.here.findings:
+            line = Text(f"{report.here.name}: {finding.check}: {finding.text}")
+            line.stylize(styles[finding.level])
+            console.print(line, soft_wrap=True)
+    every = [
+        (one.name, finding) for one in (report.here, *report.nodes) for finding in one.findings
+    ]
+    for level, tell in (("note", warn), ("bad", say_error)):
+        for name, finding in every:
+            if finding.level == level and not (quiet and level == "note"):
+                tell(f"{name}: {finding.what}\n  {finding.remedy}")
+    if not report.bad and not quiet:
+        typer.echo("fit: hermes up")
 
 
 def _print_plan(outcomes: Sequence[Outcome], _broker: str) -> None:

@@ -107,7 +107,7 @@ def enter(cluster: Cluster, notes: Notes) -> Entrance:
     if cluster.master.broker == "apache":
         access = _start(cluster, broker, notes)
     else:
-        access = _known(cluster, broker)
+        access = known_access(cluster, broker)
         notes.take_broker(broker, None, None)
     _write_ours(cluster, broker, access)
     each = _users(cluster, broker, access, notes)
@@ -206,7 +206,7 @@ def _start(cluster: Cluster, broker: str, notes: Notes) -> Access:
     """Our own broker, started where it does not run as it should."""
     from hermes.broker import control
     from hermes.broker.secured import Secure
-    from hermes.transport.access import Access, read_access
+    from hermes.transport.access import Access
 
     master = cluster.master
     data = cluster.path(master.data).absolute()
@@ -220,7 +220,14 @@ def _start(cluster: Cluster, broker: str, notes: Notes) -> Access:
         control.start("apache", master.port, master.listen, broker, data, secure)
     if secure is None:
         return Access(insecure=True)
-    return read_access(access_path(cluster))  # as the broker's start has left it
+    return own_access(cluster)
+
+
+def own_access(cluster: Cluster) -> Access:
+    """As which this machine gets in at its own broker, as that one's start has left it."""
+    from hermes.transport.access import read_access
+
+    return read_access(access_path(cluster))
 
 
 def _as_wanted(running: Running, cluster: Cluster, broker: str) -> bool:
@@ -232,7 +239,7 @@ def _as_wanted(running: Running, cluster: Cluster, broker: str) -> bool:
     )
 
 
-def _known(cluster: Cluster, broker: str) -> Access:
+def known_access(cluster: Cluster, broker: str) -> Access:
     """How to get into a broker that runs already."""
     from hermes.transport.access import access_to, read_access
 
