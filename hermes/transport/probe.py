@@ -256,7 +256,11 @@ def _read_brokers(answer: _Answer) -> tuple[Address, ...]:
 
 
 _HTTP = "it is a web server"
-_TLS = "it expects TLS, and we came without (HERMES_ACCESS=FILE names an access file)"
+_TLS = "it expects TLS, and we came without"
+_ACCESS = (
+    "Is it a secure broker? HERMES_ACCESS=FILE names its access file; hermes invite NAME, on the "
+    "master's machine, lets a worker in."
+)
 
 
 def _guess(data: bytes) -> str:
@@ -283,7 +287,7 @@ def _unusable(address: Address, what: str) -> BrokerUnreachable:
     error = BrokerUnreachable(
         f"what listens there is not a Kafka broker: {what}",
         where=str(address),
-        remedy=f"Check host and port of --broker. {START}",
+        remedy=f"Check host and port of --broker. {START if what != _TLS else _ACCESS}",
     )
     error.retriable = False
     return error
