@@ -190,6 +190,7 @@ _CAUSES = {
     "Empty client certificate chain": "showed no certificate",
     "unable to find valid certification path": "its certificate is of another authority",
     "Path does not chain with any of the trust anchors": "its certificate is of another authority",
+    "signature check failed": "its certificate is of another authority",
     "NotAfter": "its certificate has expired",
     "validity check failed": "its certificate has expired, or is not valid yet",
     # A client that breaks the handshake off says why under TLS 1.3 in a record that Java cannot
