@@ -18,6 +18,7 @@ from hermes.cli import (
     fit,
     fork,
     look,
+    on_cluster,
     replay,
     report,
     reproduce,
@@ -76,6 +77,7 @@ app.command()(conf.config)
 app.command()(cluster.doctor)
 app.command()(cluster.up)
 app.command()(cluster.down)
+app.command()(on_cluster.wait)
 app.command()(resume.resume)
 app.command()(fork.fork)
 app.command()(work.worker)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hermes.cli import options
+from hermes.cli import on_cluster, options
 from hermes.cli.connect import advertised, at_flag, connected
 from hermes.cli.prepare import Wishes, master_options, parse_speeds
 from hermes.cli.trouble import INTERRUPTED, note, warn
+from hermes.errors import UsageError
 
 if TYPE_CHECKING:
     from hermes.report.story import Story
@@ -83,11 +84,14 @@ def run(
     threads: options.Threads = None,
     device: options.Device = None,
     patience: options.Patience = None,
+    cluster: on_cluster.ClusterFolder = None,
+    detach: on_cluster.Detach = False,
     ask: options.Ask = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a job on this machine: broker, master and worker processes.
+    """Train a job on this machine: broker, master and worker processes. With --cluster, on the
+    workers of a cluster that is up.
 
     The first Ctrl-C stops the run and writes its results, the second leaves at once.
     """
@@ -96,6 +100,17 @@ def run(
     wishes = Wishes(
         job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask, device
     )
+    if cluster is not None:
+        on_cluster.refuse_both(workers=workers, speeds=speeds, broker=broker, access=access)
+        led = on_cluster.Led(options.limit_threads(threads), patience, detach, json_, quiet)
+        on_cluster.run_on(cluster, wishes, led)
+        return
+    if detach:
+        raise UsageError(
+            "a run in the background needs workers that stay",
+            where="--detach",
+            remedy="Name a cluster that is up: --cluster DIR",
+        )
     _run(wishes, workers, speeds, broker, threads, patience, json_=json_, quiet=quiet)
 
 
@@ -153,8 +168,6 @@ def _run(
 
 def _refuse_brought(prepared: MasterOptions) -> None:
     """Workers that this command starts would have nothing to bring."""
-    from hermes.errors import UsageError
-
     if prepared.job.data is None:
         raise UsageError(
             "the job gives no data (data=None): each worker brings its own",
@@ -187,8 +200,6 @@ def job_talks_aside() -> contextlib.AbstractContextManager[object]:
 
 
 def _check_count(count: int) -> None:
-    from hermes.errors import UsageError
-
     if count < 1:
         raise UsageError(f"{count} workers", where="--workers", remedy="At least 1: --workers N")
 
@@ -254,9 +265,15 @@ def is_there(broker: str, run: str, patience: float | None) -> bool:
 
 
 def see_through(
-    prepared: MasterOptions, broker: str, patience: float | None, *, quiet: bool
+    prepared: MasterOptions,
+    broker: str,
+    patience: float | None,
+    *,
+    quiet: bool,
+    greeting: Callable[[], str] | None = None,
 ) -> dict[str, Any]:
-    """Lead a run whose workers are started elsewhere, to its end; its result."""
+    """Lead a run whose workers are started elsewhere, to its end; its result. `greeting`: what to
+    say once workers may come, by default how they join."""
     from hermes.cli.display import show
     from hermes.runtime.folder import note_of
     from hermes.runtime.interrupt import on_interrupt
@@ -264,7 +281,7 @@ def see_through(
 
     with (
         connected(broker, patience, master=True) as log,
-        show(quiet=quiet, greeting=_greeting(prepared, broker)) as listener,
+        show(quiet=quiet, greeting=greeting or _greeting(prepared, broker)) as listener,
     ):
         process = MasterProcess(log, prepared, listener)
         with on_interrupt(process.interrupt, log.abandon):
@@ -322,6 +339,11 @@ def conclude(folder: RunFolder, result: dict[str, Any], *, json_: bool, quiet: b
         from hermes.report.tables import output, result_view
 
         output().print(result_view(result, story), soft_wrap=True)
+    leave_with(result)
+
+
+def leave_with(result: dict[str, Any]) -> None:
+    """End with the run's exit code, and say why it ended short."""
     if result["reason"] == "interrupted":
         raise typer.Exit(INTERRUPTED)
     if result["reason"] == "storage":

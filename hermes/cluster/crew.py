@@ -62,6 +62,22 @@ def shell_of(
     return Shell(target_of(cluster, node), stop, tell)
 
 
+def running_on(cluster: Cluster, stop: threading.Event) -> list[tuple[Node, str | None]]:
+    """Every node, and why its worker does not run; None where it does."""
+    from hermes.cluster.remote import HELPERS, folder_of
+
+    def one(node: Node) -> str | None:
+        try:
+            with shell_of(cluster, node, stop) as shell:
+                said = shell.run(f"{HELPERS}\nruns {folder_of(node)}/worker.pid")
+        except HermesError as error:
+            return error.what
+        return None if said.code == 0 else "its worker does not run"
+
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        return list(zip(cluster.nodes, pool.map(one, cluster.nodes), strict=True))
+
+
 def on_all(
     nodes: Sequence[Node],
     work: Callable[[Node], Outcome],
