@@ -7,6 +7,7 @@ DIR/conf/settings.json   strategy and settings of the runs
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -152,7 +153,7 @@ class Cluster(NamedTuple):
 
     def path(self, text: str) -> Path:
         """A path of one of the files: relative ones begin at the cluster's folder."""
-        return self.folder / Path(text).expanduser()
+        return beside(self.folder, text)
 
     def key_of(self, node: Node) -> Path | None:
         """The file of its SSH key; None: the agent and the usual files."""
@@ -164,6 +165,12 @@ class Cluster(NamedTuple):
             Layer(self.places.get(key, str(self.folder / "conf" / FILES[2])), {key: value}, False)
             for key, value in self.settings.values.items()
         )
+
+
+def beside(folder: Path, text: str) -> Path:
+    """A path that is written in a file: relative ones begin at the cluster's folder, and a home
+    that nobody has is no home (`Path.expanduser` would raise)."""
+    return folder / os.path.expanduser(text)  # noqa: PTH111
 
 
 def load(folder: Path) -> Cluster:

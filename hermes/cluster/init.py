@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hermes.cluster import address, allowed, keyfile, schema
-from hermes.cluster.conf import FILES, VERSION
+from hermes.cluster.conf import FILES, VERSION, beside
 from hermes.errors import UsageError
 from hermes.policy.presets import DEFAULT_STRATEGY
 
@@ -122,7 +122,7 @@ def check(wanted: Wanted) -> None:
     if wanted.user is not None and not allowed.NODE["user"].fits(wanted.user):
         words = allowed.NODE["user"].words.removesuffix("; or null")
         raise UsageError(f"the user {wanted.user!r}", where="--user", remedy=f"It is {words}.")
-    if wanted.key is not None and (found := keyfile.trouble(wanted.key.expanduser())):
+    if wanted.key is not None and (found := keyfile.trouble(beside(Path(), str(wanted.key)))):
         raise UsageError(f"{wanted.key}, {found.what}", where="--key", remedy=found.remedy)
 
 
@@ -222,7 +222,7 @@ def _text(name: str, content: Mapping[str, Any]) -> str:
 
 def _portable(path: Path) -> str:
     """A path that was typed here, as it is understood from the cluster's folder."""
-    whole = path.expanduser().absolute()
+    whole = beside(Path(), str(path)).absolute()
     with contextlib.suppress(ValueError, RuntimeError):
         return f"~/{whole.relative_to(Path.home())}"
     return str(whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,17 @@ from typing import Any
 import msgspec
 
 from hermes.cluster import allowed, keyfile, located
-from hermes.cluster.conf import FILES, VERSION, Cluster, Config, Defaults, Master, Node, Settings
+from hermes.cluster.conf import (
+    FILES,
+    VERSION,
+    Cluster,
+    Config,
+    Defaults,
+    Master,
+    Node,
+    Settings,
+    beside,
+)
 from hermes.cluster.faults import SHOWN, ConfError, Fault, nearest, plain, told
 from hermes.cluster.located import Located, NotJson, spelt
 from hermes.errors import SettingError, UsageError
@@ -277,7 +288,7 @@ def _check_keys(file: File, tree: Mapping[str, Any], path: located.Path, folder:
     if tree.get("key") is None:
         return
     at = (*path, "key")
-    key = folder / Path(tree["key"]).expanduser()
+    key = beside(folder, tree["key"])
     found = keyfile.trouble(key)
     if found is not None:
         file.refuse(at, f"{spelt(at)} is {told(str(key))}, {found.what}", found.remedy)
@@ -299,11 +310,11 @@ def _master(file: File, folder: Path) -> Master | None:
             "name the HOST:PORT of the broker that it is for.",
         )
     for key, is_there, what in (
-        ("access", Path.is_file, "no file"),
-        ("wheels", Path.is_dir, "no folder"),
+        ("access", os.path.isfile, "no file"),  # which, unlike Path's, never raise
+        ("wheels", os.path.isdir, "no folder"),
     ):
         if found.get(key) is not None:
-            place = folder / Path(found[key]).expanduser()
+            place = beside(folder, found[key])
             if not is_there(place):
                 remedy = f"There is {what} {told(str(place))}."
                 file.refuse((key,), f"{key} is {told(found[key])}", remedy)

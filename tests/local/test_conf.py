@@ -623,6 +623,14 @@ def test_a_bad_key_file(tmp_path: Path, shown: Shown) -> None:
         shown(f"an SSH key: {said}", "hermes config", 2, f"error: {told.value}")
 
 
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/id", "x" * 5000, "a/" * 3000])
+def test_a_path_of_any_kind_is_told_and_breaks_nothing(tmp_path: Path, path: str) -> None:
+    found = faults(keyed(tmp_path, path))
+    assert [text.partition(" is ")[0] for text in found] == ["config.json:7: defaults.key"]
+    lay(tmp_path, master=MASTER.replace('"wheels": null', f'"wheels": "{path}"'))
+    assert [text.partition(" is ")[0] for text in faults(tmp_path)] == ["master.json:11: wheels"]
+
+
 def test_a_key_file_is_found_from_the_clusters_folder(tmp_path: Path) -> None:
     key = tmp_path / "id"
     key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")

@@ -179,6 +179,7 @@ BAD = [
     (["--workers", "10.0.0.1,10.0.0.1:22"], "--workers: '10.0.0.1' with port 22 is there twice"),
     (["--workers", "10.0.0.1", "--user", "a b"], "--user: the user 'a b'"),
     (["--workers", "10.0.0.1", "--key", "absent"], "--key: absent, which cannot be read"),
+    (["--workers", "10.0.0.1", "--key", "~nobody-of-this-name/x"], "which cannot be read"),
     (["--workers", "10.0.0.1", "--key", "open"], "--key: open, which others can read"),
     (["--workers", "10.0.0.1", "--framework", "jax"], "--framework: 'jax' is not one of"),
     ([], "--workers"),
