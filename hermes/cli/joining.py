@@ -37,7 +37,7 @@ class Token(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def text(self) -> str:
         """As it is typed."""
-        return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
+        return base64.urlsafe_b64encode(msgspec.msgpack.encode(self)).decode().rstrip("=")
 
 
 class Ticket(NamedTuple):
@@ -59,7 +59,7 @@ def read_token(text: str) -> Token:
     """The token in this text. Raises `UsageError`."""
     try:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.json.decode(data, type=Token)
+        return msgspec.msgpack.decode(data, type=Token)
     except (ValueError, msgspec.DecodeError):
         raise UsageError(
             "this is not a token",
