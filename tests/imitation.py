@@ -195,6 +195,20 @@ class Docker:
             self._python(root)
         return below._replace(root=root, layers=(upper, *below.layers))
 
+    def container(self, name: str, image: Image, mounts: Mapping[str, str]) -> Image:
+        """Files of its own above an image's, which it cannot write but for its `mounts`: from a
+        folder of this machine, or from "" for an empty one that all may write."""
+        made = self._layer(f"container-{name}", image)
+        for target, source in mounts.items():
+            self.sh(
+                'mkdir -p "$1"; if [ -n "$2" ]; then mount --bind "$2" "$1"; '
+                'else mount -t tmpfs -o mode=1777 none "$1"; fi',
+                f"{made.root}{target}",
+                source,
+            )
+        self.sh('mount -o remount,ro "$1"', str(made.root))
+        return made
+
     def _python(self, root: Path) -> None:
         """This machine's own Python stands where the image has it, for everybody."""
         home, version = Path(sys.base_prefix), f"python{sys.version_info[0]}.{sys.version_info[1]}"
