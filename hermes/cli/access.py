@@ -51,6 +51,7 @@ To = Annotated[
     Path | None,
     typer.Option(
         "--to",
+        envvar="HERMES_INVITE_TO",
         metavar="FILE",
         show_default="NAME.key",
         help="The key file to write, for the worker's machine.",

@@ -150,9 +150,17 @@ def _check_doors(listen: str, *, secure: bool, secrets: Path | None, insecure: b
     from hermes.transport.address import is_local
 
     if secure and insecure:
-        raise UsageError("--secure and --insecure cannot both be meant", where="--insecure")
+        raise UsageError(
+            "--secure and --insecure cannot both be meant",
+            where="--insecure",
+            remedy="Leave one of them out.",
+        )
     if secrets is not None and not secure:
-        raise UsageError("a broker has secrets only with --secure", where="--secrets")
+        raise UsageError(
+            "a broker has secrets only with --secure",
+            where="--secrets",
+            remedy="--secure --kind apache, or leave --secrets out",
+        )
     if not (secure or insecure or is_local(listen)):
         raise UsageError(
             f"at {listen} everyone who reaches this machine could read and write all runs",

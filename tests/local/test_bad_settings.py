@@ -461,10 +461,34 @@ FLAGS: dict[str, tuple[str, int, str, str]] = {
         "See: hermes broker start --help",
     ),
     "a broker at no address of ours": (
-        "broker start --port 0 --listen 203.0.113.9",
+        "broker start --port 0 --listen 203.0.113.9 --insecure",
         2,
         "--listen: '203.0.113.9' is no address of this machine (Cannot assign requested address)",
         "--listen 127.0.0.1 for this machine alone, 0.0.0.0 for all its interfaces.",
+    ),
+    "a broker that would let everyone in": (
+        "broker start --port 0 --listen 0.0.0.0",
+        2,
+        "--listen: at 0.0.0.0 everyone who reaches this machine could read and write all runs",
+        "--secure (with --kind apache): TLS and users. In a network that you trust: --insecure",
+    ),
+    "a broker that knows no users": (
+        "broker start --port 0 --secure",
+        2,
+        "--secure: the embedded broker lets everyone in: it knows neither TLS nor users",
+        "--kind apache",
+    ),
+    "a broker's secrets, but no secure broker": (
+        "broker start --port 0 --secrets there",
+        2,
+        "--secrets: a broker has secrets only with --secure",
+        "--secure --kind apache, or leave --secrets out",
+    ),
+    "a broker both secure and not": (
+        "broker start --port 0 --secure --insecure",
+        2,
+        "--insecure: --secure and --insecure cannot both be meant",
+        "Leave one of them out.",
     ),
     "a broker that tells clients nonsense": (
         "broker start --port 0 --advertise foo",

@@ -9,9 +9,9 @@ import pytest
 from hermes.broker.refusals import NAME, Refusal, refusals, told
 from hermes.cli import refused
 
-AT = (
-    "[SocketServer listenerType={}, nodeId=1] {} /10.0.0.4 (channelId=10.0.0.1:9092-10.0.0.4:5-1-1)"
-)
+CHANNEL = "channelId=10.0.0.1:9092-10.0.0.4:5-1-1"
+AT = f"[SocketServer listenerType={{}}, nodeId=1] {{}} /10.0.0.4 ({CHANNEL})"
+NO_HANDSHAKE = " (SSL handshake failed) | "
 FAILED = AT.format("BROKER", "Failed authentication with")
 BROKE = AT.format("BROKER", "Unexpected error from")
 TLS = f"SslTransportLayer [SslTransportLayer {CHANNEL} key=k] "
