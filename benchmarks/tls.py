@@ -1,8 +1,9 @@
 """What do TLS and passwords cost a transfer?
 
-Two brokers of Apache Kafka stand side by side, one open, one as `hermes broker start --secure` starts
-it. Payloads are sent to each and fetched from each as `benchmarks.transport` does it for our side,
-each measurement in a process of its own, in turns; the order is turned round each time.
+Two brokers of Apache Kafka stand side by side, one open, one as `hermes broker start --secure`
+starts it. Payloads are sent to each and fetched from each as `benchmarks.transport` does it for our
+side, each measurement in a process of its own, in turns; the order is turned round each time. The
+first turns are not counted: Java compiles what it does often, and so far a broker encrypts slowly.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import common
 from benchmarks.transport import TOTAL, WARM, ours_fetch, ours_send
@@ -23,17 +25,21 @@ from hermes.transport.access import write_access
 SIZES = (0.4, 4.0, 43.0)
 """MB of a payload."""
 ROUNDS = 5
+UNCOUNTED = 3
+"""Turns before the first that counts."""
 BAR = 1.35
 
 
 def one_process(way: str, kept: str, address: str, size: int, count: int) -> None:
-    """The body of one measuring process: sends (and keeps what it announced), or fetches."""
+    """The body of one measuring process: sends (and keeps what it announced), or fetches. The
+    topic is called as the file of the announcements."""
+    topic = f"hermes.bench.{Path(kept).name}"
     if way == "send":
-        found = ours_send(address, "hermes.bench.tls", size, count)
+        found = ours_send(address, topic, size, count)
         Path(kept).write_text(json.dumps(found.pop("announced")), "utf-8")
     else:
         announced = json.loads(Path(kept).read_text("utf-8"))
-        found = dict(ours_fetch(address, "hermes.bench.tls", announced))
+        found = dict(ours_fetch(address, topic, announced))
     print(json.dumps(found))
 
 
@@ -48,24 +54,48 @@ def entered(access: Path | None) -> Iterator[None]:
         os.environ.pop("HERMES_ACCESS", None)
 
 
-def cell(megabytes: float, rounds: int) -> list[list[object]]:
+class Pair(NamedTuple):
+    """An open broker and a secure one."""
+
+    folder: Path
+    plain: Child
+    safe: Child
+
+    def measure(self, name: str, way: str, kept: Path, megabytes: float) -> dict[str, float]:
+        """One measurement at one of them: `plain` or `tls`."""
+        size, count = int(megabytes * 1e6), WARM + max(2, round(TOTAL / megabytes))
+        broker = self.plain if name == "plain" else self.safe
+        access = self.folder / "access" / "access.json"
+        with entered(access if name == "tls" else None):
+            where = (way, kept, broker.address, size, count)
+            found: dict[str, float] = common.in_a_process("benchmarks.tls", "--one", *where)
+        return found
+
+
+@contextmanager
+def pair() -> Iterator[Pair]:
+    """Both, until it is left."""
+    with (
+        common.scratch() as folder,
+        common.broker("apache") as plain,
+        Child("apache", data=folder / "data", secure=Secure(folder / "secrets")) as safe,
+    ):
+        write_access(folder / "access", safe.address, safe.access)
+        yield Pair(folder, plain, safe)
+
+
+def cell(brokers: Pair, megabytes: float, rounds: int, uncounted: int) -> list[list[object]]:
     """Both ways of one size."""
-    size, count = int(megabytes * 1e6), WARM + max(2, round(TOTAL / megabytes))
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for turn in range(rounds):
-        with common.scratch() as folder, common.broker("apache") as plain:
-            with Child("apache", data=folder / "data", secure=Secure(folder / "secrets")) as safe:
-                access = write_access(folder / "access", safe.address, safe.access)
-                sides = [("plain", plain, None), ("tls", safe, access)][:: (-1) ** turn]
-                for way in ("send", "fetch"):
-                    for name, broker, file in sides:
-                        where = (way, folder / name, broker.address, size, count)
-                        with entered(file):
-                            result = common.in_a_process("benchmarks.tls", "--one", *where)
-                        found.setdefault((way, name), []).append(result)
-    return [
-        row(megabytes, way, found[way, "tls"], found[way, "plain"]) for way in ("send", "fetch")
-    ]
+    for turn in range(uncounted + rounds):
+        for way in ("send", "fetch"):
+            for name in ("plain", "tls")[:: (-1) ** turn]:
+                kept = brokers.folder / f"{name}-{int(1000 * megabytes)}-{turn}"
+                result = brokers.measure(name, way, kept, megabytes)
+                if turn >= uncounted:
+                    found.setdefault((way, name), []).append(result)
+    ways = ("send", "fetch")
+    return [row(megabytes, way, found[way, "tls"], found[way, "plain"]) for way in ways]
 
 
 def row(
@@ -101,11 +131,12 @@ def main() -> None:
         one_process(way, kept, address, int(size), int(count))
         return
     rows: list[list[object]] = []
-    for megabytes in SIZES:
-        if wishes.only in (None, megabytes):
-            rows += cell(megabytes, wishes.rounds)
-            print(*rows[-2], sep="\t", flush=True)
-            print(*rows[-1], sep="\t", flush=True)
+    with pair() as brokers:
+        for megabytes in SIZES:
+            if wishes.only in (None, megabytes):
+                rows += cell(brokers, megabytes, wishes.rounds, 1 if rows else UNCOUNTED)
+                print(*rows[-2], sep="\t", flush=True)
+                print(*rows[-1], sep="\t", flush=True)
     common.report("tls", common.table(HEAD, rows), update=wishes.update)
 
 
