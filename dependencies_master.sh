@@ -111,12 +111,12 @@ told() {
 Ready:
   . .venv/bin/activate
   ./scripts/tmux_cluster examples/digits.py      # try it: broker, master, four workers and the log, here
-On several machines, see docs/deploy.md.
+For other machines fill in conf/, then hermes doctor and hermes up; docs/deploy.md has this and other ways.
 END
   if [ -n "$broker" ]; then
     cat << END
-The broker, to be reached at $broker:
-  hermes broker start --kind apache --secure --listen 0.0.0.0 --advertise $broker --port ${broker##*:}
+A broker to be reached at $broker, without hermes up:
+  hermes broker start --kind apache --secure --listen 0.0.0.0 --port ${broker##*:} --advertise $broker
 END
   fi
 }

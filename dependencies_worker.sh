@@ -263,10 +263,12 @@ look() {
 
 told() {
   cat << END
-Ready. The worker needs the cluster key: copy the master's ~/.config/hermes/cluster.key to the same place
-here, mode 0600. Then, in tmux, so that it goes on when you log out:
-  tmux new-session -d -s hermes-worker $venv/bin/hermes worker --broker ${broker:-HOST:PORT}
-  tmux attach -t hermes-worker
+Ready. To let this worker in, type on the master (any name will do; one for each worker):
+  hermes invite worker-1${broker:+ --broker $broker}
+It writes worker-1.key and prints a line. Carry that file here (mode 0600) and type the line here, in tmux,
+so that it goes on when you log out:
+  tmux new-session -s hermes
+  $venv/bin/hermes worker --join TOKEN --key-file worker-1.key
 END
 }
 
