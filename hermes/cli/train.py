@@ -101,7 +101,7 @@ def run(
         job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, key_file, ask, device
     )
     if cluster is not None:
-        on_cluster.refuse_both(workers=workers, speeds=speeds, broker=broker, access=access)
+        on_cluster.refuse_both(workers=workers, speeds=speeds, broker=broker)
         led = on_cluster.Led(options.limit_threads(threads), patience, detach, json_, quiet)
         on_cluster.run_on(cluster, wishes, led)
         return

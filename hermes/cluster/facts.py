@@ -187,12 +187,13 @@ def look(shell: Shell, node: Node, question: Question, modules: tuple[str, ...])
 def _command(node: Node, asked: str) -> str:
     at = folder_of(node)
     name = shlex.quote(f"worker.*--name {node.name}( |$)")
+    taken = f"tmux has-session -t ={session(node)} 2>/dev/null" if node.tmux else "false"
     return f"""\
 {HELPERS}
 command -v tmux >/dev/null && echo 'IS tmux'
 if runs {at}/worker.pid; then echo 'IS running'
 elif ps -eo args 2>/dev/null | grep -E {name} | grep -v grep >/dev/null; then echo 'IS another'
-elif tmux has-session -t ={session(node)} 2>/dev/null; then echo 'IS another'; fi
+elif {taken}; then echo 'IS another'; fi
 if [ -e {at} ] && [ ! -f {at}/.hermes-node ] && [ -n "$(ls -A {at})" ]; then
   echo 'IS foreign'
 fi

@@ -463,17 +463,17 @@ SECRETS = ("cluster.key", "access.json", "ca.pem", "client.pem", "client.key")
 
 def leaving(node: Node, *, purge: bool) -> list[Step]:
     """The worker says bye, its secrets go; `purge`: everything goes."""
-    at = folder_of(node)
+    at, name = folder_of(node), session(node)
     names = [*SECRETS, f"{node.name}.password"]
     secrets = " ".join(f"{at}/{name}" for name in names)
     steps = [
         Step(
             "stopping the worker",
             f"stop the worker {node.name}, which says bye",
-            f"! runs {at}/worker.pid && ! tmux has-session -t ={session(node)}",
+            f"! runs {at}/worker.pid" + (f" && ! tmux has-session -t ={name}" if node.tmux else ""),
             f"leave {at}/worker.pid {LEAVING:.0f}\n"
-            f"tmux kill-session -t ={session(node)} 2>/dev/null || :\n"
-            f"rm -f {at}/worker.stamp",
+            + (f"tmux kill-session -t ={name} 2>/dev/null || :\n" if node.tmux else "")
+            + f"rm -f {at}/worker.stamp",
         ),
         Step(
             "removing secrets",
