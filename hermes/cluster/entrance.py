@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 import socket
 import threading
 from collections.abc import Iterable, Mapping
@@ -87,10 +86,13 @@ def told(cluster: Cluster) -> str:
 
 
 def cluster_key_file(cluster: Cluster) -> Path:
-    """The cluster key, made at first use."""
+    """The cluster key: this machine's, as it was when the cluster came up first, so that every
+    command here signs with the key that the nodes know."""
+    from hermes.runtime.keys import cluster_key
+
     path = private_folder(cluster.secrets) / KEY
     if not path.exists():
-        write_secret(path, secrets.token_hex(32).encode() + b"\n")
+        write_secret(path, cluster_key().hex().encode() + b"\n")
     return path
 
 
