@@ -8,6 +8,8 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,16 +197,15 @@ def entered(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def mounted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of secrets that anybody may look into, as /run/secrets."""
-    folder = tmp_path_factory.mktemp("container")
-    for place in (folder, folder.parent, folder.parent.parent):
-        place.chmod(place.stat().st_mode | 0o011)
-    shutil.copy(DOCKER / "entrypoint", folder / "entrypoint")
-    (folder / "entrypoint").chmod(0o755)
-    (folder / "secrets").mkdir()
-    (folder / "secrets").chmod(0o755)
-    return folder
+def mounted() -> Iterator[Path]:
+    """A folder of secrets that anybody may look into, as /run/secrets; a test's own is private."""
+    with tempfile.TemporaryDirectory(prefix="hermes-container-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copy(DOCKER / "entrypoint", folder / "entrypoint")
+        (folder / "secrets").mkdir()
+        (folder / "secrets").chmod(0o755)
+        yield folder
 
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="as in a container")
