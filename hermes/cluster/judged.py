@@ -187,7 +187,7 @@ def _clock(seen: Look) -> Finding:
 
 def _span(seconds: float) -> str:
     for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
+        if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {name}"
     return f"{seconds:.0f} s"
 
