@@ -1,7 +1,7 @@
 """Who may do what at a broker that checks rights? Pure.
 
-A run's master may do all. A worker reads what it trains from (ledger, data, model) and writes its
-own topic, the lobby and the logs: nothing else. It cannot read another worker's topic or the
+A run's master may do all. A worker reads what it trains from (ledger, data, model) and the logs,
+where the master's heart beats, and writes its own topic, the lobby and the logs: nothing else. It cannot read another worker's topic or the
 master's state, nor write a record that others act on.
 """
 
@@ -14,7 +14,7 @@ from hermes.transport import names
 EVERYONE = "*"
 """Whoever has proved to be a user of this broker."""
 
-READ = (names.LEDGER, names.DATA, names.MODEL)
+READ = (names.LEDGER, names.DATA, names.MODEL, names.LOGS)
 WRITTEN = (names.LOBBY, names.LOGS)
 
 

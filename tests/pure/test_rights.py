@@ -33,6 +33,7 @@ def test_of_a_worker(generation: int) -> None:
         ("read", "ledger"),
         ("read", "data"),
         ("read", "model"),
+        ("read", "logs"),
         ("write", "lobby"),
         ("write", "logs"),
         ("write", "from.worker-1"),
