@@ -25,7 +25,7 @@ from hermes.transport.access import write_access
 SIZES = (0.4, 4.0, 43.0)
 """MB of a payload."""
 ROUNDS = 5
-UNCOUNTED = 3
+UNCOUNTED = 6
 """Turns before the first that counts."""
 BAR = 1.35
 

@@ -38,6 +38,14 @@ _SUBJECT = "hermes-broker"
 
 ARGUMENTS = "{arguments}"
 
+SUITES = (
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+)
+"""What TLS takes. With AES-256, which clients prefer, a broker on Java 17 used about twice the CPU
+time for what it received (measured); devices without AES in hardware take ChaCha20."""
+
 _TEXT = """\
 listeners=CLIENT://{listen},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=CLIENT://{advertised}
@@ -48,6 +56,7 @@ sasl.mechanism.inter.broker.protocol={mechanism}
 listener.name.client.{lower}.sasl.jaas.config=\
 org.apache.kafka.common.security.scram.ScramLoginModule required \
 username="{user}" password="{password}";
+ssl.cipher.suites={suites}
 ssl.keystore.type=PEM
 ssl.keystore.location={certificate}
 ssl.truststore.type=PEM
@@ -119,6 +128,7 @@ class Locks(NamedTuple):
             certificate=self.certificate.absolute(),
             authority=self.authority.absolute(),
             client_auth=self.secure.client_auth,
+            suites=",".join(SUITES),
         )
 
     def digest(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import DIGITS, Shell, Shown, wait_for
+from commands import DIGITS, ENDLESS, Shell, Shown, wait_for
 from fortress import LONG_AGO, Fortress, raised
 from msgspec.structs import replace
 
@@ -485,3 +485,40 @@ def test_a_job_of_somebody_who_has_no_cluster_key(
     assert took < 2 * SOON, "with the start of Python, on a busy machine"
     thief.close()
     shown("A job that is not signed with our key", "hermes worker", 2, done.stderr)
+
+
+def test_a_run_goes_on_without_a_worker_that_is_revoked(
+    fortress: Fortress, shown: Shown, tmp_path: Path
+) -> None:
+    """The worker ends within seconds and says why; the run's status tells of both."""
+    shell, run, at = fortress.shell, "revoking", ("--broker", fortress.address)
+    master = shell.start("master", DIGITS, *at, "--run", run, "--expect", "2", *ENDLESS)
+    wait_for(master, r"--join (\S+)")
+    machines = [invited(fortress, tmp_path, name) for name in ("w1", "w2")]
+    workers = [machine.start(*line, "--run", run) for machine, line in machines]
+    central = shell.folder / f"runs/{run}/central.log"
+
+    def until(holds: Callable[[], object], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, central.read_text()[-2000:]
+            time.sleep(0.2)
+
+    until(lambda: central.exists() and central.read_text().count("push (") > 3, 60)
+    done = shell("revoke", "w2", *at)
+    assert done.returncode == 0, done.stderr
+    began = time.monotonic()
+    _, said = workers[1].communicate(timeout=30)
+    assert time.monotonic() - began < 2 * SOON
+    assert workers[1].returncode == 3, said
+    assert "the broker does not let us" in said
+    shown("A worker of a run is revoked", "hermes worker", 3, said)
+    until(lambda: "w2" in central.read_text().rpartition("is lost")[0][-200:], 40)
+    before = shell.json("status", run)
+    assert before["workers"]["w2"]["status"] != "alive"
+    assert {one["why"] for one in before["refused"] if one["user"] == "w2"} == {"revoked"}
+    until(lambda: shell.json("status", run)["version"] > before["version"], 20)
+    assert workers[0].poll() is None
+    for process in (workers[0], master):
+        process.terminate()
+        process.communicate(timeout=40)
