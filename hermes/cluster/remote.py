@@ -292,6 +292,11 @@ def _requirements(node: Node, at: str, wheel: Wheel, needs: str, *, offline: boo
 cd {at}
 rm -f venv/.needs venv/.hermes
 {_unpack(wheel)}
+if venv/bin/python -c {shlex.quote(_THERE)} {shlex.quote(",".join(node.extras))} 2>/dev/null; then
+printf %s {wheel.digest} >venv/.hermes
+printf %s {needs} >venv/.needs
+exit 0
+fi
 set -- install --quiet --no-input --no-compile --disable-pip-version-check \
 --no-warn-script-location --progress-bar off {source} {shlex.quote(f"wheels/{wheel.name}{extras}")}
 if {python} -c '{_RECENT}' 2>/dev/null; then
@@ -303,6 +308,28 @@ printf %s {wheel.digest} >venv/.hermes
 printf %s {needs} >venv/.needs""",
     )
 
+
+_THERE = """\
+import importlib.metadata as metadata, sys
+try:
+    from packaging.requirements import Requirement
+except ImportError:
+    from pip._vendor.packaging.requirements import Requirement
+todo, seen = [("hermes-edge", frozenset(filter(None, sys.argv[1].split(","))))], set()
+while todo:
+    name, extras = todo.pop()
+    seen.add((name, extras))
+    for text in metadata.requires(name) or ():
+        wanted = Requirement(text)
+        if wanted.marker and not any(wanted.marker.evaluate({"extra": e}) for e in ("", *extras)):
+            continue
+        if not wanted.specifier.contains(metadata.version(wanted.name), prereleases=True):
+            sys.exit(1)
+        if (wanted.name, frozenset(wanted.extras)) not in seen:
+            todo.append((wanted.name, frozenset(wanted.extras)))
+"""
+"""Is all that it needs there already, as on a system that has a PyTorch of its own? Pip would say
+so, too, after a second or, on a small board, ten. It fails where pip has to be asked."""
 
 _RECENT = 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (22, 3))'
 _BUNDLED = (
@@ -333,7 +360,6 @@ cd {at}
 if [ "$(cat venv/.hermes)" != {wheel.digest} ]; then  # it came with the packages
 rm -f venv/.hermes
 {_unpack(wheel)}
-venv/bin/hermes --version >/dev/null
 printf %s {wheel.digest} >venv/.hermes
 fi""",
     )
