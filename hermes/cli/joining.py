@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from hermes.cli.connect import at_flag
 from hermes.errors import UsageError
 from hermes.runtime.keys import (
     KeyFile,
@@ -21,6 +22,7 @@ from hermes.runtime.keys import (
     read_key,
 )
 from hermes.transport.access import Access, access_to
+from hermes.transport.address import parse_address
 
 
 class Token(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -75,6 +77,8 @@ def ticket_of(
     default. A key that is nowhere is asked for. Raises `UsageError`."""
     if join is None:
         place = broker or default
+        with at_flag("--broker"):
+            parse_address(place)
         return Ticket(place, run, cluster_key(key_file), access_to(place))
     token = read_token(join)
     shown = _key_for(token, key_file)
