@@ -26,7 +26,7 @@ ClusterFolder = Annotated[
     Path | None,
     typer.Option(
         "--cluster",
-        envvar="HERMES_RUN_CLUSTER",
+        envvar="HERMES_CLUSTER",
         metavar="DIR",
         show_default="this machine",
         help="Train on the workers of this cluster, which hermes up has started.",
