@@ -1,10 +1,10 @@
 """What does a strategy take on unequal devices behind thin links, which are really there?
 
 Four machines of the test bed (tests/cluster), with shares of a core and cables of their own,
-brought up by `hermes init` and `hermes up` as devices are; every byte goes over TLS. Each strategy trains
-examples/mnist.py to an accuracy on validation, seed by seed; `fedavg` gives all workers equal work.
-Beside it stands what the simulator tells, from devices that were fitted on the first run with enough
-rounds of each worker. Needs root, and a computer with nothing else to do.
+brought up by `hermes init` and `hermes up` as devices are; every byte goes over TLS. Each strategy
+trains examples/mnist.py to an accuracy on validation, seed by seed; `fedavg` gives all workers
+equal work. Beside it stands what the simulator tells, from devices that were fitted on the first
+run with enough rounds of each worker. Needs root, and a computer with nothing else to do.
 """
 
 from __future__ import annotations
