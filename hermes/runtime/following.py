@@ -10,17 +10,24 @@ from hermes.codec import decode
 from hermes.errors import BrokerRefused, DecodeError
 from hermes.machine.events import Event, LedgerSeen, LedgerTorn
 from hermes.messages import LedgerRecord
+from hermes.runtime.calm import Calm
 from hermes.runtime.hands import Failed, as_ours
 from hermes.runtime.hearing import MasterEar
 from hermes.runtime.logs import LineSender
+
+POLL = 0.1
+"""Seconds of a look at the ledger while there is no calm, which may begin any time."""
 
 
 class Follower:
     """Follows until it is told that it is over."""
 
-    def __init__(self, ear: MasterEar, tell: Callable[[Event], None], lines: LineSender) -> None:
-        """`tell` is given the records, and what goes wrong, from this thread."""
-        self._ear, self._tell, self._lines = ear, tell, lines
+    def __init__(
+        self, ear: MasterEar, calm: Calm, tell: Callable[[Event], None], lines: LineSender
+    ) -> None:
+        """`calm` says when there is no hurry; `tell` is given the records, and what goes wrong,
+        from this thread."""
+        self._ear, self._calm, self._tell, self._lines = ear, calm, tell, lines
         self._voids = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -29,6 +36,7 @@ class Follower:
     def leave(self) -> None:
         """End after the poll under way; does not wait."""
         self._over.set()
+        self._calm.alert()
 
     def join(self, timeout: float) -> None:
         """Wait for the end, so many seconds at most."""
@@ -37,7 +45,8 @@ class Follower:
     def _follow(self) -> None:
         while not self._over.is_set():
             try:
-                records = self._ear.poll(1.0)
+                self._calm.pause()
+                records = self._ear.poll(0.0 if self._calm.rest() else POLL)
             except BrokerRefused as error:
                 self._tell(LedgerTorn(error.what))
                 return

@@ -205,7 +205,8 @@ class TakingPart:
             reader.follow(ledger, self.log.ends([ledger])[ledger])
             self._workshop = Workshop(self.log, self.run, options, self.events.put, self._tell)
             self._ear = MasterEar(self.log, reader, self.run)
-            follower = Follower(self._ear, self.events.put, self._lines)
+            calm = self._workshop.calm
+            follower = Follower(self._ear, calm, self.events.put, self._lines)
             left = self.outbox.left
             self.outbox.knock(self.incarnation)
             self._deliver(Began(secrets.token_hex(8), left.previous, left.updates))

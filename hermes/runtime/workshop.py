@@ -31,6 +31,7 @@ from hermes.perform.store import Store
 from hermes.perform.sums import NO_SUMS
 from hermes.perform.upload import Signer
 from hermes.policy.presets import from_tree
+from hermes.runtime.calm import Calm
 from hermes.runtime.hands import Hand
 from hermes.runtime.measure import emulated_step, step_seconds
 from hermes.runtime.neighbours import Share
@@ -63,6 +64,8 @@ class Workshop:
         self.beat_every = 1.0
         """Seconds between two heartbeats, as the run's settings have it once they are known."""
         self._run, self._options, self._announce = run, options, announce
+        self.calm = Calm()
+        """When the ledger may be left alone."""
         self._pacer = Pacer()
         self._share = Share(options.threads, options.names)
         self._ready = threading.Event()
@@ -213,8 +216,10 @@ class Workshop:
             trainer.use_threads(self._share.threads())
             started = time.monotonic_ns()
             pacer.begin()
+            self.calm.begin(sum(part.stop - part.start for part in action.segments))
             done = bench.train(action)
             pacer.end()
+            self.calm.end(done.samples)
             busy = time.monotonic_ns() - started
             made_by = f"{trainer.framework} on {trainer.device}"
             return done.finished(action.round, busy, made_by)
