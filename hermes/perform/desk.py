@@ -180,6 +180,9 @@ class Desk:
         self._moments.keep(action.current)
         norms: list[float] = []
         model, moments = self._formed(action, norms)
+        # Nobody asks for the momentum that it came from any more: should this version come to
+        # nothing, that is restored.
+        self._moments.let_go()
         self._keep({digest})
         self._fetched = {}
         data = packed(model, action.codec, digest)

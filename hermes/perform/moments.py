@@ -53,6 +53,10 @@ class Moments:
         """Let go of those of all other versions."""
         self._held = {key: kept for key, kept in self._held.items() if key == _key(version)}
 
+    def let_go(self) -> None:
+        """Of all: two models, beside which the next version is packed."""
+        self._held.clear()
+
     def save(self, version: VersionPublished) -> StateStored:
         """Send them; raises `BrokerError`."""
         data = packed(self.at(version))

@@ -358,7 +358,8 @@ def test_a_merge_that_failed_is_done_again_with_the_same_momentum(tmp_path: Path
 
 def test_once_a_version_is_in_force_nothing_is_held_of_the_one_before(tmp_path: Path) -> None:
     """Neither its model nor its momentum, twice as large: a master's memory is counted in models.
-    Until then both are there, for a version that never comes into force."""
+    Until then its model is there, for a version that never comes into force; its momentum is let
+    go of before that version is packed, and would be restored."""
     course = Course(tmp_path).run(2)
     before, desk = course.versions[-1], course.desk
     desk.settle(before)
@@ -367,11 +368,21 @@ def test_once_a_version_is_in_force_nothing_is_held_of_the_one_before(tmp_path: 
     course.run(1)
     gc.collect()
     assert held() is not None
-    assert moments() is not None
+    assert moments() is None
     desk.settle(course.versions[-1])
     gc.collect()
     assert (held(), moments()) == (None, None)
     assert desk.model(before.payload.digest) is None
+    course.run(2)
+    assert len(course.remake(course.recipes)) == 5
+
+
+def test_the_momentum_is_restored_where_a_version_never_comes_into_force(tmp_path: Path) -> None:
+    """It was stored, but no record names it: the next one is made of the version before."""
+    course = Course(tmp_path).run(3, snapshots=(1,))
+    dropped = course.desk.perform(course.merge(course.updates()))
+    assert isinstance(dropped, VersionStored)
+    assert course.desk.perform(course.restore(*course.snapshots)) == StateRestored(3, 1)
     course.run(2)
     assert len(course.remake(course.recipes)) == 5
 
