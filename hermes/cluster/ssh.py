@@ -32,8 +32,11 @@ PATIENCE = 10.0
 KEEPALIVE = 5
 """Seconds between two signs of life on a silent connection: one that is lost is noticed."""
 
-LONGEST = 900.0
-"""Seconds that one command may take."""
+LOST = 20_000
+"""Milliseconds after which a link on which nothing comes through any more is given up."""
+
+LONGEST = 3600.0
+"""Seconds that one command may take: a framework over a thin link."""
 
 LOOK = 0.01
 """Seconds between two looks at what a command says."""
@@ -41,7 +44,9 @@ LOOK = 0.01
 PIECE = 1 << 16
 
 # The watcher ends the whole process group when the connection is gone: its end of the pipe closes.
+# Its number is told first, for a link that breaks without the node noticing.
 _SCRIPT = """\
+echo "$$" >&2
 main() {{
 :
 {text}
@@ -53,6 +58,10 @@ watcher=$!
 code=$?
 kill "$watcher" 2>/dev/null
 exit "$code"
+"""
+
+_END = """\
+tr '\\0' ' ' </proc/{pid}/cmdline 2>/dev/null | grep -q '^sh -s' && kill -TERM -{pid}; true
 """
 
 _DRAFT = """\
@@ -113,7 +122,7 @@ class Shell:
         """Connects. `stop`, once set, makes whatever runs raise `Interrupted`; `tell` hears that a
         connection is made anew. Raises `NodeError`, `UsageError`."""
         self.target, self._stop, self._tell = target, stop or threading.Event(), tell
-        self._again = 1
+        self._again, self._script = 1, 0
         self._client = _connected(target, self._stop)
 
     def run(
@@ -185,6 +194,9 @@ class Shell:
                 self._again -= 1
                 self._tell("the SSH connection broke; connecting again")
                 self._client = _connected(self.target, self._stop)
+                if self._script:
+                    ending = f"exec sh -c {shlex.quote(_END.format(pid=self._script))}"
+                    self._once(ending, b"", True, None, PATIENCE)
 
     def _once(
         self,
@@ -196,12 +208,14 @@ class Shell:
     ) -> Said:
         with _dropping(), self._channel() as channel:
             channel.exec_command(command)
-            reading = _Reading(channel, tell)
+            reading = _Reading(channel, tell, numbered=not ends)
+            self._script = 0
             until = time.monotonic() + timeout
             sent = 0
             while True:
                 self._look(until, timeout)
                 busy = reading.look()
+                self._script = reading.number
                 if sent < len(data) and channel.send_ready():
                     sent += channel.send(data[sent : sent + PIECE])
                     busy = True
@@ -251,8 +265,13 @@ class Shell:
 class _Reading:
     """What a command says, on both of its ways."""
 
-    def __init__(self, channel: paramiko.Channel, tell: Callable[[str], None] | None) -> None:
-        self._channel, self._tell = channel, tell
+    def __init__(
+        self, channel: paramiko.Channel, tell: Callable[[str], None] | None, *, numbered: bool
+    ) -> None:
+        """`numbered`: its first error line is the number of its process."""
+        self._channel, self._tell, self._numbered = channel, tell, numbered
+        self.number = 0
+        self._first = bytearray()
         self._out, self._err, self._line = bytearray(), bytearray(), bytearray()
 
     def look(self) -> bool:
@@ -284,6 +303,16 @@ class _Reading:
         return self._err.decode("utf-8", "replace")
 
     def _take(self, into: bytearray, data: bytes) -> None:
+        if self._numbered and into is self._err:
+            self._first += data
+            line, end, data = bytes(self._first).partition(b"\n")
+            if not end:
+                return
+            self._numbered = False
+            if line.isdigit():
+                self.number = int(line)
+            else:  # it is no number: something speaks before our script does
+                data = line + b"\n" + data
         into += data
         if self._tell is None:
             return
@@ -383,7 +412,10 @@ def _socket(target: Target, stop: threading.Event) -> socket.socket:
         raise Interrupted
     where = f"{target.name} ({target.host}:{target.port})"
     try:
-        return socket.create_connection((target.host, target.port), timeout=PATIENCE)
+        made = socket.create_connection((target.host, target.port), timeout=PATIENCE)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST)
+        return made
     except socket.gaierror:
         what = f"the name {target.host!r} does not resolve"
         remedy = "Check host in conf/config.json, or give its address in digits."

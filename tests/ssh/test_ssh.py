@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from commands import Shown
 from sshd import Sshd
@@ -91,10 +92,18 @@ def test_a_file_is_never_readable_by_others_and_never_half_there(machine: Sshd) 
 
 def test_a_command_ends_with_the_connection(machine: Sshd) -> None:
     stop = threading.Event()
-    threading.Timer(0.5, stop.set).start()
+
+    def runs() -> bool:
+        return any("sleep 600" in text for text in machine.processes().values())
+
+    def once_it_runs() -> None:
+        wait(runs)
+        stop.set()
+
+    threading.Thread(target=once_it_runs).start()
     with Shell(target(machine), stop) as shell, pytest.raises(Interrupted):
         shell.run("sleep 600; echo more")
-    assert wait(lambda: not any("sleep 600" in text for text in machine.processes().values()))
+    assert wait(lambda: not runs())
 
 
 def test_what_is_put_into_the_background_stays(machine: Sshd) -> None:
@@ -115,6 +124,21 @@ def test_a_connection_that_breaks_is_made_anew_once(machine: Sshd) -> None:
         with pytest.raises(NodeError, match="broke twice"):
             shell.run("sleep 600")
     assert wait(lambda: not any("sleep 600" in text for text in machine.processes().values()))
+
+
+def test_what_a_lost_link_has_left_running_is_ended_before_it_runs_again(machine: Sshd) -> None:
+    with Shell(target(machine)) as shell:
+
+        def lose() -> None:  # nobody at the other end learns that it is lost
+            for process in psutil.Process(machine._server.pid).children(recursive=True):
+                if process.name().startswith("sshd"):
+                    process.suspend()
+            shell._client.get_transport().sock.close()
+
+        threading.Timer(0.7, lose).start()
+        said = shell.run("echo x >> ~/times; [ $(wc -l < ~/times) -gt 1 ] || sleep 602; echo on")
+        assert said.out == "on\n"
+        assert wait(lambda: not any("sleep 602" in text for text in machine.processes().values()))
 
 
 def wait(true: Callable[[], bool], seconds: float = 5) -> bool:
