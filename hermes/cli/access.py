@@ -191,7 +191,7 @@ def _told(place: _Place) -> str:
     from hermes.transport.address import is_local, parse_address
 
     if is_local(parse_address(place.broker).host):
-        return advertised(place.broker)
+        return advertised(place.broker, place.access)
     return place.broker
 
 

@@ -57,12 +57,12 @@ def at_flag(flag: str) -> Iterator[None]:
         raise type(error)(error.what, where=flag, remedy=error.remedy) from None
 
 
-def advertised(broker: str) -> str:
+def advertised(broker: str, access: Access | None = None) -> str:
     """What the broker tells clients to use, if it is more than this machine's own address."""
     from hermes.transport.address import is_local
     from hermes.transport.probe import probe
 
-    for address in probe(broker).advertised:
+    for address in probe(broker, access=access).advertised:
         if not is_local(address.host):
             return str(address)
     return broker

@@ -348,6 +348,29 @@ def test_who_was_revoked_comes_anew(fortress: Fortress) -> None:
         assert log.append(names.physical(RUN, "logs"), b"x").offset() >= 0
 
 
+def test_users_of_a_cluster_s_folder(fortress: Fortress, tmp_path: Path) -> None:
+    """The folder says where its broker is and how its master gets in; its cluster key is used."""
+    cluster, machine = tmp_path / "cluster", Shell(tmp_path)
+    cluster.mkdir()
+    (cluster / "secrets").symlink_to(fortress.secrets)
+    key = fortress.secrets / "cluster.key"
+    key.write_text("ab" * 32 + "\n")
+    key.chmod(0o600)
+    try:
+        told_ = machine.json("invite", "w7", "--cluster", str(cluster))
+    finally:
+        key.unlink()
+    assert told_["broker"] == fortress.address
+    first, second = (tmp_path / "w7.key").read_text().splitlines()
+    assert first == "ab" * 32
+    password = (fortress.secrets / "users" / "w7.password").read_text().strip()
+    assert second == f"password: {password}"
+    with KafkaLog(fortress.address, access=fortress.user("w7")):
+        pass
+    assert machine.json("revoke", "w7", "--cluster", str(cluster))["was_user"]
+    assert not machine.json("revoke", "w7", "--cluster", str(cluster))["was_user"]
+
+
 @pytest.mark.parametrize("name", ["master", "broker", "A", ""])
 def test_who_cannot_be_revoked(fortress: Fortress, name: str) -> None:
     done = fortress.shell("revoke", name, "--broker", fortress.address)
