@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hermes.cluster.conf import Node
+from hermes.cluster.snippets import BESIDE, BORROW, BUNDLED, RECENT, SEES
 from hermes.cluster.ssh import Said, Shell, quoted
 from hermes.cluster.wheel import Wheel
 from hermes.errors import NodeError
@@ -244,7 +245,7 @@ def _environment(node: Node, at: str) -> Step:
     python, system = quoted(node.python), node.packages == "system"
     sees = "--system-site-packages " if system else ""
     made = shlex.quote(f"{node.python} {node.packages}")
-    borrow = f"{python} -c {shlex.quote(_BORROW)} {at}/venv\n" if system else ""
+    borrow = f"{python} -c {shlex.quote(BORROW)} {at}/venv\n" if system else ""
     version = '"%d.%d" % sys.version_info[:2]'
     return Step(
         "making the venv",
@@ -267,18 +268,6 @@ rm -rf {at}/venv
     )
 
 
-# A python that is itself one of a virtual environment: its packages are the system's then.
-_BORROW = """\
-import glob, os, sys
-if sys.prefix != sys.base_prefix:
-    own = glob.glob(os.path.join(sys.argv[1], "lib", "python*", "site-packages"))
-    with open(os.path.join(own[0], "system.pth"), "w") as file:
-        for path in sys.path:
-            if path.startswith(sys.prefix) and path.endswith("-packages"):
-                file.write(path + "\\n")
-"""
-
-
 def _requirements(node: Node, at: str, wheel: Wheel, needs: str, *, offline: bool) -> Step:
     extras = f"[{','.join(node.extras)}]" if node.extras else ""
     source = "--no-index --find-links wheels" if offline else "--prefer-binary"
@@ -292,52 +281,23 @@ def _requirements(node: Node, at: str, wheel: Wheel, needs: str, *, offline: boo
 cd {at}
 rm -f venv/.needs venv/.hermes
 {_unpack(wheel)}
-if venv/bin/python -c {shlex.quote(_THERE)} {shlex.quote(",".join(node.extras))} 2>/dev/null; then
+beside=$({python} -c '{BESIDE}' 2>/dev/null) || beside=
+if venv/bin/python -c {shlex.quote(SEES)} {shlex.quote(",".join(node.extras))} "$beside" \
+{"wheels" if offline else "''"} 2>/dev/null; then
 printf %s {wheel.digest} >venv/.hermes
 printf %s {needs} >venv/.needs
 exit 0
 fi
 set -- install --quiet --no-input --no-compile --disable-pip-version-check \
 --no-warn-script-location --progress-bar off {source} {shlex.quote(f"wheels/{wheel.name}{extras}")}
-if {python} -c '{_RECENT}' 2>/dev/null; then
+if {python} -c '{RECENT}' 2>/dev/null; then
   {python} -m pip --python venv/bin/python "$@"
-elif pip=$({python} -c '{_BUNDLED}' 2>/dev/null); then
+elif pip=$({python} -c '{BUNDLED}' 2>/dev/null); then
   venv/bin/python "$pip/pip" "$@"
 else exit {NO_PIP}; fi
 printf %s {wheel.digest} >venv/.hermes
 printf %s {needs} >venv/.needs""",
     )
-
-
-_THERE = """\
-import importlib.metadata as metadata, sys
-try:
-    from packaging.requirements import Requirement
-except ImportError:
-    from pip._vendor.packaging.requirements import Requirement
-todo, seen = [("hermes-edge", frozenset(filter(None, sys.argv[1].split(","))))], set()
-while todo:
-    name, extras = todo.pop()
-    seen.add((name, extras))
-    for text in metadata.requires(name) or ():
-        wanted = Requirement(text)
-        if wanted.marker and not any(wanted.marker.evaluate({"extra": e}) for e in ("", *extras)):
-            continue
-        if not wanted.specifier.contains(metadata.version(wanted.name), prereleases=True):
-            sys.exit(1)
-        if (wanted.name, frozenset(wanted.extras)) not in seen:
-            todo.append((wanted.name, frozenset(wanted.extras)))
-"""
-"""Is all that it needs there already, as on a system that has a PyTorch of its own? Pip would say
-so, too, after a second or, on a small board, ten. It fails where pip has to be asked."""
-
-_RECENT = 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (22, 3))'
-_BUNDLED = (
-    "import ensurepip, glob, os; print(glob.glob(os.path.join(os.path.dirname(ensurepip.__file__), "
-    '"_bundled", "pip-*.whl"))[0])'
-)
-"""A pip that can install for another Python; or the one that every Python carries for `venv`, run
-from its file. Neither has to be installed into the environment, which takes longer than ours."""
 
 
 def _unpack(wheel: Wheel) -> str:

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -186,6 +188,34 @@ def test_a_cluster_that_is_not_up_runs_nothing(cluster: Folder, machine: Sshd) -
         assert (done.returncode, f"{flags[0]}: with --cluster" in done.stderr) == (2, True)
     done = cluster.shell("run", DIGITS, "-d")
     assert (done.returncode, "--cluster DIR" in done.stderr) == (2, True)
+
+
+def test_nodes_without_internet_install_from_wheels_that_are_sent(
+    cluster: Folder, machines: Callable[[], Sshd], tmp_path: Path
+) -> None:
+    wheels = tmp_path / "wheels"
+    needs = [
+        text.partition(";")[0] for text in requires("hermes-edge") or () if "extra" not in text
+    ]
+    command = [sys.executable, "-m", "pip", "download", "-q", "--prefer-binary", "-d", str(wheels)]
+    if subprocess.run([*command, *needs], capture_output=True, timeout=100).returncode:
+        pytest.skip("no package index is in reach, to fill a folder of wheels from")
+    cluster.master["wheels"] = str(wheels)
+    cluster.add("n1", machines(), packages="venv")
+    (done,) = cluster.json("up")["nodes"]
+    assert done["did"][1].startswith(f"send {len(list(wheels.iterdir()))} wheels")
+    there = cluster.home("n1") / "venv"
+    (site,) = there.glob("lib/python*/site-packages")
+    assert (site / "numpy").is_dir()
+    assert not (site / "system.pth").exists()
+    assert not list(site.glob("*/INSTALLER")), "pip was not needed"
+    assert cluster.json("up")["nodes"][0]["did"] == []
+    cluster.json("down", "--purge")
+    # A wheel that is missing is pip's to tell.
+    next(wheels.glob("msgspec-*")).unlink()
+    (failed,) = cluster.json("up", code=5)["nodes"]
+    assert "msgspec" in failed["error"]["what"]
+    cluster.json("down", "--purge")
 
 
 # --- broken off -----------------------------------------------------------------------------------
