@@ -255,8 +255,12 @@ def _returned(state: MasterState, entry: BlocksReturned) -> MasterState:
 
 
 def _drop_grants(state: MasterState, worker: str, numbers: tuple[int, ...]) -> MasterState:
-    left = tuple(g for g in state.members[worker].grants if g.number not in numbers)
-    return _member(state, worker, grants=left)
+    return _member(state, worker, grants=_without_grants(state.members[worker], numbers))
+
+
+def _without_grants(member: Member, numbers: tuple[int, ...]) -> tuple[BlocksGranted, ...]:
+    """What it holds but for these."""
+    return tuple([grant for grant in member.grants if grant.number not in numbers])
 
 
 UNUSABLE = ("not-finite", "loss-not-finite", norm.ABSURD)
@@ -276,13 +280,12 @@ def _round(state: MasterState, entry: RoundNoted) -> MasterState:
     # A pace is comparable only at one batch: rounds of grants cut before a re-sizing are not.
     if all(g.batch == member.batch for g in member.grants if g.number in entry.finished):
         timings = (*timings, (entry.steps, entry.busy))[-TIMINGS_KEPT:]
-    state = _drop_grants(state, entry.worker, entry.finished)
-    member = state.members[entry.worker]
     pushed, unusable = entry.verdict == "push", entry.reason.code in UNUSABLE
     together = steps_together(state.settings.close) and not pushed
     return _member(
         replace(state, unusable=_unusable(state, entry)),
         entry.worker,
+        grants=_without_grants(member, entry.finished),
         clock=member.clock + 1,
         closed=member.closed + (not pushed),
         base=entry.base,

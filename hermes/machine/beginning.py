@@ -39,12 +39,15 @@ def start(draft: Draft) -> None:
 
 def readmit(draft: Draft) -> None:
     """A master of a new term admits anew those that an older one admitted (protocol 6)."""
-    if draft.state.newest is None:
+    state = draft.state
+    if state.newest is None:
         return
-    for name, member in sorted(draft.state.members.items()):
-        if draft.rules.readmit(member, draft.state.authority.term):
-            who = (name, member.incarnation, "", member.software, member.own)
-            draft.add(admission(draft.state, *who))
+    term, readmit = state.authority.term, draft.rules.readmit
+    older = [name for name, member in state.members.items() if readmit(member, term)]
+    for name in sorted(older):
+        member = state.members[name]
+        who = (name, member.incarnation, "", member.software, member.own)
+        draft.add(admission(draft.state, *who))
 
 
 def give_up(draft: Draft) -> None:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from hermes.machine.apply import apply_entries
 from hermes.machine.events import Action
 from hermes.machine.rules import Rules
+from hermes.machine.settled import Looked
 from hermes.machine.soft import Soft
 from hermes.machine.state import MasterState
 from hermes.messages import Consumed, Entry
@@ -24,6 +25,8 @@ class Draft:
         self.consumed: list[Consumed] = []
         self.actions: list[Action] = []
         self.note = ""
+        self.looked: Looked | None = None
+        """What `settled` saw last."""
 
     def add(self, *entries: Entry) -> None:
         """Decide these entries; what follows sees the state after them."""

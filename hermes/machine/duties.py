@@ -23,7 +23,7 @@ from hermes.machine import (
     sizing,
 )
 from hermes.machine.draft import Draft
-from hermes.machine.settled import Settled
+from hermes.machine.settled import Scene, Settled
 from hermes.machine.soft import Soft
 from hermes.values import SECOND
 
@@ -55,7 +55,7 @@ def perform(draft: Draft) -> None:
     missing.rest(draft)
 
 
-def _looked_at(draft: Draft, before: tuple[object, ...]) -> Soft:
+def _looked_at(draft: Draft, before: Scene) -> Soft:
     """What was found is remembered, where nothing came of it."""
     if settled.holds(draft) or not settled.same(before, settled.scene(draft)):
         return draft.soft

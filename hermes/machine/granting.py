@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes.machine import settled
 from hermes.machine.draft import Draft
 from hermes.machine.rounds import quota_of
 from hermes.machine.state import Member
@@ -16,7 +17,7 @@ def grant(draft: Draft) -> None:
     state = draft.state
     if state.started is None or state.stopped is not None:
         return
-    for name in state.alive():
+    for name in settled.owed_blocks(draft):
         while _wants_blocks(draft, draft.state.members[name]):
             draft.add(next_grant(draft.state, name, *draft.rules.free(draft.state, name)))
 

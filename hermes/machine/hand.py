@@ -128,6 +128,8 @@ class Step(msgspec.Struct, frozen=True):
 
     state: WorkerState
     actions: tuple[Action, ...] = ()
+    changed: bool = True
+    """Whether anything has changed but for how far the ledger is read."""
 
 
 class Hand:
@@ -136,10 +138,17 @@ class Hand:
     def __init__(self, rules: Rules, state: WorkerState, now: int) -> None:
         self.rules, self.state, self.now = rules, state, now
         self.actions: list[Action] = []
+        self.changed = False
+        """Whether anything has changed that makes something due."""
 
     def become(self, **changes: Any) -> None:
         """Change the state."""
         self.state = replace(self.state, **changes)
+        self.changed = True
+
+    def follow(self, authority: Authority) -> None:
+        """The ledger is read as far as this. Nothing is ever due for that alone."""
+        self.state = replace(self.state, authority=authority)
 
 
 def check(state: WorkerState) -> None:

@@ -6,6 +6,7 @@ next, or whose chain does not continue, is void: every reader skips it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,8 +30,10 @@ class Authority(msgspec.Struct, frozen=True):
     """Of the last valid record."""
 
 
+@functools.lru_cache(1 << 10)
 def link(chain: bytes, digest: bytes) -> bytes:
-    """The chain after a record whose bytes have this SHA-256."""
+    """The chain after a record whose bytes have this SHA-256. Where many read the same ledger in
+    one process, as in a simulation, it is made once."""
     return hashlib.sha256(chain + digest).digest()
 
 

@@ -123,11 +123,8 @@ def idle(draft: Draft) -> tuple[str, ...]:
     """Who owes no progress, of those alive."""
     state, owes = draft.state, draft.rules.owes_progress
     waiting = waiters(state)
-    return tuple(
-        name
-        for name, member in state.members.items()
-        if member.status == "alive" and not owes(member, name in waiting)
-    )
+    alive = [(name, m) for name, m in state.members.items() if m.status == "alive"]
+    return tuple([name for name, member in alive if not owes(member, name in waiting)])
 
 
 # --- deadlines ----------------------------------------------------------------------------------
@@ -168,16 +165,16 @@ def waits(state: MasterState, worker: str) -> bool:
 
 def waiters(state: MasterState) -> set[str]:
     """All who do; and whoever is asked what a version is worth, which no heartbeat tells of."""
-    return _waiters(state) | set(scoring.awaited(state))
+    return _waiters(state).union(scoring.awaited(state))
 
 
 def _waiters(state: MasterState) -> set[str]:
-    rule, pending = state.settings.continue_, Counter(one.worker for one in state.pending)
+    rule, pushed = state.settings.continue_, [one.worker for one in state.pending]
     if CONTINUE[rule.rule].waits:
-        return set(pending) | {n for n, m in state.members.items() if m.voted is not None}
+        return {*pushed, *[n for n, m in state.members.items() if m.voted is not None]}
     if rule.slack is None:
         return set()
-    slowest = slowest_closed(state)
+    slowest, pending = slowest_closed(state), Counter(pushed)
     clocks = {name: member.closed + pending[name] for name, member in state.members.items()}
     return {name for name, clock in clocks.items() if too_far_ahead(rule, clock, slowest)}
 

@@ -66,8 +66,7 @@ def on_ledger(hand: Hand, event: LedgerSeen) -> None:
             gone(hand, "again", f"the ledger does not continue ({why})")
         return
     _fold(hand, record)
-    authority = advance(hand.state.authority, record, event.offset, event.digest)
-    hand.become(authority=authority)
+    hand.follow(advance(hand.state.authority, record, event.offset, event.digest))
 
 
 def _look_for_answer(hand: Hand, event: LedgerSeen) -> None:

@@ -49,6 +49,8 @@ def sized(state: MasterState, worker: str) -> allocate.Answer:
     if allocate.one_alone(state.settings.size):
         return alone.sized(state, worker)
     data, alive = state.data, [state.members[name] for name in state.alive()]
+    if not allocate.compares(state.settings.size):
+        alive = [state.members[worker]]
     most = [largest(data, one.pool, one.own) for one in alive]
     train = sum(most) if data.shares else data.samples["train"]
     return allocate.resize(

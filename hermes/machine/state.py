@@ -199,7 +199,7 @@ class MasterState(Struct, frozen=True):
 
     def alive(self) -> list[str]:
         """Names of the workers alive, in order of name."""
-        return sorted(n for n, member in self.members.items() if member.status == "alive")
+        return sorted([n for n, member in self.members.items() if member.status == "alive"])
 
 
 def check(state: MasterState) -> None:
@@ -210,8 +210,11 @@ def check(state: MasterState) -> None:
 
 
 def _check_counts(state: MasterState) -> None:
+    undecided: dict[str, int] = {}
+    for pending in state.pending:
+        undecided[pending.worker] = undecided.get(pending.worker, 0) + 1
     for member in state.members.values():
-        waiting = sum(p.worker == member.name for p in state.pending)
+        waiting = undecided.get(member.name, 0)
         if member.pushes != member.applied + member.rejected + waiting:
             raise Defect(
                 f"pushed {member.pushes} is not applied {member.applied} + rejected "
@@ -277,7 +280,7 @@ def _check_versions(state: MasterState) -> None:
         v in state.versions for v in range(state.snapshots[-1].version, state.newest.version + 1)
     ):
         raise Defect("a version since the older snapshot was dropped")
-    merged = sum(member.samples for member in state.members.values())
+    merged = sum([member.samples for member in state.members.values()])
     merged += state.forked.samples if state.forked else 0
     if merged != state.newest.samples:
         raise Defect(f"the workers' samples are {merged}, the version's {state.newest.samples}")

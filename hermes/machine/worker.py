@@ -64,8 +64,9 @@ def decide(state: WorkerState, now: int, event: Event, rules: Rules = PROTOCOL_R
     hand = Hand(rules, state, now)
     if state.phase != "gone":
         HANDLERS[type(event)](hand, event)
-        _go_on(hand)
-    return Step(hand.state, tuple(hand.actions))
+        if hand.changed:  # most records of the ledger are about others
+            _go_on(hand)
+    return Step(hand.state, tuple(hand.actions), hand.changed)
 
 
 # --- coming and going ---------------------------------------------------------------------------

@@ -329,6 +329,11 @@ SIZES: dict[str, Rule] = {
 }
 
 
+def compares(settings: SizeSettings) -> bool:
+    """Whether a worker's size depends on the pace of others."""
+    return settings.rule in ("iqr", "speed")
+
+
 def sets_quotas(settings: SizeSettings) -> bool:
     """Whether each version says how much everybody trains on it."""
     return settings.rule == "quota"

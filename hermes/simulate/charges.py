@@ -33,6 +33,9 @@ Then = Callable[[], None]
 Put = Callable[[], Payload]
 Stored = Callable[[Payload], None]
 
+MOVES = (VersionPublished, StateSaved, DataPublished, WorkerAdmitted, VersionEvaluated, RunScored)
+"""Entries that tell of bytes which master or workers have moved."""
+
 SENT, RECEIVED = 0, 1
 DATA, MODEL, UPDATE, CONTROL = (2 * KINDS.index(k) for k in ("data", "model", "update", "control"))
 """Where bytes are counted: kind + way."""
@@ -341,6 +344,8 @@ class Modelled:
         """What the master sent, as the ledger names it."""
         self._count(MASTER, CONTROL + SENT, len(data))
         for entry in record.entries:
+            if not isinstance(entry, MOVES):
+                continue
             if isinstance(entry, VersionPublished | StateSaved):
                 self._count(MASTER, MODEL + SENT, framed(entry.payload))
             elif isinstance(entry, DataPublished):

@@ -380,6 +380,8 @@ class Driver:
 
     def read_ledger(self) -> None:
         """The watch reads on; what it reads is to be told."""
+        if self.log.end_of(self.topic) <= len(self._sights):
+            return
         for record in records_of(self.log, self.topic, len(self._sights)):
             seen = sight(record)
             self._sights.append(seen)
@@ -395,11 +397,14 @@ class Driver:
         """Ledger records that are new go out to every worker."""
         self.read_ledger()
         fresh = range(self._told, len(self._sights))
+        if not fresh:
+            return
         self._told = len(self._sights)
+        workers = [self.workers[name] for name in sorted(self.workers)]
         for index in fresh:
             seen, size = self._sights[index], self._sizes[index]
-            for name in sorted(self.workers):
-                self.workers[name].will_see(seen, size)
+            for worker in workers:
+                worker.will_see(seen, size)
             for clone in self.clones:
                 clone.will_see(seen, size)
 

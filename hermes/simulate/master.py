@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -51,6 +51,7 @@ from hermes.values import SECOND, Position, Reason
 if TYPE_CHECKING:
     from hermes.simulate.driver import Driver
 
+T = TypeVar("T")
 
 STORES = (UploadData, StoreFirst, Merge, SaveState)
 """Actions that leave tensors, or the data, in the log."""
@@ -104,7 +105,7 @@ class SimulatedMaster:
 
     def deliver(self, event: Event) -> None:
         """One event: decide, commit, perform."""
-        if self.dead or self._is_away(lambda: self.deliver(event)):
+        if self.dead or self._is_away(self.deliver, event):
             return
         log = self.driver.log
         try:
@@ -129,7 +130,7 @@ class SimulatedMaster:
 
     def _go_on(self, actions: tuple[Action, ...]) -> None:
         """Perform what was decided, once it is acknowledged."""
-        if self.dead or self._is_away(lambda: self._go_on(actions)):
+        if self.dead or self._is_away(self._go_on, actions):
             return
         record = self.driver.log.count - 1
         try:
@@ -172,11 +173,11 @@ class SimulatedMaster:
         if left > 0:
             self.be_away(left)
 
-    def _is_away(self, what: Callable[[], None]) -> bool:
+    def _is_away(self, what: Callable[[T], None], which: T) -> bool:
         """Whether that has to wait; then it comes later."""
         if self.driver.queue.now >= self.away_until:
             return False
-        self.driver.queue.at(self.away_until, what)
+        self.driver.queue.at(self.away_until, lambda: what(which))
         return True
 
     def _set_alarm(self) -> None:
@@ -250,7 +251,10 @@ class SimulatedMaster:
         faults, which = driver.faults, driver.asked
         driver.asked += 1
         slow, late = faults.slow.get(which, 0), faults.late.get(which, 0)
-        driver.fired.update(["slow-master"] * bool(slow) + ["late"] * bool(late))
+        if slow:
+            driver.fired["slow-master"] += 1
+        if late:
+            driver.fired["late"] += 1
         if slow and not isinstance(action, Evaluate):
             self.be_away(slow)
         return slow + late
@@ -277,7 +281,7 @@ class SimulatedMaster:
         self._read(short)
 
     def _read(self, short: str) -> None:
-        if self.dead or short not in self._cursor or self._is_away(lambda: self._read(short)):
+        if self.dead or short not in self._cursor or self._is_away(self._read, short):
             return
         generation, place = self._cursor[short]
         topic = self._physical(short, generation)
@@ -291,7 +295,7 @@ class SimulatedMaster:
                 repeated, chunks = chunks, tensors.is_chunk(record)
                 if not (repeated and chunks):  # of chunks in a row one is told
                     self._receive(short, generation, record)
-                if self.dead or self._is_away(lambda: self._read(short)):
+                if self.dead or self._is_away(self._read, short):
                     return
         if self._cursor[short][0] != generation:
             self._read(short)
@@ -304,12 +308,12 @@ class SimulatedMaster:
                 self.deliver(ChunkSeen(worker))
             return
         message = decode(record.value)
-        if isinstance(message, Hello):
-            self.deliver(HelloReceived(position, message))
-        elif isinstance(message, StopRequested):
-            self.deliver(StopReceived(position, message))
-        elif isinstance(message, Envelope) and worker is not None:
+        if isinstance(message, Envelope) and worker is not None:
             self.deliver(EnvelopeReceived(worker, position, message))
             known = self.state.generations.get(short, 0)
             if isinstance(message.body, Moved) and generation < message.body.generation <= known:
                 self._cursor[short] = (message.body.generation, 0)
+        elif isinstance(message, Hello):
+            self.deliver(HelloReceived(position, message))
+        elif isinstance(message, StopRequested):
+            self.deliver(StopReceived(position, message))

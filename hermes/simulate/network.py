@@ -41,7 +41,8 @@ class Lane:
 
     def ends(self) -> int:
         """Nanoseconds until the next one is through, at a rate above 0."""
-        return -(-max(0, self.under_way[0][0] - self.let) // self.rate)
+        left = self.under_way[0][0] - self.let
+        return -(-left // self.rate) if left > 0 else 0
 
     def through(self) -> list[tuple[int, Callable[[], None]]]:
         """Take out what has arrived."""
@@ -94,8 +95,7 @@ class Pipe:
 
     def _share(self) -> None:
         """New rates, and the next arrival."""
-        lanes = self._busy.values()
-        total = 0
+        lanes, total = self._busy.values(), 0
         for lane in lanes:
             lane.rate = lane.most
             total += lane.rate * len(lane.under_way)

@@ -17,7 +17,8 @@ class Queue:
     def at(self, time: int, what: Callable[[], None], worker: str = "", number: int = 0) -> None:
         """Call `what` at `time` (not before now)."""
         self._age += 1
-        heapq.heappush(self._heap, (max(time, self.now), worker, number, self._age, what))
+        due = time if time > self.now else self.now
+        heapq.heappush(self._heap, (due, worker, number, self._age, what))
 
     def step(self) -> bool:
         """Advance to the next callback and call it; False if there is none."""

@@ -38,6 +38,9 @@ from hermes.values import SECOND, Birth
 FIELDS = tuple(field.name for field in msgspec.structs.fields(MasterState))
 values = operator.attrgetter(*FIELDS)
 
+COMINGS = (WorkerAdmitted, WorkerLost, WorkerBack)
+"""Entries that say who is there, and who is not."""
+
 Genuine = Callable[[VersionPublished, "VersionPublished | None"], bool]
 """Whether a version holds exactly the updates that it names, in order, on top of the one before."""
 
@@ -108,9 +111,10 @@ class Watch:
         if self._rules.void(self.state.authority, record):
             return
         before = self.state.newest
-        self._alive_was_not_lost(record)
-        self._stuck_owed_progress(record)
-        self._name_was_free(record)
+        if any(isinstance(entry, COMINGS) for entry in record.entries):
+            self._alive_was_not_lost(record)
+            self._stuck_owed_progress(record)
+            self._name_was_free(record)
         self.state = apply(self.state, record, seen.offset, seen.digest)
         self.audit.read([record])
         self.records.append(record)
@@ -224,7 +228,7 @@ class Twin:
 
     def __init__(self, watch: Watch, catch_up: Callable[[], None]) -> None:
         self._watch, self._catch_up = watch, catch_up
-        self._last = (MasterState(), MasterState())
+        self._last = values(MasterState()), values(MasterState())
 
     def __call__(self, raw: Record, record: LedgerRecord, state: MasterState) -> None:
         """After a record that this master counts."""
@@ -235,17 +239,17 @@ class Twin:
             return  # it reads what was read before; compared once it has come to the end
         if state.authority != there.authority:
             raise Defect("a master counts what no other reader counts", where=f"{raw.offset}")
-        pairs = zip(values(state), values(there), *map(values, self._last), strict=True)
-        for name, quad in zip(FIELDS, pairs, strict=True):
-            if not same(*quad):
+        now = values(state), values(there)
+        for name, mine, other, *last in zip(FIELDS, *now, *self._last, strict=True):
+            if mine is last[0] and other is last[1]:
+                continue
+            if not same(mine, other, *last):
                 raise Defect("the live state is not the fold of the ledger", where=name)
-        self._last = (state, there)
+        self._last = now
 
 
 def same(mine: object, other: object, last_mine: object, last_other: object) -> bool:
-    """Whether two values are equal; the last two were, so the very same two need no look."""
-    if mine is last_mine and other is last_other:
-        return True
+    """Whether two values are equal; the last two were."""
     if not isinstance(mine, dict) or not isinstance(other, dict):
         return mine == other
     assert isinstance(last_mine, dict)

@@ -120,7 +120,8 @@ class SimulatedWorker:
         driver = self.driver
         step = machine.decide(self.state, driver.queue.now, event, driver.rules)
         self.state = step.state
-        machine.check(self.state)
+        if step.changed:
+            machine.check(self.state)
         for action in step.actions:
             ACTIONS[type(action)](self, action)
 
@@ -159,11 +160,11 @@ class SimulatedWorker:
         """A ledger record of so many bytes is on its way; order is kept."""
         if not self.alive or seen.offset < self._seen:
             return
-        self._seen = seen.offset + 1
-        ready = max(self.driver.queue.now, self.cut_until, self.driver.slow_until)
-        due = ready + self.driver.charges.sight(self.name, size)
+        self._seen, driver = seen.offset + 1, self.driver
+        ready = max(driver.queue.now, self.cut_until, driver.slow_until)
+        due = ready + driver.charges.sight(self.name, size)
         self._sees = max(due, self._sees)
-        self.driver.queue.at(self._sees, lambda: self.deliver(seen), self.name)
+        driver.queue.at(self._sees, partial(self.deliver, seen), self.name)
 
     # --- actions --------------------------------------------------------------------------------
 
@@ -356,7 +357,8 @@ class SimulatedWorker:
         driver = self.driver
         which, faults = driver.stored, driver.faults
         driver.stored += 1
-        driver.fired.update(["delayed"] * (which in faults.delayed))
+        if which in faults.delayed:
+            driver.fired["delayed"] += 1
 
         def put() -> Payload:
             payload = self.bench.store()

@@ -41,10 +41,11 @@ class _Topic:
 
 
 class _Store:
-    """The topics, and one condition that guards them and announces every change."""
+    """The topics, a lock that guards them, and a condition of it that announces every change."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self.topics: dict[str, _Topic] = {}
 
     def topic(self, name: str) -> _Topic:
@@ -89,7 +90,7 @@ class MemoryLog:
 
     def ends(self, topics: Iterable[str]) -> dict[str, int]:
         """For each topic the offset that the next record will get. Raises `NoSuchTopic`."""
-        with self._open().changed:
+        with self._open().lock:
             return {name: self._store.topic(name).end for name in topics}
 
     def starts(self, topics: Iterable[str]) -> dict[str, int]:
@@ -102,7 +103,7 @@ class MemoryLog:
         size = record_size(value, headers)
         if size > MAX_VALUE:
             raise too_large(topic, size)
-        with self._open().changed:
+        with self._open().lock:
             log = self._store.topic(topic)
             offset = log.end
             log.records.append(Record(topic, offset, bytes(value), tuple(headers)))
