@@ -93,8 +93,11 @@ class Sshd:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-        for pid in self.processes():
-            _kill(pid)
+        until = time.monotonic() + 5
+        while (left := self.processes()) and time.monotonic() < until:
+            for pid in left:
+                _kill(pid)
+            time.sleep(0.01)
 
     def start(self) -> None:
         """Listen; returns when connections are taken."""
