@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hermes.cluster import hostkey
+from hermes.cluster.faults import plain
 from hermes.errors import NodeError, UsageError
 
 if TYPE_CHECKING:
@@ -43,9 +44,22 @@ LOOK = 0.01
 
 PIECE = 1 << 16
 
+NUMBER = 20
+"""Bytes within which the number of a process has ended."""
+
+MOST = 16 << 20
+"""Bytes that a command may say: more is no answer."""
+
+SILENCE = 3.0
+"""Seconds without a word after which a command that has ended is not listened to any more: what it
+left in the background may hold its output open for ever."""
+
 # The watcher ends the whole process group when the connection is gone: its end of the pipe closes.
-# Its number is told first, for a link that breaks without the node noticing.
+# Its number is told first, for a link that breaks without the node noticing. All of it is one
+# command in braces: sh has read it to its end before it begins, so that nothing is left on its
+# standard input that the watcher could take away from it.
 _SCRIPT = """\
+{{
 echo "$$" >&2
 main() {{
 :
@@ -58,6 +72,7 @@ watcher=$!
 code=$?
 kill "$watcher" 2>/dev/null
 exit "$code"
+}}
 """
 
 _END = """\
@@ -99,7 +114,7 @@ class Said(NamedTuple):
     def last(self) -> str:
         """Its last words."""
         lines = [line.strip() for line in (self.err.strip() or self.out.strip()).splitlines()]
-        return "; ".join([line for line in lines if line][-3:])[:500]
+        return plain("; ".join([line for line in lines if line][-3:]), 500)
 
 
 class Interrupted(Exception):
@@ -208,7 +223,7 @@ class Shell:
     ) -> Said:
         with _dropping(), self._channel() as channel:
             channel.exec_command(command)
-            reading = _Reading(channel, tell, numbered=not ends)
+            reading = _Reading(self.target.name, channel, tell, numbered=not ends)
             self._script = 0
             until = time.monotonic() + timeout
             sent = 0
@@ -224,7 +239,7 @@ class Shell:
                 if busy:
                     continue
                 if channel.exit_status_ready():
-                    reading.drain()
+                    self._drain(reading, channel, until)
                     break
                 if channel.closed or not self._alive():
                     raise Dropped("it ended")
@@ -235,6 +250,24 @@ class Shell:
                 raise Dropped("it ended")
             code = 255
         return Said(code, reading.out, reading.err)
+
+    def _drain(self, reading: _Reading, channel: paramiko.Channel, until: float) -> None:
+        """It has ended: take what is still under way, up to a silence."""
+        heard = time.monotonic()
+        while not channel.eof_received or reading.waits:
+            if self._stop.is_set():
+                raise Interrupted
+            now = time.monotonic()
+            if reading.look():
+                heard = now
+            elif channel.closed or not self._alive():
+                if channel.eof_received or self._alive():
+                    return
+                raise Dropped("it ended")
+            elif now > min(heard + SILENCE, until):
+                return
+            else:
+                time.sleep(LOOK / 10)
 
     def _look(self, until: float, timeout: float) -> None:
         if self._stop.is_set():
@@ -266,16 +299,21 @@ class _Reading:
     """What a command says, on both of its ways."""
 
     def __init__(
-        self, channel: paramiko.Channel, tell: Callable[[str], None] | None, *, numbered: bool
+        self,
+        name: str,
+        channel: paramiko.Channel,
+        tell: Callable[[str], None] | None,
+        *,
+        numbered: bool,
     ) -> None:
         """`numbered`: its first error line is the number of its process."""
-        self._channel, self._tell, self._numbered = channel, tell, numbered
+        self._name, self._channel, self._tell, self._numbered = name, channel, tell, numbered
         self.number = 0
         self._first = bytearray()
         self._out, self._err, self._line = bytearray(), bytearray(), bytearray()
 
     def look(self) -> bool:
-        """Take what is there; whether there was anything."""
+        """Take what is there; whether there was anything. Raises `NodeError` for a flood."""
         busy = False
         if self._channel.recv_ready():
             self._take(self._out, self._channel.recv(PIECE))
@@ -285,14 +323,10 @@ class _Reading:
             busy = True
         return busy
 
-    def drain(self) -> None:
-        """It has ended: take what is still under way."""
-        while self.look() or not self._channel.eof_received:
-            if self._channel.closed:
-                while self.look():
-                    pass
-                return
-            time.sleep(LOOK / 10)
+    @property
+    def waits(self) -> bool:
+        """Whether something is there to be taken."""
+        return self._channel.recv_ready() or self._channel.recv_stderr_ready()
 
     @property
     def out(self) -> str:
@@ -306,14 +340,20 @@ class _Reading:
         if self._numbered and into is self._err:
             self._first += data
             line, end, data = bytes(self._first).partition(b"\n")
-            if not end:
+            if not end and len(line) < NUMBER:
                 return
             self._numbered = False
             if line.isdigit():
                 self.number = int(line)
             else:  # it is no number: something speaks before our script does
-                data = line + b"\n" + data
+                data = line + end + data
         into += data
+        if len(into) > MOST:
+            raise NodeError(
+                f"a command says more than {MOST >> 20} MiB",
+                where=self._name,
+                remedy="Does its shell, or a program there, repeat something for ever?",
+            )
         if self._tell is None:
             return
         self._line += data

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -16,7 +18,7 @@ import pytest
 from commands import Shown
 from sshd import Sshd
 
-from hermes.cluster.ssh import Interrupted, Shell, Target
+from hermes.cluster.ssh import _SCRIPT, Interrupted, Shell, Target
 from hermes.errors import NodeError, UsageError
 
 
@@ -111,6 +113,48 @@ def test_what_is_put_into_the_background_stays(machine: Sshd) -> None:
         shell.run("setsid sleep 601 </dev/null >/dev/null 2>&1 &")
     time.sleep(0.2)
     assert any("sleep 601" in text for text in machine.processes().values())
+
+
+@pytest.mark.parametrize("block", [4096, 8192, 16384])
+def test_a_script_of_any_length_is_read_to_its_end(block: int) -> None:
+    """dash reads its standard input in blocks: none of it is left there for the watcher to take."""
+    for size in range(block - 8, block + 168, 4):
+        text = "echo ok #"
+        text += "x" * (size - len(_SCRIPT.format(text=text)))
+        with subprocess.Popen(
+            ["sh", "-s"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            assert process.stdin is not None
+            process.stdin.write(_SCRIPT.format(text=text).encode())
+            process.stdin.flush()  # and stays open, as the connection does
+            try:
+                assert process.wait(10) == 0, size
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            assert process.stdout is not None
+            assert process.stdout.read() == b"ok\n"
+
+
+def test_what_holds_the_output_open_is_not_waited_for(machine: Sshd) -> None:
+    with Shell(target(machine)) as shell:
+        began = time.monotonic()
+        assert shell.run("echo said; sleep 30 &").out == "said\n"
+        assert time.monotonic() - began < 10
+
+
+def test_a_flood_of_words_is_ended(machine: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hermes.cluster.ssh.MOST", 1 << 20)
+    for where in ("", " >&2"):
+        with Shell(target(machine)) as shell, pytest.raises(NodeError, match="more than 1 MiB"):
+            shell.run(f"yes{where}")
+    assert wait(lambda: not any("yes" in text for text in machine.processes().values()))
+
+
+def test_what_a_command_complains_of_is_fit_for_a_terminal(machine: Sshd) -> None:
+    with Shell(target(machine)) as shell:
+        assert shell.run("printf 'a\\033[31mred\\007' >&2; exit 1").last == r"a\x1b[31mred\x07"
 
 
 def test_a_connection_that_breaks_is_made_anew_once(machine: Sshd) -> None:
