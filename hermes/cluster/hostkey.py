@@ -7,8 +7,12 @@ asking and no trust on first use: an unknown key is refused with the line to add
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
+import hmac
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +22,18 @@ if TYPE_CHECKING:
     import paramiko
 
 SYSTEM = Path("/etc/ssh/ssh_known_hosts")
+
+
+class Changed(NodeError):
+    """It shows another key than the one that it is known by."""
+
+
+class Line(NamedTuple):
+    """Of known_hosts."""
+
+    kind: str
+    key: bytes
+    revoked: bool
 
 
 class Identity(NamedTuple):
@@ -50,7 +66,7 @@ def kinds_known(identity: Identity) -> list[str]:
     """The kinds of keys that known_hosts has for the host: those are asked for first."""
     if identity.fingerprint is not None:
         return []
-    return [entry[0] for entry in _known(identity)]
+    return [line.kind for line in _known(identity) if not line.revoked]
 
 
 def check(identity: Identity, key: paramiko.PKey) -> None:
@@ -61,11 +77,18 @@ def check(identity: Identity, key: paramiko.PKey) -> None:
             raise _changed(identity, key, f"conf says {identity.fingerprint}")
         return
     known = _known(identity)
-    if any(blob == key.asbytes() for _kind, blob in known):
+    seen = [line for line in known if line.key == key.asbytes()]
+    if any(line.revoked for line in seen):
+        raise _revoked(identity, key)
+    if seen:
         return
-    of_this_kind = [fingerprint_of(blob) for kind, blob in known if kind == key.get_name()]
+    of_this_kind = [
+        fingerprint_of(line.key)
+        for line in known
+        if line.kind == key.get_name() and not line.revoked
+    ]
     if of_this_kind:
-        raise _changed(identity, key, f"known_hosts says {of_this_kind[0]}")
+        raise _changed(identity, key, f"known_hosts says {' or '.join(of_this_kind)}")
     raise _unknown(identity, key)
 
 
@@ -74,22 +97,48 @@ def line_for(identity: Identity, key: paramiko.PKey) -> str:
     return f"{identity.place} {key.get_name()} {key.get_base64()}"
 
 
-def _known(identity: Identity) -> list[tuple[str, bytes]]:
-    """(kind, key) of every line for this host. Lines that cannot be read count as absent."""
-    import paramiko
-
+def _known(identity: Identity) -> list[Line]:
+    """Every line for this host. What cannot be read counts as absent."""
     found = []
     for file in (known_hosts(), SYSTEM):
-        hosts = paramiko.HostKeys()
         try:
-            hosts.load(str(file))
+            text = file.read_text("utf-8", "replace")
         except OSError:
             continue
-        keys = hosts.lookup(identity.place)
-        for kind in keys.keys() if keys is not None else ():
-            key = keys[kind]
-            found.append((kind, key.asbytes()))
+        found += list(_lines_for(identity.place.lower(), text))
     return found
+
+
+def _lines_for(place: str, text: str) -> Iterator[Line]:
+    for line in text.splitlines():
+        words = line.split()
+        marker = words.pop(0) if words and words[0].startswith("@") else ""
+        if len(words) < 3 or marker not in ("", "@revoked") or words[0].startswith("#"):
+            continue  # authorities sign certificates, which we do not take
+        hosts, kind, key, *_ = words
+        try:
+            blob = base64.b64decode(key, validate=True)
+            if _names(hosts, place):
+                yield Line(kind, blob, marker == "@revoked")
+        except binascii.Error:
+            continue
+
+
+def _names(hosts: str, place: str) -> bool:
+    """Whether this list of hosts, or a hashed one, has the place. Raises `binascii.Error`."""
+    if hosts.startswith("|1|"):
+        salt, _, digest = hosts[3:].partition("|")
+        made = hmac.new(base64.b64decode(salt), place.encode(), "sha1").digest()
+        return hmac.compare_digest(made, base64.b64decode(digest))
+    patterns = hosts.lower().split(",")
+    if any(one.startswith("!") and _fits(one[1:], place) for one in patterns):
+        return False
+    return any(_fits(one, place) for one in patterns)
+
+
+def _fits(pattern: str, place: str) -> bool:
+    wild = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(wild, place) is not None
 
 
 def _unknown(identity: Identity, key: paramiko.PKey) -> NodeError:
@@ -103,8 +152,18 @@ def _unknown(identity: Identity, key: paramiko.PKey) -> NodeError:
     )
 
 
-def _changed(identity: Identity, key: paramiko.PKey, known: str) -> NodeError:
+def _revoked(identity: Identity, key: paramiko.PKey) -> NodeError:
     return NodeError(
+        f"its SSH host key is marked @revoked in known_hosts: {key.get_name()} "
+        f"{fingerprint_of(key.asbytes())}",
+        where=f"{identity.node} ({identity.place})",
+        remedy="That key is not to be trusted any more: give the device a new one (there: "
+        "ssh-keygen -A, once the old ones are removed), and add that one to known_hosts.",
+    )
+
+
+def _changed(identity: Identity, key: paramiko.PKey, known: str) -> Changed:
+    return Changed(
         f"its SSH host key has CHANGED: it shows {key.get_name()} "
         f"{fingerprint_of(key.asbytes())}, {known}",
         where=f"{identity.node} ({identity.place})",

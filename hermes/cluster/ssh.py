@@ -121,6 +121,10 @@ class Interrupted(Exception):
     """Somebody wants us to stop (Ctrl-C)."""
 
 
+class NotSpoken(NodeError):
+    """What answers and we have no SSH in common."""
+
+
 class Dropped(Exception):
     """The connection broke while something ran."""
 
@@ -375,10 +379,53 @@ def quoted(path: str) -> str:
 # --- connecting -----------------------------------------------------------------------------------
 
 
+KINDS = (
+    ("ssh-ed25519",),
+    ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
+    ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"),
+)
+"""Of host keys: a server may have one of each."""
+
+
 def _connected(target: Target, stop: threading.Event) -> paramiko.SSHClient:
-    paramiko = _library()
+    _library()
     _check_key_file(target)
     identity = hostkey.Identity(target.name, target.host, target.port, target.fingerprint)
+    try:
+        client = _try(target, stop, identity)
+    except hostkey.Changed as error:
+        if identity.fingerprint is None:
+            raise
+        client = _of_another_kind(target, stop, identity, error)
+    transport = client.get_transport()
+    assert transport is not None
+    transport.set_keepalive(KEEPALIVE)
+    return client
+
+
+def _of_another_kind(
+    target: Target, stop: threading.Event, identity: hostkey.Identity, error: hostkey.Changed
+) -> paramiko.SSHClient:
+    """The fingerprint does not say of which kind its key is: the server may have several, and shows
+    one. Raises `error` where none is it."""
+    for kinds in KINDS:
+        try:
+            return _try(target, stop, identity, kinds)
+        except hostkey.Changed:
+            continue
+        except NotSpoken:  # it has none of this kind
+            continue
+    raise error
+
+
+def _try(
+    target: Target,
+    stop: threading.Event,
+    identity: hostkey.Identity,
+    kinds: tuple[str, ...] = (),
+) -> paramiko.SSHClient:
+    """Connect once. `kinds`: of the host key; empty for any. Raises `NodeError`, `UsageError`."""
+    paramiko = _library()
     sock = _socket(target, stop)
     client = paramiko.SSHClient()
     try:
@@ -388,7 +435,7 @@ def _connected(target: Target, stop: threading.Event) -> paramiko.SSHClient:
             target.port,
             target.user,
             sock=sock,
-            transport_factory=_transport_for(identity),
+            transport_factory=_transport_for(identity, kinds),
             key_filename=str(target.key.expanduser()) if target.key else None,
             look_for_keys=target.key is None,
             timeout=PATIENCE,
@@ -405,10 +452,7 @@ def _connected(target: Target, stop: threading.Event) -> paramiko.SSHClient:
         if trouble is None:
             raise
         raise trouble from None
-    transport = client.get_transport()
-    assert transport is not None
-    transport.set_keepalive(KEEPALIVE)
-    return client
+    return client  # type: ignore[no-any-return]
 
 
 def _library() -> Any:
@@ -482,8 +526,11 @@ class _Checking:
         hostkey.check(self._identity, key)
 
 
-def _transport_for(identity: hostkey.Identity) -> Callable[..., paramiko.Transport]:
-    """Asks the server for a key of a kind that it is known by here, if it has one."""
+def _transport_for(
+    identity: hostkey.Identity, kinds: tuple[str, ...]
+) -> Callable[..., paramiko.Transport]:
+    """Asks the server for a key of a kind that it is known by here, if it has one; of one of these
+    `kinds` alone, where some are given."""
     import paramiko
 
     known = set(hostkey.kinds_known(identity))
@@ -493,7 +540,8 @@ def _transport_for(identity: hostkey.Identity) -> Callable[..., paramiko.Transpo
     def make(sock: Any, **settings: Any) -> paramiko.Transport:
         transport = paramiko.Transport(sock, **settings)
         options = transport.get_security_options()
-        options.key_types = sorted(options.key_types, key=lambda kind: kind not in known)
+        able = [kind for kind in options.key_types if not kinds or kind in kinds]
+        options.key_types = sorted(able, key=lambda kind: kind not in known)
         return transport
 
     return make
@@ -527,7 +575,7 @@ def _not_let_in(target: Target, error: BaseException) -> NodeError | None:
             f"{_copy_id(target)}",
         )
     if isinstance(error, paramiko.SSHException | EOFError | OSError):
-        return NodeError(
+        return NotSpoken(
             f"what answers does not become an SSH connection: {error or type(error).__name__}",
             where=where,
             remedy="Is port in conf/config.json that of its SSH server, and is the server well?",

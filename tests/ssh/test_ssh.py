@@ -241,6 +241,66 @@ def test_a_changed_host_key_is_refused_and_named_so(
     assert "Accepted" not in machine.log(), "nobody logged in"
 
 
+def host_key(folder: Path, kind: str) -> Path:
+    path = folder / f"other-{kind}"
+    command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", str(path)]
+    subprocess.run(command, check=True)
+    return path
+
+
+def line_of(machine: Sshd, key: Path) -> str:
+    kind, text, *_ = key.with_name(f"{key.name}.pub").read_text().split()
+    return f"{machine.line.split()[0]} {kind} {text}"
+
+
+def test_lines_that_cannot_be_read_and_those_of_others_are_passed_over(
+    machine: Sshd, tmp_path: Path
+) -> None:
+    place = machine.line.split()[0]
+    before = [
+        "@cert-authority *.example.org ssh-rsa AAAAB3Nz",
+        f"@cert-authority {place} ssh-ed25519 AAA",
+        "other ssh-ed25519 AAAA=broken",
+        f"{place} ssh-ed25519 AAA",
+        f"{place} ssh-ed25519",
+        "|1|nonsense|= ssh-ed25519 AAAA",
+        line_of(machine, host_key(tmp_path, "ed25519")),  # two of one kind: either will do
+    ]
+    file = tmp_path / "known_hosts"
+    file.write_text("\n".join([*before, machine.line]) + "\n")
+    Shell(target(machine, fingerprint=None)).close()
+    pattern = machine.line.replace("127.0.0.1", "127.*")
+    for last, told in ((pattern, None), (f"!{place},{pattern}", "has CHANGED")):
+        file.write_text("\n".join([*before, last]) + "\n")
+        if told is None:
+            Shell(target(machine, fingerprint=None)).close()
+        else:
+            with pytest.raises(NodeError, match=told):
+                Shell(target(machine, fingerprint=None))
+
+
+def test_a_revoked_host_key_is_refused(machine: Sshd, tmp_path: Path) -> None:
+    lines = f"{machine.line}\n@revoked {machine.line}\n"
+    (tmp_path / "known_hosts").write_text(lines)
+    with pytest.raises(NodeError, match="marked @revoked"):
+        Shell(target(machine, fingerprint=None))
+
+
+def test_the_fingerprint_of_any_of_its_host_keys_will_do(machine: Sshd, tmp_path: Path) -> None:
+    machine.stop()
+    config = machine.folder / "config"
+    keys = [host_key(tmp_path, kind) for kind in ("rsa", "ecdsa")]
+    config.write_text(config.read_text() + "".join(f"HostKey {key}\n" for key in keys))
+    machine.start()
+    for key in keys:
+        command = ["ssh-keygen", "-l", "-f", str(key)]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        with Shell(target(machine, fingerprint=told.split()[1])) as shell:
+            assert shell.run("echo in").out == "in\n"
+    with pytest.raises(NodeError, match="has CHANGED"):
+        Shell(target(machine, fingerprint="SHA256:" + "a" * 43))
+
+
 # --- being let in ---------------------------------------------------------------------------------
 
 
