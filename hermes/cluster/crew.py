@@ -6,12 +6,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from hermes.cluster.conf import Cluster, Node
 from hermes.cluster.progress import Board
 from hermes.cluster.ssh import Interrupted, Shell, Target
 from hermes.errors import Defect, HermesError, NodeError
+
+T = TypeVar("T")
+
+LOOKING = 60.0
+"""Seconds that a look at a worker may take."""
 
 AT_ONCE = 32
 """Nodes that are worked at, at the same time."""
@@ -66,13 +71,13 @@ def running_on(cluster: Cluster, stop: threading.Event) -> list[tuple[Node, str 
     """Every node, and why its worker does not run; None where it does."""
     from hermes.cluster.remote import HELPERS, folder_of
 
-    def one(node: Node) -> str | None:
-        try:
-            with shell_of(cluster, node, stop) as shell:
-                said = shell.run(f"{HELPERS}\nruns {folder_of(node)}/worker.pid")
-        except HermesError as error:
-            return error.what
+    def look(node: Node) -> str | None:
+        with shell_of(cluster, node, stop) as shell:
+            said = shell.run(f"{HELPERS}\nruns {folder_of(node)}/worker.pid", timeout=LOOKING)
         return None if said.code == 0 else "its worker does not run"
+
+    def one(node: Node) -> str | None:
+        return safely(node, lambda: look(node), lambda error: error.what)
 
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         return list(zip(cluster.nodes, pool.map(one, cluster.nodes), strict=True))
@@ -87,16 +92,14 @@ def on_all(
 ) -> list[Outcome]:
     """Do it on each, in threads; `beside` runs beside them. What came of each, in their order."""
 
-    def safely(node: Node) -> Outcome:
+    def one(node: Node) -> Outcome:
         began = time.monotonic()
         try:
-            outcome = work(node)
+            outcome = safely(
+                node, lambda: work(node), lambda error: Outcome(node, "failed", error=error)
+            )
         except Interrupted:
             outcome = Outcome(node, "interrupted")
-        except HermesError as error:
-            outcome = Outcome(node, "failed", error=error)
-        except Exception as error:  # noqa: BLE001  (a defect with one node is no reason to leave the others)
-            outcome = Outcome(node, "failed", error=_defect(node, error))
         if stop.is_set() and outcome.state == "failed":
             outcome = outcome._replace(state="interrupted")
         _show(board, outcome)
@@ -104,10 +107,23 @@ def on_all(
 
     with ThreadPoolExecutor(max_workers=AT_ONCE + 1) as pool:
         aside = None if beside is None else pool.submit(beside)
-        outcomes = list(pool.map(safely, nodes))
+        outcomes = list(pool.map(one, nodes))
         if aside is not None:
             aside.result()
     return outcomes
+
+
+def safely(node: Node, act: Callable[[], T], failed: Callable[[HermesError], T]) -> T:
+    """What comes of it, or of `failed` with what went wrong, whatever that is: a defect with one
+    node is no reason to leave the others. Raises `Interrupted`."""
+    try:
+        return act()
+    except Interrupted:
+        raise
+    except HermesError as error:
+        return failed(error)
+    except Exception as error:  # noqa: BLE001
+        return failed(_defect(node, error))
 
 
 def _defect(node: Node, error: Exception) -> HermesError:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from hermes.cluster import entrance, knock, up
 from hermes.cluster.conf import Cluster, Node
-from hermes.cluster.crew import AT_ONCE, shell_of
+from hermes.cluster.crew import AT_ONCE, safely, shell_of
 from hermes.cluster.facts import Question, look
 from hermes.cluster.judged import Around, Finding, judged, modules_of
 from hermes.cluster.progress import Board
@@ -230,18 +230,22 @@ def _dated(path: Path, until: datetime, left: int) -> Finding:
 
 
 def _node(around: Around, node: Node, board: Board, stop: threading.Event) -> Examined:
-    board.busy(node.name, "connecting")
-    try:
+    def look_at() -> tuple[Finding, ...]:
         with shell_of(around.cluster, node, stop, board) as shell:
             board.busy(node.name, "looking")
             seen = look(shell, node, around.question, modules_of(node))
-    except HermesError as error:
-        board.failed(node.name, error.what)
-        return Examined(node.name, (Finding("ssh", "bad", "no", error.what, error.remedy),))
-    findings = (Finding("ssh", "fine", "yes"), *judged(around, node, seen))
-    bad = sum(one.level == "bad" for one in findings)
-    if bad:
-        board.failed(node.name, f"{bad} to be mended")
+        return (Finding("ssh", "fine", "yes"), *judged(around, node, seen))
+
+    def failed(error: HermesError) -> tuple[Finding, ...]:
+        return (Finding("ssh", "bad", "no", error.what, error.remedy),)
+
+    board.busy(node.name, "connecting")
+    findings = safely(node, look_at, failed)
+    bad = [one for one in findings if one.level == "bad"]
+    if findings[0].level == "bad":
+        board.failed(node.name, findings[0].what)
+    elif bad:
+        board.failed(node.name, f"{len(bad)} to be mended")
     else:
         board.done(node.name, "fine")
     return Examined(node.name, findings)

@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hermes.cluster.faults import plain
+
 COLOURS = {"waits": "dim", "busy": "cyan", "done": "green", "failed": "red"}
 MARKS = {"waits": "·", "busy": "…", "done": "✓", "failed": "✗"}
 
@@ -88,7 +90,8 @@ class Board:
         assert self._console is not None
         seconds = time.monotonic() - self._began
         width = max(map(len, self._rows), default=0)
-        line = f"{seconds:6.1f} s  {name:<{width}}  {text}"
+        lines = "\n".join(plain(line, len(line)) for line in text.split("\n"))
+        line = f"{seconds:6.1f} s  {name:<{width}}  {lines}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:
@@ -103,6 +106,7 @@ class Board:
         for name, row in rows.items():
             spent = f"{(now if row.state == 'busy' else row.since) - self._began:.0f} s"
             mark = Text(MARKS[row.state], COLOURS[row.state])
-            shown = row.text.splitlines()[0] if row.text else ""
-            table.add_row(mark, name, shown, spent if row.state != "waits" else "")
+            shown = plain(row.text.partition("\n")[0])
+            # Text: what a node says is no markup of ours.
+            table.add_row(mark, Text(name), Text(shown), spent if row.state != "waits" else "")
         return table
