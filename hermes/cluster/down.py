@@ -73,7 +73,7 @@ def take_down(
                 return Outcome(node, "planned", did, tuple(step.command for step in steps))
             for step in steps:
                 board.busy(node.name, step.doing)
-                remote.perform(shell, step)
+                remote.perform(shell, node, step)
         if notes.there:
             (notes.drop if purge else notes.stopped)(node)
         return Outcome(node, "down", did)

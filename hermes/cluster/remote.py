@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hermes.cluster.conf import Node
+from hermes.cluster.faults import plain
 from hermes.cluster.snippets import BESIDE, BORROW, BUNDLED, RECENT, SEES
 from hermes.cluster.ssh import Said, Shell, quoted
 from hermes.cluster.wheel import Wheel
@@ -30,7 +31,10 @@ STARTING = 30.0
 LEAVING = 12.0
 """Seconds that a worker has to say bye."""
 
-NOT_OURS, TOO_OLD, NO_PYTHON, NO_PIP, NOT_UP = 41, 42, 43, 44, 45
+RETRIES, ANSWERING = 2, 10
+"""How often pip asks an index again, and seconds that it gives it to answer."""
+
+NOT_OURS, TOO_OLD, NO_PYTHON, NO_PIP, NOT_UP, TAKEN, NO_INDEX = 41, 42, 43, 44, 45, 46, 47
 """Exit codes of our commands there that have words of their own."""
 
 
@@ -94,18 +98,19 @@ def pending(shell: Shell, steps: Sequence[Step]) -> list[Step]:
     answers = said.split()
     if len(answers) != len(steps):
         raise NodeError(
-            f"it answers what nobody asked: {said.strip()[:200]}",
+            f"it answers what nobody asked: {plain(said.strip())}",
             where=shell.target.name,
             remedy="Does its shell print something at the start of every session?",
         )
     return [step for step, answer in zip(steps, answers, strict=True) if answer == "open"]
 
 
-def perform(shell: Shell, step: Step) -> Said:
-    """Do it. Raises `NodeError`."""
+def perform(shell: Shell, node: Node, step: Step) -> Said:
+    """Do it, unless somebody else has done it meanwhile. Raises `NodeError`."""
     for file in step.files:
         shell.put(file.data, f"{step.folder}/{file.name}", file.mode)
-    said = shell.run(f"{HELPERS}\nset -e\n{step.command}")
+    again = f"if (\n{step.done}\n) >/dev/null 2>&1; then exit 0; fi\n" if not step.files else ""
+    said = shell.run(f"{HELPERS}\nhold {folder_of(node)}\n{again}set -e\n{step.command}")
     if said.code:
         raise trouble(shell, step, said)
     return said
@@ -117,7 +122,7 @@ def trouble(shell: Shell, step: Step, said: Said) -> NodeError:
     if known is None:
         return shell.failed(f"it cannot {step.what}", said)
     what, remedy = known
-    told = said.last if said.code == NOT_UP else (said.out.strip() or said.err.strip())[:300]
+    told = said.last if said.code == NOT_UP else plain(said.out.strip() or said.err.strip())
     return NodeError(what.format(told=told), where=shell.target.name, remedy=remedy)
 
 
@@ -138,6 +143,15 @@ WORDS = {
         "its Python can install nothing: it has neither pip nor ensurepip",
         "There: sudo apt-get install python3-venv",
     ),
+    TAKEN: (
+        "another hermes up or down works on it just now (its process {told} there)",
+        "Wait until that one has ended, then the same command goes on.",
+    ),
+    NO_INDEX: (
+        "no package index can be reached from it",
+        "Does it have a network? Otherwise fill a folder of wheels where there is internet, and "
+        'name it: "wheels" in conf/master.json.',
+    ),
     NOT_UP: (
         "its worker does not come up: {told}",
         "The whole story is in worker.log in its folder.",
@@ -147,22 +161,36 @@ WORDS = {
 # sha256sum is GNU's and busybox's, shasum is Perl's, which macOS has.
 HELPERS = r"""
 sums() { if command -v sha256sum >/dev/null; then sha256sum -c - ; else shasum -a 256 -c -; fi; }
-runs() {  # PIDFILE: does that very worker run?
-  pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] || return 1
-  if [ -r "/proc/$pid/cmdline" ]; then tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q worker.sh
-  else ps -p "$pid" -o command= 2>/dev/null | grep -q worker.sh; fi
+is() {  # FILE WORDS: does the process whose number it holds run, with these words?
+  it=$(cat "$1" 2>/dev/null) && [ -n "$it" ] || return 1
+  if [ -r "/proc/$it/cmdline" ]; then tr '\0' ' ' <"/proc/$it/cmdline" | grep -q -e "$2"
+  else ps -p "$it" -o command= 2>/dev/null | grep -q -e "$2"; fi
 }
+guarded() { is "$1" worker.sh; }  # PIDFILE: is there who starts the worker again when it ends?
+bare() { is "$1.child" 'hermes worker '; }  # PIDFILE: does the worker itself run?
+runs() { guarded "$1" || bare "$1"; }
 leave() {  # PIDFILE SECONDS: the worker says bye, or is ended
-  runs "$1" || { rm -f "$1"; return 0; }
-  pid=$(cat "$1"); kill -TERM "$pid" 2>/dev/null
+  if guarded "$1"; then kill -TERM "$it" 2>/dev/null; elif bare "$1"; then kill -TERM "$it"; fi
   i=0
   while runs "$1" && [ "$i" -lt $(($2 * 10)) ]; do sleep 0.1; i=$((i + 1)); done
-  if runs "$1"; then
-    for child in $(cat "$1.child" 2>/dev/null) "$pid"; do kill -KILL "$child" 2>/dev/null; done
-  fi
+  if guarded "$1"; then kill -KILL "$it" 2>/dev/null; fi
+  if bare "$1"; then kill -KILL "$it" 2>/dev/null; fi
   rm -f "$1" "$1.child"
 }
-"""
+hold() {  # FOLDER: nobody else works on it while we do; one that has ended holds nothing
+  [ -f "$1/.hermes-node" ] || return 0
+  i=0
+  until ln -s "$$" "$1/.lock" 2>/dev/null; do
+    readlink "$1/.lock" >"$1/.owner.$$" || :
+    if ! is "$1/.owner.$$" '^sh -s'; then rm -f "$1/.lock"; i=$((i + 1))
+    else sleep 0.1; i=$((i + 1)); fi
+    rm -f "$1/.owner.$$"
+    if [ "$i" -gt 50 ]; then echo "${it:-nobody}"; exit TAKEN; fi
+  done
+  held=$1/.lock
+  trap 'rm -f "$held"' EXIT
+}
+""".replace("TAKEN", str(TAKEN))
 
 
 # --- installing -----------------------------------------------------------------------------------
@@ -270,7 +298,11 @@ rm -rf {at}/venv
 
 def _requirements(node: Node, at: str, wheel: Wheel, needs: str, *, offline: bool) -> Step:
     extras = f"[{','.join(node.extras)}]" if node.extras else ""
-    source = "--no-index --find-links wheels" if offline else "--prefer-binary"
+    source = (
+        "--no-index --find-links wheels"
+        if offline
+        else f"--prefer-binary --retries {RETRIES} --timeout {ANSWERING}"
+    )
     python = quoted(node.python)
     place = "the wheels that were sent" if offline else "the package index"
     return Step(
@@ -290,11 +322,21 @@ exit 0
 fi
 set -- install --quiet --no-input --no-compile --disable-pip-version-check \
 --no-warn-script-location --progress-bar off {source} {shlex.quote(f"wheels/{wheel.name}{extras}")}
+said=cache/pip.said code=0
+mkdir -p cache
 if {python} -c '{RECENT}' 2>/dev/null; then
-  {python} -m pip --python venv/bin/python "$@"
+  {python} -m pip --python venv/bin/python "$@" 2>"$said" || code=$?
 elif pip=$({python} -c '{BUNDLED}' 2>/dev/null); then
-  venv/bin/python "$pip/pip" "$@"
+  venv/bin/python "$pip/pip" "$@" 2>"$said" || code=$?
 else exit {NO_PIP}; fi
+if [ $code != 0 ]; then
+  if grep -q 'after connection broken by' "$said" && grep -q 'versions: none' "$said"; then
+    exit {NO_INDEX}
+  fi
+  cat "$said" >&2
+  exit $code
+fi
+rm -f "$said"
 printf %s {wheel.digest} >venv/.hermes
 printf %s {needs} >venv/.needs""",
     )
@@ -348,7 +390,7 @@ def starting(worker: Worker) -> list[Step]:
             "starting the worker",
             f"start the worker {node.name}"
             + (f" in the tmux session {session(node)}" if node.tmux else ""),
-            f'[ "$(cat {at}/worker.stamp)" = {stamp} ] && runs {at}/worker.pid',
+            f'[ "$(cat {at}/worker.stamp)" = {stamp} ] && guarded {at}/worker.pid',
             _start(node, at, stamp),
             (script,),
             node.folder.rstrip("/"),

@@ -178,7 +178,7 @@ def _bring(
         first = remote.pending(shell, remote.installing(node, kit.wheel, kit.wheels))
         if not dry_run:
             notes.take(node)
-            _perform(shell, first, board)
+            _perform(shell, node, first, board)
             board.busy(node.name, "waiting for the broker")
         opened = door.wait(stop)
         if opened is None:
@@ -193,7 +193,7 @@ def _bring(
         second = _second(shell, node, kit, opened, dry_run=dry_run)
         if dry_run:
             return _planned(node, [*first, *second])
-        _perform(shell, second, board)
+        _perform(shell, node, second, board)
     did = tuple(step.what for step in [*first, *second])
     return Outcome(node, "up" if did else "unchanged", did)
 
@@ -207,10 +207,10 @@ def _second(shell: Shell, node: Node, kit: Kit, opened: Entrance, *, dry_run: bo
     return remote.pending(shell, steps)
 
 
-def _perform(shell: Shell, steps: Sequence[Step], board: Board) -> None:
+def _perform(shell: Shell, node: Node, steps: Sequence[Step], board: Board) -> None:
     for step in steps:
         board.busy(shell.target.name, step.doing)
-        remote.perform(shell, step)
+        remote.perform(shell, node, step)
 
 
 def _planned(node: Node, steps: Sequence[Step]) -> Outcome:
@@ -234,7 +234,7 @@ def _leave(
         steps = remote.pending(shell, remote.leaving(node, purge=False))
         if dry_run:
             return _planned(node, steps)
-        _perform(shell, steps, board)
+        _perform(shell, node, steps, board)
     notes.stopped(node)
     return Outcome(node, "down", tuple(step.what for step in steps))
 

@@ -301,3 +301,52 @@ def test_a_folder_of_somebody_else_is_left_alone(cluster: Folder, machine: Sshd)
         report = cluster.json(*command, code=5)
         assert "has not put there" in report["nodes"][0]["error"]["what"]
     assert (machine.home / "mine" / "thesis").read_text() == "years"
+
+
+def test_a_worker_without_its_guard_is_found_and_ended(cluster: Folder, machine: Sshd) -> None:
+    cluster.add("n1", machine)
+    cluster.json("up")
+
+    def orphan() -> int:
+        os.kill(int((cluster.home("n1") / "worker.pid").read_text()), signal.SIGKILL)
+        worker = cluster.worker("n1")
+        assert worker
+        return worker
+
+    before = orphan()
+    (done,) = cluster.json("up")["nodes"]
+    assert done["did"] == ["start the worker n1"]
+    assert cluster.worker("n1") not in (before, None)
+    orphan()
+    cluster.json("down")
+    assert machine.processes() == {}
+
+
+def test_a_node_that_somebody_else_works_on_is_left_alone(cluster: Folder, machine: Sshd) -> None:
+    cluster.add("n1", machine)
+    cluster.json("up")
+    lock = cluster.home("n1") / ".lock"
+    assert not lock.is_symlink()
+    with subprocess.Popen(["sh", "-s"], stdin=subprocess.PIPE) as other:
+        lock.symlink_to(str(other.pid))
+        (failed,) = cluster.json("down", code=5)["nodes"]
+        assert f"works on it just now (its process {other.pid} there)" in failed["error"]["what"]
+        assert cluster.worker("n1")
+        other.kill()
+    cluster.json("down")  # a dead one holds nothing
+    assert machine.processes() == {}
+    assert not lock.is_symlink()
+
+
+def test_a_node_that_reaches_no_package_index_says_so_in_a_line(
+    cluster: Folder, machine: Sshd
+) -> None:
+    settings = machine.home / ".config" / "pip" / "pip.conf"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("[global]\nindex-url = http://127.0.0.1:1/simple\n")
+    cluster.add("n1", machine, packages="venv")
+    began = time.monotonic()
+    (failed,) = cluster.json("up", code=5)["nodes"]
+    assert time.monotonic() - began < 30
+    assert failed["error"]["what"] == "no package index can be reached from it"
+    assert '"wheels" in conf/master.json' in failed["error"]["remedy"]
