@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from hermes.broker.places import Wanted
 from hermes.broker.secured import MASTER, Secure
 from hermes.errors import UsageError
-from hermes.transport.access import Access, access_file, read_access, write_access
+from hermes.transport.access import Access, Secret, access_file, read_access, write_access
 from hermes.transport.address import Address, is_local
 
 
@@ -29,14 +29,17 @@ def tell_access(wanted: Wanted, access: Access | None, secure: Secure | None) ->
         write_access(file.parent, address, access, name=file.stem, file=file)
 
 
-def forget_access(addresses: Iterable[str]) -> None:
-    """Remove what `tell_access` wrote for a broker of these addresses."""
+def forget_access(addresses: Iterable[str], password: Secret | None = None) -> None:
+    """Remove what `tell_access` wrote for a broker of these addresses; with a password: only where
+    it is this one, since another broker may be there by now."""
     for address in _called(addresses):
         file = access_file(address)
         with contextlib.suppress(OSError, UsageError):
-            if read_access(file).user == MASTER:
+            found = read_access(file)
+            if found.user == MASTER and password in (None, found.password):
+                # The secret first: who is interrupted here must not leave it.
+                file.with_suffix(".password").unlink(missing_ok=True)
                 file.unlink()
-                file.with_suffix(".password").unlink()
 
 
 def _called(addresses: Iterable[str]) -> list[str]:

@@ -22,6 +22,7 @@ from hermes.broker.secured import (
     Locks,
     Secure,
     check_data,
+    escaped,
     format_with_users,
     locks,
 )
@@ -99,6 +100,8 @@ logger.requests.name = kafka.server.ControllerApis
 logger.requests.level = off
 """
 
+UTF8 = "C.UTF-8"
+
 IMAGE = f"apache/kafka:{VERSION}"
 
 
@@ -113,16 +116,37 @@ def plan(wanted: Wanted, home: Path, secure: Secure | None = None) -> Plan:
     data = (wanted.data or home / "data").expanduser().absolute()
     home.mkdir(parents=True, exist_ok=True)
     found = locks(secure, wanted) if secure is not None else None
+    _check_name(data)
     _make_folder(data, private=found is not None)
     check_data(data, found)
     in_docker = not os.environ.get("KAFKA_HOME") and _docker_runs()
     logging = home.absolute() / "log4j2.properties"
     output = home.absolute() / OUTPUT
     refused = home.absolute() / REFUSED
-    text = _LOGGING.format(output=output, size=OUTPUT_SIZE) + REFUSALS.format(file=refused)
-    logging.write_text(text, "utf-8")
+    named = {"output": escaped(output), "file": escaped(refused), "size": OUTPUT_SIZE}
+    text = _LOGGING.format(**named) + REFUSALS.format(**named)
+    logging.write_text(text, "ascii")
     java = _docker_java(home, data, secure) if in_docker else _java()
     return _java_plan(java, logging, wanted, home, data, found)
+
+
+def _check_name(data: Path) -> None:
+    """Kafka reads a list of folders: split at commas, blanks around each taken off."""
+    name = str(data)
+    if "," in name or name != name.strip():
+        raise UsageError(
+            f"Kafka cannot keep its records in {name!r}: a comma, or a blank at an end, splits it",
+            where="--data",
+            remedy="Another folder: --data DIR (by default one in HERMES_STATE=DIR).",
+        )
+
+
+def environment() -> dict[str, str]:
+    """On top of ours, so that Java finds files whose names are not ASCII: in the POSIX locale it
+    would look for others."""
+    said = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    first = next((value for value in said if value), "")
+    return {} if "utf8" in first.lower().replace("-", "") else {"LC_ALL": UTF8}
 
 
 def _make_folder(data: Path, *, private: bool) -> None:
@@ -168,14 +192,16 @@ def _java_plan(
     _format_once(java, program, properties, data, found)
     command = [*java.command, *program, "kafka.Kafka", str(properties)]
     access = found.access if found is not None else None
-    return Plan(command, wanted.local, data, end_with_parent=signal.SIGTERM, access=access)
+    return Plan(
+        command, wanted.local, data, environment(), end_with_parent=signal.SIGTERM, access=access
+    )
 
 
 def _write_properties(wanted: Wanted, home: Path, data: Path, found: Locks | None) -> Path:
     text = _properties(wanted, data, found)
     if found is None:
         properties = home / PROPERTIES
-        properties.write_text(text, "utf-8")
+        properties.write_text(text, "ascii")
         return properties
     from hermes.cluster.secret_files import write_secret
 
@@ -189,7 +215,7 @@ def _properties(wanted: Wanted, data: Path, found: Locks | None = None) -> str:
         doors = found.properties(listen, advertised, controller)
     else:
         doors = _OPEN.format(listen=listen, advertised=advertised, controller=controller)
-    return _PROPERTIES.format(controller=controller, doors=doors, data=data)
+    return _PROPERTIES.format(controller=controller, doors=doors, data=escaped(data))
 
 
 def _format_once(
@@ -205,7 +231,8 @@ def _format_once(
             # The launcher's own note of what it runs lies in a file in /tmp.
             noteless = ["-XX:-UsePerfData", *arguments]
             command = [*java.command, f"@{ARGUMENTS}"]
-            format_with_users(command, noteless, found, data, FORMATTING)
+            format_with_users(command, noteless, found, data, FORMATTING, environment())
+            _check_formatted(data)
             return
         done = subprocess.run(
             [*java.command, *arguments],
@@ -213,6 +240,7 @@ def _format_once(
             text=True,
             check=False,
             timeout=FORMATTING,
+            env={**os.environ, **environment()},
         )
     except subprocess.TimeoutExpired:
         raise BrokerRefused(
@@ -221,6 +249,18 @@ def _format_once(
     if done.returncode:
         said = (done.stdout + done.stderr).strip()[-2000:]
         raise BrokerRefused(f"Kafka cannot format its data folder:\n{said}", where=str(data))
+    _check_formatted(data)
+
+
+def _check_formatted(data: Path) -> None:
+    """Kafka says that it has; has it done it there?"""
+    if not (data / "meta.properties").exists():
+        raise BrokerRefused(
+            "Kafka has formatted another folder than this: Java cannot write its name in the "
+            "locale of this machine",
+            where=str(data),
+            remedy="A folder whose name is ASCII: --data DIR. Or a locale of UTF-8: LC_ALL=C.UTF-8",
+        )
 
 
 def _docker_runs() -> bool:

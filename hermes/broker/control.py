@@ -49,6 +49,8 @@ class Running(msgspec.Struct, frozen=True):
     """File with its output."""
     secrets: str | None = None
     """The folder of its secrets; None: it is not secure."""
+    listen: str = ""
+    """The address that it listens at; empty in a note of an older Hermes."""
 
     def alive(self) -> bool:
         """Whether that very process runs."""
@@ -120,6 +122,7 @@ def _running(
         data=str(plan.data) if plan.data else None,
         log=str(output),
         secrets=str(secure.folder) if secure is not None else None,
+        listen=wanted.listen,
     )
 
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -125,8 +127,8 @@ class Locks(NamedTuple):
             password=self.broker.reveal(),
             master=MASTER,
             subject=_SUBJECT,
-            certificate=self.certificate.absolute(),
-            authority=self.authority.absolute(),
+            certificate=escaped(self.certificate.absolute()),
+            authority=escaped(self.authority.absolute()),
             client_auth=self.secure.client_auth,
             suites=",".join(SUITES),
         )
@@ -135,6 +137,13 @@ class Locks(NamedTuple):
         """What tells these passwords from others. They are random: it tells nothing of them."""
         both = f"hermes users\0{self.broker.reveal()}\0{self.master.reveal()}"
         return hashlib.sha256(both.encode()).hexdigest()[:32]
+
+
+def escaped(path: Path) -> str:
+    """As Java reads it in a file of properties: that is ISO-8859-1, with backslashes."""
+    utf16 = str(path).replace("\\", "\\\\").encode("utf-16-be", "surrogatepass")
+    units = (int.from_bytes(utf16[at : at + 2], "big") for at in range(0, len(utf16), 2))
+    return "".join(chr(unit) if 0x20 <= unit < 0x7F else f"\\u{unit:04x}" for unit in units)
 
 
 def locks(secure: Secure, wanted: Wanted) -> Locks:
@@ -206,10 +215,16 @@ def check_data(data: Path, found: Locks | None) -> None:
 
 
 def format_with_users(
-    command: list[str], arguments: list[str], found: Locks, data: Path, timeout: float
+    command: list[str],
+    arguments: list[str],
+    found: Locks,
+    data: Path,
+    timeout: float,
+    environment: Mapping[str, str],
 ) -> None:
     """Format `data`, with its two users. `command` runs Java on a file of arguments (`ARGUMENTS`
-    stands for it), which are `arguments`. Raises `BrokerRefused`, `subprocess.TimeoutExpired`.
+    stands for it), which are `arguments`; `environment`: on top of ours. Raises `BrokerRefused`,
+    `subprocess.TimeoutExpired`.
 
     What the tool says on its standard output holds keys: it is thrown away.
     """
@@ -229,6 +244,7 @@ def format_with_users(
             text=True,
             check=False,
             timeout=timeout,
+            env={**os.environ, **environment},
         )
     finally:
         with contextlib.suppress(OSError):

@@ -35,6 +35,11 @@ class Brought(msgspec.Struct, frozen=True, kw_only=True):
     """Folder of its records."""
     users: tuple[str, ...] = ()
     """Nodes that were given a user. One that has no password here any more was revoked."""
+    taken: tuple[str, ...] = ()
+    """Whose user we took away ourselves, since they were gone from conf/ or could not be reached:
+    they get it back when they are there again. Who was revoked does not."""
+    accesses: tuple[str, ...] = ()
+    """Addresses whose access files in this machine's configuration were written by us."""
 
 
 class Notes:
@@ -74,7 +79,27 @@ class Notes:
     def take_users(self, names: Iterable[str]) -> None:
         """These have been given a user."""
         with self._lock:
-            self._write(users=tuple(sorted(names)))
+            users = tuple(sorted(names))
+            self._write(users=users, taken=tuple(sorted(set(self.now.taken).difference(users))))
+
+    def drop_user(self, name: str, *, may_come_back: bool) -> None:
+        """This one's user was taken away."""
+        with self._lock:
+            taken = {*self.now.taken, name} if may_come_back else {*self.now.taken} - {name}
+            self._write(
+                users=tuple(one for one in self.now.users if one != name),
+                taken=tuple(sorted(taken)),
+            )
+
+    def take_access(self, broker: str) -> None:
+        """The access file for this address is ours."""
+        with self._lock:
+            self._write(accesses=tuple(sorted({*self.now.accesses, broker})))
+
+    def drop_accesses(self) -> None:
+        """None is there any more."""
+        with self._lock:
+            self._write(accesses=())
 
     def remove(self) -> None:
         """Nothing is left."""

@@ -129,7 +129,8 @@ def _stop_broker(before: Brought, board: Board) -> tuple[str, HermesError | None
 def _clear_here(cluster: Cluster, notes: Notes, before: Brought, *, purge: bool) -> list[str]:
     """What lies on this machine. Raises `UsageError` for what cannot be removed."""
     if before.broker:
-        entrance.clear_ours(cluster, before.broker)
+        entrance.clear_ours(cluster, before)
+        notes.drop_accesses()
     if not purge:
         kept = [
             path for path in (before.data, str(cluster.secrets)) if path and Path(path).exists()

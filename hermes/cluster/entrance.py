@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hermes.cluster import address
-from hermes.cluster.brought import Notes
+from hermes.cluster.brought import Brought, Notes
 from hermes.cluster.conf import Cluster, Node
 from hermes.cluster.remote import File
 from hermes.cluster.secret_files import kept_password, private_folder, read_secret, write_secret
@@ -26,7 +26,7 @@ from hermes.errors import BrokerRefused, Defect, HermesError, UsageError
 
 if TYPE_CHECKING:
     from hermes.broker.control import Running
-    from hermes.transport.access import Access
+    from hermes.transport.access import Access, Secret
     from hermes.transport.kafka import KafkaLog
 
 CONNECTING = 10.0
@@ -111,7 +111,7 @@ def enter(cluster: Cluster, notes: Notes) -> Entrance:
     else:
         access = known_access(cluster, broker)
         notes.take_broker(broker, None, None)
-    _write_ours(cluster, broker, access)
+    _write_ours(cluster, broker, access, notes)
     each = _users(cluster, broker, access, notes)
     shared = not each
     if shared:
@@ -188,8 +188,10 @@ def forget(cluster: Cluster, names: Iterable[str], notes: Notes) -> None:
         return
     with connected(cluster) as log:
         for name in gone:
+            # Whom somebody has revoked before us is not ours to let in again.
+            ours = name not in log.guards.revoked() if log.guards is not None else False
             revoke_user(log, cluster.secrets, name)
-            notes.take_users(one for one in notes.now.users if one != name)
+            notes.drop_user(name, may_come_back=ours)
 
 
 def connected(cluster: Cluster, broker: str = "") -> KafkaLog:
@@ -233,11 +235,14 @@ def own_access(cluster: Cluster) -> Access:
 
 
 def _as_wanted(running: Running, cluster: Cluster, broker: str) -> bool:
-    secured = running.secrets is not None
-    return (running.port, running.advertised, secured) == (
-        cluster.master.port,
+    """What is not noted of one that an older Hermes has started counts as it is wanted."""
+    master = cluster.master
+    secrets = str(cluster.secrets.expanduser().absolute()) if master.security == "on" else None
+    return (running.port, running.advertised, running.secrets, running.listen or master.listen) == (
+        master.port,
         broker,
-        cluster.master.security == "on",
+        secrets,
+        master.listen,
     )
 
 
@@ -254,7 +259,7 @@ def known_access(cluster: Cluster, broker: str) -> Access:
     return access_to(broker)
 
 
-def _write_ours(cluster: Cluster, broker: str, access: Access) -> None:
+def _write_ours(cluster: Cluster, broker: str, access: Access, notes: Notes) -> None:
     """So that `--cluster DIR`, and every command with this broker's address, get in. (For a secure
     broker of our own its start has done that.)"""
     from hermes.transport.access import access_file, write_access
@@ -264,18 +269,40 @@ def _write_ours(cluster: Cluster, broker: str, access: Access) -> None:
     machine = access_file(broker)
     if not machine.exists():
         machine.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        notes.take_access(broker)
         write_access(folder, broker, access, file=machine)
 
 
-def clear_ours(cluster: Cluster, broker: str) -> None:
-    """Take back what `enter` has left in this machine's configuration."""
+def clear_ours(cluster: Cluster, before: Brought) -> None:
+    """Take back what `enter` has left in this machine's configuration: what it wrote itself, and
+    what the start of our own broker wrote, which a broker that has died leaves behind."""
     from hermes.broker.admission import forget_access
     from hermes.transport.access import access_file, read_access
 
-    with contextlib.suppress(UsageError, OSError):
-        if read_access(access_file(broker)) == read_access(access_path(cluster)):
-            access_file(broker).unlink()
-    forget_access([broker])
+    if before.port is not None:
+        forget_access(_addresses(cluster, before), _masters(cluster))
+    for broker in before.accesses:
+        with contextlib.suppress(UsageError, OSError):
+            if read_access(access_file(broker)) == read_access(access_path(cluster)):
+                access_file(broker).unlink()
+
+
+def _addresses(cluster: Cluster, before: Brought) -> list[str]:
+    """By which our broker was called on this machine."""
+    from hermes.broker.places import Wanted
+
+    assert before.port is not None
+    hosts = ("127.0.0.1", cluster.master.listen)
+    return [before.broker, *(str(Wanted(before.port, host).local) for host in hosts)]
+
+
+def _masters(cluster: Cluster) -> Secret | None:
+    """The master's password at our broker; None if that is not known any more."""
+    from hermes.broker.secured import MASTER, password_file
+    from hermes.transport.access import Secret
+
+    file = password_file(cluster.secrets, MASTER)
+    return Secret(kept_password(file)) if file.exists() else None
 
 
 def _users(cluster: Cluster, broker: str, access: Access, notes: Notes) -> dict[str, Access]:
@@ -292,11 +319,14 @@ def _users(cluster: Cluster, broker: str, access: Access, notes: Notes) -> dict[
             there = log.guards.users()
         except BrokerRefused:  # a managed broker: its users are made elsewhere
             return {}
+        # By whoever, from wherever: but for those whom we took out ourselves, since they were not
+        # in conf/, or could not be reached when the cluster was taken down.
+        revoked = set(log.guards.revoked()).difference(notes.now.taken)
         found = {}
         for node in cluster.nodes:
             file = password_file(cluster.secrets, node.name)
-            if not file.exists() and node.name in notes.now.users:
-                continue  # revoked
+            if node.name in revoked or (not file.exists() and node.name in notes.now.users):
+                continue
             if not file.exists() or node.name not in there:
                 ensure_user(log, cluster.secrets, node.name)
             notes.take_users({*notes.now.users, node.name})

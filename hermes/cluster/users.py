@@ -18,7 +18,8 @@ RESERVED = (BROKER, MASTER)
 
 def ensure_user(log: Log, secrets: Path, name: str) -> Path:
     """See that this user can get in, with the password in the file that is returned; what a
-    `revoke_user` took is given back. Safe to do again.
+    `revoke_user` took is given back, but for the password: that is a new one, wherever it was
+    taken. Safe to do again.
 
     Raises `UsageError` for a bad name, or a broker whose users are not ours to make.
     """
@@ -26,6 +27,8 @@ def ensure_user(log: Log, secrets: Path, name: str) -> Path:
     checked(name)
     private_folder(private_folder(secrets) / USERS)
     file = password_file(secrets, name)
+    if name in guards.revoked():
+        file.unlink(missing_ok=True)  # it may be the reason why
     guards.set_user(name, kept_password(file))
     guards.forget_rights("*", name)
     return file

@@ -17,6 +17,7 @@ import json
 import os
 import socket
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,16 +149,35 @@ def access_to(broker: str) -> Access:
     named = os.environ.get(VARIABLE)
     file = Path(named) if named else access_file(broker)
     found = read_access(file) if named or file.exists() else Access()
-    wanted = found.insecure or os.environ.get(INSECURE, "") not in ("", "0")
-    if not found.tls and not wanted and _leads_away(parse_address(broker)):
-        raise UsageError(
-            "this broker is on another machine, and nothing says how to reach it safely: without "
-            "TLS whoever is on the way reads and changes what is sent",
-            where=broker,
-            remedy=f"Name its access file: {VARIABLE}=FILE (hermes up, hermes invite and hermes "
-            f"broker start --secure make one). In a network that you trust: {INSECURE}=1.",
-        )
+    if _in_clear(found) and _leads_away(parse_address(broker)):
+        raise _unsafe("this broker is on another machine", broker)
     return found
+
+
+def refuse_elsewhere(broker: Address, advertised: Iterable[Address], access: Access) -> None:
+    """A broker that is reached on this machine may send its clients to another one: an SSH tunnel
+    ends there, too. Raises `UsageError` as `access_to`."""
+    if not _in_clear(access):
+        return
+    for address in advertised:
+        if address != broker and _leads_away(address):
+            raise _unsafe(f"this broker sends its clients to {address}, another machine", broker)
+
+
+def _in_clear(access: Access) -> bool:
+    """Whether there is no TLS, and nobody has said that this is wanted."""
+    wanted = access.insecure or os.environ.get(INSECURE, "") not in ("", "0")
+    return not access.tls and not wanted
+
+
+def _unsafe(what: str, broker: object) -> UsageError:
+    return UsageError(
+        f"{what}, and nothing says how to reach it safely: without TLS whoever is on the way reads "
+        "and changes what is sent",
+        where=str(broker),
+        remedy=f"Name its access file: {VARIABLE}=FILE (hermes up, hermes invite and hermes "
+        f"broker start --secure make one). In a network that you trust: {INSECURE}=1.",
+    )
 
 
 def _leads_away(address: Address) -> bool:
@@ -169,7 +189,20 @@ def _leads_away(address: Address) -> bool:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError:
         return False
-    return not all(is_local(str(place[4][0])) for place in found)
+    return not all(_is_here(place[0], place[4]) for place in found)
+
+
+def _is_here(family: int, place: Any) -> bool:
+    """Whether this is an address of this machine: what is sent to it does not leave it. The system
+    tells: only from such an one would it send to it from the very same. (Nothing is sent.)"""
+    if is_local(str(place[0])):
+        return True
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as asked:
+            asked.connect(place)
+            return bool(asked.getsockname()[0] == place[0])
+    except OSError:
+        return False
 
 
 def read_access(file: Path) -> Access:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import NamedTuple
 
@@ -31,5 +32,10 @@ def parse_address(text: str) -> Address:
 
 
 def is_local(host: str) -> bool:
-    """Whether this address means the machine that uses it."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    """Whether this address means the machine that uses it, whatever machine that is. (A name that
+    only begins like one of those, 127.evil.example, may lead anywhere.)"""
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower() == "localhost"
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback

@@ -16,6 +16,10 @@ class Guards(Protocol):
         """Those with a password (SCRAM), sorted."""
         ...
 
+    def revoked(self) -> list[str]:
+        """Whose password `drop_user` has taken, and who was given none since, sorted."""
+        ...
+
     def set_user(self, name: str, password: str) -> None:
         """Make a user, or give it a new password."""
         ...

@@ -344,12 +344,18 @@ class _Admin:
         self._ask(topic, lambda a: a.delete_records({TopicPartition(topic, 0): before}))
 
     def users(self) -> list[str]:
+        return [name for name, active in self._credentials().items() if active]
+
+    def revoked(self) -> list[str]:
+        return [name for name, active in self._credentials().items() if not active]
+
+    def _credentials(self) -> dict[str, bool]:
+        """Whether each user that the broker knows has a password that somebody knows."""
         told = self._ask("list users", lambda a: a.describe_user_scram_credentials())
-        return sorted(
-            name
-            for name, user in told.items()
-            if any(info["iterations"] != _DROPPED for info in user["credential_infos"])
-        )
+        return {
+            name: any(info["iterations"] != _DROPPED for info in user["credential_infos"])
+            for name, user in sorted(told.items())
+        }
 
     def set_user(self, name: str, password: str) -> None:
         wanted = UserScramCredentialUpsertion(name, SCRAM, password, iterations=SCRAM_ITERATIONS)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from hermes.errors import BrokerError, BrokerUnreachable
 from hermes.transport import doors
-from hermes.transport.access import Access, access_to
+from hermes.transport.access import Access, access_to, refuse_elsewhere
 from hermes.transport.address import Address, parse_address
 
 START = "Start one: hermes broker start"
@@ -54,13 +54,15 @@ def probe(broker: str, timeout: float = 2.0, access: Access | None = None) -> Gr
     `access`: how we get in; default: as this machine is set up for that broker.
 
     Takes at most about 1.5 times `timeout` (seconds). Raises `UsageError` for text that is no
-    address and for an access that does not fit, `BrokerRefused` where the broker does not let us
-    in, `BrokerUnreachable` with the cause for everything else; its `retriable` tells whether
-    waiting may help (a broker that is still starting).
+    address, for an access that does not fit, and for a broker without TLS that sends us to another
+    machine where nobody has said that this is wanted; `BrokerRefused` where the broker does not
+    let us in, `BrokerUnreachable` with the cause for everything else; its `retriable` tells
+    whether waiting may help (a broker that is still starting).
     """
     address = parse_address(broker)
     access = access_to(broker) if access is None else access
     greeting = greet(address, timeout, access)
+    refuse_elsewhere(address, greeting.advertised, access)
     _reach_advertised(address, greeting, timeout / 2, access)
     return greeting
 

@@ -1,8 +1,10 @@
 """Who may do what at a broker that checks rights? Pure.
 
 A run's master may do all. A worker reads what it trains from (ledger, data, model) and the logs,
-where the master's heart beats, and writes its own topic, the lobby and the logs: nothing else. It cannot read another worker's topic or the
-master's state, nor write a record that others act on.
+where the master's heart beats, and writes its own topic, the lobby and the logs: nothing else. It
+cannot read another worker's topic or the master's state, nor write the ledger, the job or a model.
+In the logs, though, everybody writes, and what is there is signed by nobody: who writes there can
+beat in the master's name, and put lines into anybody's mouth.
 """
 
 from __future__ import annotations

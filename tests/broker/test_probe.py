@@ -139,6 +139,20 @@ def test_an_advertised_address_that_cannot_be_reached() -> None:
 
 
 @pytest.mark.broker
+def test_a_broker_in_clear_that_sends_us_to_another_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As at the end of a tunnel: the address that was typed is this machine's."""
+    monkeypatch.delenv("HERMES_INSECURE", raising=False)
+    with Child("embedded", advertise="192.0.2.1:9092") as broker:
+        with pytest.raises(UsageError, match=r"sends its clients to 192\.0\.2\.1:9092"):
+            KafkaLog(broker.address).connect()
+        monkeypatch.setenv("HERMES_INSECURE", "1")
+        with pytest.raises(BrokerUnreachable, match="cannot be reached from here"):
+            KafkaLog(broker.address).connect()
+
+
+@pytest.mark.broker
 def test_both_brokers_are_known(embedded: Child, apache: Child) -> None:
     assert probe(embedded.address).embedded
     assert not probe(apache.address).embedded

@@ -107,6 +107,34 @@ def test_records_of_an_open_broker_get_no_users_afterwards(place: Path) -> None:
         control.start("apache", port=running.port, secure=Secure())
 
 
+@pytest.mark.parametrize("locale", ["C.UTF-8", "POSIX"])
+def test_folders_are_those_that_were_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, locale: str
+) -> None:
+    """Java reads its settings as ISO-8859-1, and names of files as the locale says."""
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("HERMES_STATE", str(place / "stät 漢😀"))
+    data = place / "dü=\\u0041 #"
+    running = control.start("apache", port=0, data=data, secure=Secure(place / "geheim: ö"))
+    assert running.data == str(data)
+    assert (data / "meta.properties").exists()
+    with KafkaLog(running.address) as log:
+        log.create(["hermes.test.kept"])
+    control.stop(running.port)
+    assert any(path.name.startswith("hermes.test.kept") for path in data.iterdir())
+    assert (Path(running.log).with_name("refused.log")).exists()
+    assert {path.name for path in place.iterdir()} == {
+        data.name, "config", "geheim: ö", "stät 漢😀"
+    }  # fmt: skip
+
+
+def test_a_folder_that_kafka_would_split(place: Path) -> None:
+    with pytest.raises(UsageError, match="a comma, or a blank at an end, splits it") as caught:
+        control.start("apache", port=0, data=place / "a,b")
+    assert caught.value.where == "--data"
+    assert not (place / "a,b").exists()
+
+
 def test_docker_runs_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No engine is at hand: a stand-in that runs the image's Java with the jars that are here shows
     that formatting and starting are given all that they need, and no password."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hermes.errors import UsageError
@@ -15,8 +17,10 @@ from hermes.transport.access import (
     access_file,
     access_to,
     read_access,
+    refuse_elsewhere,
     write_access,
 )
+from hermes.transport.address import Address, is_local
 
 PASSWORD = "correct horse battery staple"
 GOOD = {
@@ -38,6 +42,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     password.write_text(PASSWORD + "\n")
     password.chmod(0o600)
     return tmp_path
+
+
+def addresses() -> list[Any]:
+    """Of this machine, IPv4."""
+    every = psutil.net_if_addrs().values()
+    return [one for some in every for one in some if one.family == socket.AF_INET]
 
 
 def written(place: Path, tree: Any) -> Path:
@@ -143,3 +153,42 @@ def test_a_broker_elsewhere_without_tls_must_be_wanted(
         access_to("10.0.0.1:9092")
     monkeypatch.setenv("HERMES_INSECURE", "1")
     assert access_to("10.0.0.1:9092") == Access()
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.8.7", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("localhost", True),
+        ("127.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("128.0.0.1", False),
+        ("0.0.0.0", False),
+        ("", False),
+    ],
+)
+def test_what_means_this_machine(host: str, local: bool) -> None:
+    assert is_local(host) == local
+
+
+def test_a_broker_behind_a_tunnel_must_not_send_us_elsewhere(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = Address("127.0.0.1", 9092), Address("10.0.0.1", 9092)
+    with pytest.raises(UsageError, match=r"to 10\.0\.0\.1:9092, another machine"):
+        refuse_elsewhere(here, [here, there], Access())
+    refuse_elsewhere(here, [here, Address("localhost", 9093)], Access())
+    refuse_elsewhere(here, [there], Access(tls=True))
+    refuse_elsewhere(here, [there], Access(insecure=True))
+    monkeypatch.setenv("HERMES_INSECURE", "1")
+    refuse_elsewhere(here, [there], Access())
+
+
+def test_this_machine_s_own_address_is_no_other_machine(place: Path) -> None:
+    own = [address.address for address in addresses() if not is_local(address.address)]
+    if not own:
+        pytest.skip("this machine has no address but loopback")
+    assert access_to(f"{own[0]}:9092") == Access()
