@@ -48,6 +48,16 @@ Purge = Annotated[
         help="Leave nothing: on nodes what is installed, here secrets and the broker's records.",
     ),
 ]
+Forget = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--forget",
+        envvar="HERMES_DOWN_FORGET",
+        metavar="NAME",
+        help="Give up the place of a node that conf/ does not have any more, and that is gone for "
+        "good: its user is taken away, and nothing else is done.",
+    ),
+]
 
 MENDED = CheckFailed.exit_code
 """Exit code where something has to be mended."""
@@ -104,12 +114,14 @@ def up(
         _print_plan([*report.nodes, *report.removed], module.BROKER)
     else:
         _say_up(report, cluster, quiet=quiet)
-    _leave([*report.nodes, *report.removed], report.error, stop, json_=json_)
+    error = report.error or report.still_in
+    _leave([*report.nodes, *report.removed], error, stop, json_=json_)
 
 
 def down(
     folder: Folder = Path(),
     purge: Purge = False,
+    forget: Forget = None,
     dry_run: DryRun = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
@@ -122,6 +134,9 @@ def down(
     from hermes.cluster import down as module
 
     cluster = _load(folder)
+    if forget:
+        _give_up(cluster, forget, json_=json_, quiet=quiet)
+        return
     stop = threading.Event()
     names = module.names_of(cluster, purge=purge)
     with _stoppable(stop), _board(names, quiet=quiet or json_) as board:
@@ -133,6 +148,25 @@ def down(
     else:
         _say_down(report, quiet=quiet)
     _leave(report.nodes, report.error, stop, json_=json_)
+
+
+def _give_up(cluster: Cluster, names: Sequence[str], *, json_: bool, quiet: bool) -> None:
+    from hermes.cluster import down as module
+
+    places, error = module.give_up(cluster, names)
+    if json_:
+        told = [{"name": node.name, "host": node.host, "folder": node.folder} for node in places]
+        print_json({"forgotten": told, "error": _told_error(error)})
+    elif not quiet:
+        for node in places:
+            typer.echo(
+                f"{node.name} at {node.host} is given up; whoever finds it: {node.folder} there "
+                "has the cluster key"
+            )
+    if error is not None:
+        if not json_:
+            say_error(f"its user is taken from the broker by the next hermes up only: {error.what}")
+        raise typer.Exit(error.exit_code)
 
 
 # --- what is common -------------------------------------------------------------------------------
@@ -190,6 +224,7 @@ def _told(outcome: Outcome) -> dict[str, Any]:
         "did": list(outcome.did),
         "commands": list(outcome.commands),
         "seconds": outcome.seconds,
+        "warnings": list(outcome.warnings),
         "error": _told_error(error),
     }
 
@@ -206,7 +241,7 @@ def _told_up(report: up_module.Report, *, dry_run: bool) -> dict[str, Any]:
         "dry_run": dry_run,
         "nodes": [_told(one) for one in report.nodes],
         "removed": [_told(one) for one in report.removed],
-        "error": _told_error(report.error),
+        "error": _told_error(report.error or report.still_in),
     }
 
 
@@ -285,6 +320,11 @@ def _print_plan(outcomes: Sequence[Outcome], _broker: str) -> None:
 
 def _say_up(report: up_module.Report, cluster: Cluster, *, quiet: bool) -> None:
     _say_errors([*report.nodes, *report.removed], report.error)
+    if report.still_in is not None:
+        say_error(str(report.still_in))
+    for one in report.nodes:
+        for text in one.warnings:
+            warn(text)
     if quiet:
         return
     if report.shared:
@@ -305,6 +345,11 @@ def _say_up(report: up_module.Report, cluster: Cluster, *, quiet: bool) -> None:
             typer.echo(
                 f"{one.node.name} is stopped; what is installed there stays in {one.node.folder} "
                 "until hermes down --purge"
+            )
+        elif one.error is not None:
+            note(
+                f"{one.node.name}: the next hermes up tries it again; if it is gone for good: "
+                f"hermes down --forget {one.node.name}"
             )
     if ready and report.error is None:
         typer.echo(f"train with: hermes run JOB.py --cluster {cluster.folder}")

@@ -34,6 +34,8 @@ class Outcome(NamedTuple):
     """What would be typed there (`--dry-run`)."""
     error: HermesError | None = None
     seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    """What is not as it should be, and no failure."""
 
     @property
     def well(self) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hermes.cluster import entrance, remote
+from hermes.cluster.alone import alone
 from hermes.cluster.brought import Brought, Notes, place_of
 from hermes.cluster.conf import Cluster, Node
 from hermes.cluster.crew import Outcome, on_all, shell_of
@@ -62,6 +63,39 @@ def take_down(
     dry_run: bool = False,
 ) -> Report:
     """Take it down. Raises `UsageError` for what is wrong here."""
+    with alone(cluster, idle=dry_run):
+        return _take_down(cluster, board, stop, purge=purge, dry_run=dry_run)
+
+
+def give_up(cluster: Cluster, names: Sequence[str]) -> tuple[list[Node], HermesError | None]:
+    """Places of these nodes that conf/ does not have any more, and that are gone for good: they are
+    not tried again, and nobody comes in from there. Which they are, and why somebody may still.
+    Raises `UsageError` for one of which nothing is noted."""
+    with alone(cluster):
+        notes = Notes(cluster)
+        wanted = {place_of(node) for node in cluster.nodes}
+        left = [node for node in notes.now.left if place_of(node) not in wanted]
+        places = [*notes.elsewhere(cluster.nodes), *left]
+        for name in names:
+            if name not in {node.name for node in places}:
+                raise UsageError(
+                    f"{name} has no place that conf/ does not have any more",
+                    where="--forget",
+                    remedy="Take it out of conf/config.json first, or give it its new address "
+                    "there.",
+                )
+        given_up = [node for node in places if node.name in names]
+        staying = {node.name for node in cluster.nodes}
+        out = [node for node in given_up if node.name not in staying]
+        error = _forget(cluster, notes, out)
+        for node in given_up:
+            notes.drop(node)
+    return given_up, error
+
+
+def _take_down(
+    cluster: Cluster, board: Board, stop: threading.Event, *, purge: bool, dry_run: bool
+) -> Report:
     notes = Notes(cluster)
 
     def work(node: Node) -> Outcome:

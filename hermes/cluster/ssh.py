@@ -330,7 +330,7 @@ class _Reading:
     @property
     def waits(self) -> bool:
         """Whether something is there to be taken."""
-        return self._channel.recv_ready() or self._channel.recv_stderr_ready()
+        return bool(self._channel.recv_ready() or self._channel.recv_stderr_ready())
 
     @property
     def out(self) -> str:
@@ -452,7 +452,7 @@ def _try(
         if trouble is None:
             raise
         raise trouble from None
-    return client  # type: ignore[no-any-return]
+    return client
 
 
 def _library() -> Any:

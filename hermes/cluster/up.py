@@ -9,14 +9,15 @@ are in it no more, and leaves a worker alone that runs as it should: while a run
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from hermes.cluster import entrance, remote, wheel
+from hermes.cluster.alone import alone
 from hermes.cluster.brought import Notes
 from hermes.cluster.conf import Cluster, Node
-from hermes.cluster.crew import Outcome, on_all, shell_of
+from hermes.cluster.crew import Outcome, on_all, safely, shell_of
 from hermes.cluster.entrance import Door, Entrance
 from hermes.cluster.progress import Board
 from hermes.cluster.remote import File, Step
@@ -38,6 +39,8 @@ class Report(NamedTuple):
     """Of the broker."""
     shared: bool = False
     """All nodes have one and the same access."""
+    still_in: HermesError | None = None
+    """Why nodes that conf/ does not have any more may still come in."""
 
     @property
     def up(self) -> list[Node]:
@@ -64,28 +67,35 @@ def bring_up(
 ) -> Report:
     """Bring it up. Raises `UsageError` for what is wrong here; what is wrong with a node, or with
     the broker, is in the report."""
+    with alone(cluster, idle=dry_run):
+        return _bring_up(cluster, board, stop, dry_run=dry_run)
+
+
+def _bring_up(cluster: Cluster, board: Board, stop: threading.Event, *, dry_run: bool) -> Report:
     kit = Kit(wheel.pack(), wheels_of(cluster))
     notes, door = Notes(cluster), Door()
     gone = notes.elsewhere(cluster.nodes)
     moved = {node.name: node for node in gone}
     staying = {node.name for node in cluster.nodes}
+    trouble: list[HermesError] = []
 
-    def work(node: Node) -> Outcome:
-        if node in cluster.nodes:
-            if node.name in moved:
-                _leave(cluster, moved[node.name], notes, board, stop, dry_run=dry_run)
-            return _bring(cluster, node, kit, notes, door, board, stop, dry_run=dry_run)
+    def leave(node: Node) -> Outcome:
         return _leave(cluster, node, notes, board, stop, dry_run=dry_run)
 
+    def work(node: Node) -> Outcome:
+        if node not in cluster.nodes:
+            return leave(node)
+        told = _left(moved[node.name], leave, board) if node.name in moved else ()
+        done = _bring(cluster, node, kit, notes, door, board, stop, dry_run=dry_run)
+        return done._replace(warnings=told)
+
+    def beside() -> None:
+        _open(cluster, notes, door, board, dry_run=dry_run)
+        if not dry_run and door.error is None:  # before a node that hangs could keep us from it
+            trouble.extend(_forget(cluster, notes, staying))
+
     removed = [node for node in gone if node.name not in staying]
-    nodes = [*cluster.nodes, *removed]
-    outcomes = on_all(
-        nodes, work, board, stop, lambda: _open(cluster, notes, door, board, dry_run=dry_run)
-    )
-    if not dry_run and door.error is None:
-        _forget(
-            cluster, notes, [one.node.name for one in outcomes[len(cluster.nodes) :] if one.well]
-        )
+    outcomes = on_all([*cluster.nodes, *removed], work, board, stop, beside)
     found = door.wait(stop) if not stop.is_set() else None
     return Report(
         entrance.told(cluster),
@@ -93,6 +103,7 @@ def bring_up(
         tuple(outcomes[len(cluster.nodes) :]),
         door.error,
         found.shared if found is not None else False,
+        trouble[0] if trouble else None,
     )
 
 
@@ -150,12 +161,22 @@ def _plan_of_broker(cluster: Cluster) -> str:
     )
 
 
-def _forget(cluster: Cluster, notes: Notes, names: Sequence[str]) -> None:
-    """Nodes that are gone may come in no more. One that the broker does not know is as well."""
+def _forget(cluster: Cluster, notes: Notes, staying: Collection[str]) -> list[HermesError]:
+    """Whoever is in conf/ no more may come in no more, reached or not; what went wrong with it."""
+    names = [name for name in notes.now.users if name not in staying]
     try:
         entrance.forget(cluster, names, notes)
-    except BrokerError:
-        return
+    except Exception as error:  # noqa: BLE001  (it is told; the nodes are worked at all the same)
+        still = [name for name in names if name in notes.now.users]
+        return [
+            BrokerError(
+                f"{', '.join(still)} may still come in: {entrance.cause(error).what}",
+                where="the broker",
+                remedy="The same command tries it again; or: hermes revoke NAME --cluster "
+                f"{cluster.folder}",
+            )
+        ]
+    return []
 
 
 # --- one node -------------------------------------------------------------------------------------
@@ -217,6 +238,25 @@ def _planned(node: Node, steps: Sequence[Step]) -> Outcome:
     return Outcome(
         node, "planned", tuple(step.what for step in steps), tuple(step.command for step in steps)
     )
+
+
+def _left(node: Node, leave: Callable[[Node], Outcome], board: Board) -> tuple[str, ...]:
+    """A node has another place now, and its old one is left; what is to be told of that. A place
+    that is no more is no reason not to go to the new one."""
+
+    def told(error: HermesError) -> tuple[str, ...]:
+        board.say(node.name, f"its old place {node.host} cannot be left: {error.what}")
+        return (
+            f"{node.name}: its old place, {node.host}, {node.folder}, could not be left: "
+            f"{error.what}. A worker may still run there. hermes up tries it again each time; if "
+            f"that place is gone for good: hermes down --forget {node.name}",
+        )
+
+    def quietly() -> tuple[str, ...]:
+        leave(node)
+        return ()
+
+    return safely(node, quietly, told)
 
 
 def _leave(

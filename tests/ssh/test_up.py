@@ -350,3 +350,42 @@ def test_a_node_that_reaches_no_package_index_says_so_in_a_line(
     assert time.monotonic() - began < 30
     assert failed["error"]["what"] == "no package index can be reached from it"
     assert '"wheels" in conf/master.json' in failed["error"]["remedy"]
+
+
+def test_one_at_a_time_brings_a_cluster_up(cluster: Folder, machine: Sshd, tmp_path: Path) -> None:
+    cluster.add("n1", machine, python=slow_python(tmp_path))
+    process = cluster.shell.start("up", str(cluster.path))
+    wait_for(process, "making the venv")
+    for command in ("up", "down"):
+        done = cluster(command)
+        assert done.returncode == 2
+        assert "another hermes up or down is at this cluster" in done.stderr
+        if sys.platform == "linux":
+            assert f"process {process.pid}" in done.stderr
+    cluster.json("up", "--dry-run")
+    process.send_signal(signal.SIGKILL)  # a dead one holds nothing
+    process.communicate(timeout=30)
+    assert cluster.json("up")["nodes"][0]["state"] == "up"
+    cluster.json("down")
+
+
+def test_a_node_with_a_new_address_comes_up_though_its_old_place_is_gone(
+    cluster: Folder, machines: Callable[[], Sshd]
+) -> None:
+    old = cluster.add("n1", machines())
+    cluster.json("up")
+    old.stop()
+    new = cluster.add("n1", machines())
+    for _ in range(2):  # it is told each time, until it is given up
+        (node,) = cluster.json("up")["nodes"]
+        assert node["state"] in ("up", "unchanged")
+        assert "hermes down --forget n1" in node["warnings"][0]
+        assert cluster.worker("n1")
+    done = cluster("down", "--forget", "n2")
+    assert (done.returncode, "n2 has no place" in done.stderr) == (2, True)
+    done = cluster("down", "--forget", "n1")
+    assert done.returncode == 0, done.stderr
+    assert "is given up" in done.stdout
+    assert cluster.json("up")["nodes"][0]["warnings"] == []
+    assert [node["state"] for node in cluster.json("down", "--purge")["nodes"]] == ["down"]
+    assert new.processes() == {}
