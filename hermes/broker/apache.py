@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from hermes.broker.jars import VERSION, jars
 from hermes.broker.places import Wanted, free_port
-from hermes.broker.process import Plan
+from hermes.broker.process import Plan, remove
 from hermes.broker.refusals import LOGGING as REFUSALS
 from hermes.broker.refusals import NAME as REFUSED
 from hermes.broker.secured import (
@@ -164,6 +164,8 @@ class _Java(NamedTuple):
     command: list[str]
     libraries: str
     """Kafka's: its class path."""
+    end: tuple[str, ...] = ()
+    """What ends it where ending the command may not."""
 
 
 def _java() -> _Java:
@@ -193,7 +195,13 @@ def _java_plan(
     command = [*java.command, *program, "kafka.Kafka", str(properties)]
     access = found.access if found is not None else None
     return Plan(
-        command, wanted.local, data, environment(), end_with_parent=signal.SIGTERM, access=access
+        command,
+        wanted.local,
+        data,
+        environment(),
+        end_with_parent=signal.SIGTERM,
+        access=access,
+        remove=java.end,
     )
 
 
@@ -243,6 +251,7 @@ def _format_once(
             env={**os.environ, **environment()},
         )
     except subprocess.TimeoutExpired:
+        remove(java.end)
         raise BrokerRefused(
             f"Kafka has not formatted its data folder within {FORMATTING:g} s", where=str(data)
         ) from None
@@ -274,14 +283,24 @@ def _docker_runs() -> bool:
     return asked.returncode == 0
 
 
-def _docker() -> list[str]:
-    user = f"--user={os.getuid()}:{os.getgid()}"
-    return [shutil.which("docker") or "docker", "run", "--rm", "--network=host", user]
-
-
 def _docker_java(home: Path, data: Path, secure: Secure | None) -> _Java:
     """The image's Java, with our folders where they are here. The image's own start formats without
     --standalone, which our properties ask for, and knows of no users."""
+    docker = shutil.which("docker") or "docker"
+    name = f"hermes-broker-{uuid.uuid4().hex[:12]}"
     folders = [home.absolute(), data, *([secure.folder] if secure else [])]
-    volumes = [f"--volume={folder}:{folder}" for folder in folders]
-    return _Java([*_docker(), *volumes, "--entrypoint=java", IMAGE], "/opt/kafka/libs/*")
+    command = [
+        *(docker, "run", "--rm", "--network=host", f"--name={name}"),
+        f"--user={os.getuid()}:{os.getgid()}",
+        f"--env=LC_ALL={UTF8}",
+        *(f"--mount={_mount(folder)}" for folder in folders),
+        *("--entrypoint=java", IMAGE),
+    ]
+    return _Java(command, "/opt/kafka/libs/*", end=(docker, "rm", "--force", name))
+
+
+def _mount(folder: Path) -> str:
+    """As Docker reads it: a line of CSV. (--volume would split at a colon.)"""
+    fields = ("type=bind", f"source={folder}", f"target={folder}")
+    quoted = (field.replace('"', '""') for field in fields)
+    return ",".join(f'"{field}"' if set(field) & {",", '"'} else field for field in quoted)

@@ -17,7 +17,7 @@ import msgspec
 from hermes.broker import apache, embedded
 from hermes.broker.admission import forget_access, tell_access
 from hermes.broker.places import Wanted, settled, state_folder
-from hermes.broker.process import Plan, end, identity, launch, reap, wait_ready
+from hermes.broker.process import Plan, end, identity, launch, reap, remove, wait_ready
 from hermes.broker.secured import Secure
 from hermes.errors import RunError, UsageError
 from hermes.transport.access import Access
@@ -51,6 +51,8 @@ class Running(msgspec.Struct, frozen=True):
     """The folder of its secrets; None: it is not secure."""
     listen: str = ""
     """The address that it listens at; empty in a note of an older Hermes."""
+    remove: tuple[str, ...] = ()
+    """As in its `Plan`."""
 
     def alive(self) -> bool:
         """Whether that very process runs."""
@@ -104,6 +106,7 @@ def _start(kind: Kind, wanted: Wanted, secure: Secure | None) -> Running:
         _note(running)
     except BaseException:  # nobody would find a broker that is noted nowhere
         end(process.pid, patience=_GRACE[kind], process=process)
+        remove(plan.remove)
         raise
     process.returncode = 0  # it is not ours to wait for: no ResourceWarning for a daemon
     return running
@@ -123,6 +126,7 @@ def _running(
         log=str(output),
         secrets=str(secure.folder) if secure is not None else None,
         listen=wanted.listen,
+        remove=plan.remove,
     )
 
 
@@ -134,6 +138,8 @@ def status() -> list[Running]:
         if running is not None and running.alive():
             found.append(running)
         else:
+            if running is not None:
+                remove(running.remove)
             with contextlib.suppress(OSError):  # it says nothing that is true any more
                 note.unlink(missing_ok=True)
     return sorted(found, key=lambda running: running.port)
@@ -187,9 +193,11 @@ class Child:
         self._home = Path(tempfile.mkdtemp(prefix="hermes-broker-"))
         self.log = self._home / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._remove: tuple[str, ...] = ()
         try:
             placed = secure.placed(self._home) if secure is not None else None
             plan = _plan(kind, wanted, self._home, placed)
+            self._remove = plan.remove
             self._process = launch(plan, self.log, child=True)
             wait_ready(plan, self._process, self.log, _READY[kind])
         except BaseException:
@@ -208,6 +216,7 @@ class Child:
         if self._process is not None:
             self._process.kill()
             reap(self._process)
+            remove(self._remove)
 
     def stop(self) -> None:
         """End it in order and remove its temporary files; may be called more than once."""
@@ -215,6 +224,7 @@ class Child:
             if self._process.poll() is None:
                 end(self._process.pid, patience=_GRACE[self.kind], process=self._process)
             reap(self._process)
+            remove(self._remove)
         shutil.rmtree(self._home, ignore_errors=True)
 
     def __enter__(self) -> Child:
@@ -267,5 +277,6 @@ def _read(note: Path) -> Running | None:
 
 def _reap_or_end(running: Running) -> None:
     end(running.pid, patience=_GRACE.get(running.kind, 20.0))
+    remove(running.remove)
     with contextlib.suppress(ChildProcessError):  # only if this very process started it
         os.waitpid(running.pid, os.WNOHANG)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,9 @@ ASKED = 10.0
 
 KILLED = 10.0
 """Seconds within which the system ends a process that was killed."""
+
+REMOVED = 20.0
+"""Seconds that the end of a container may take."""
 
 # Becomes the broker, after asking the kernel to end it when the thread that started it is gone.
 # (Python's own hook for this, preexec_fn, is unsafe in a process with threads.)
@@ -55,6 +58,9 @@ class Plan(NamedTuple):
     """The signal that a child broker gets when its parent is gone."""
     access: Access | None = None
     """How we get in; None: as everyone does."""
+    remove: tuple[str, ...] = ()
+    """A command that ends what the program has started elsewhere: a container outlives its client.
+    Nothing to end is no failure."""
 
 
 def launch(plan: Plan, output: Path, *, child: bool) -> subprocess.Popen[bytes]:
@@ -165,6 +171,21 @@ def end(
     if process is not None:
         reap(process)
     return True
+
+
+def remove(command: Sequence[str]) -> None:
+    """Run a plan's `remove`. Raises `RunFailed` if it does not end in time."""
+    if not command:
+        return
+    try:
+        subprocess.run(command, capture_output=True, check=False, timeout=REMOVED)
+    except subprocess.TimeoutExpired:
+        raise RunFailed(
+            f"the broker's container was not removed within {REMOVED:g} s",
+            remedy=f"By hand: {' '.join(command)}",
+        ) from None
+    except OSError:  # the program is gone: whoever removed it has to look after the rest
+        return
 
 
 def reap(process: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from commands import Shell
 
-from hermes.broker import control, secured
+from hermes.broker import apache, control, secured
 from hermes.broker.secured import Secure
 from hermes.cluster.users import ensure_user, revoke_user
 from hermes.errors import UsageError
@@ -138,7 +139,6 @@ def test_a_folder_that_kafka_would_split(place: Path) -> None:
 def test_docker_runs_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No engine is at hand: a stand-in that runs the image's Java with the jars that are here shows
     that formatting and starting are given all that they need, and no password."""
-    from hermes.broker import apache
     from hermes.broker.jars import jars
 
     stand_in = place / "docker"
@@ -146,6 +146,7 @@ def test_docker_runs_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "#!/bin/sh\n"
         f'echo "$@" >> {place}/docker.log\n'
         '[ "$1" = info ] && exit 0\n'
+        '[ "$1" = rm ] && exit 1\n'  # there is none of this name any more
         'while [ "$1" != "' + apache.IMAGE + '" ]; do shift; done; shift\n'
         f'case "$1" in @*) sed -i "s#/opt/kafka/libs/\\*#{jars()}#" "${{1#@}}"\n'
         'exec java "$@";; esac\n'
@@ -163,11 +164,33 @@ def test_docker_runs_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
     log_of_calls = (place / "docker.log").read_text()
     started = log_of_calls.splitlines()[-1]
     for folder in (Path(running.log).parent, running.data, place / "secrets"):
-        assert f"--volume={folder}:{folder}" in started
+        assert f"--mount=type=bind,source={folder},target={folder} " in started
     assert "--entrypoint=java" in started
     for name in (secured.BROKER, secured.MASTER):
         password = secured.password_file(place / "secrets", name).read_text().strip()
         assert password not in log_of_calls
+    # What was noted ends the container, too: it does not go with a client that is killed.
+    name = started.partition("--name=")[2].split()[0]
+    note = Path(running.log).with_name("broker.json")
+    noted = json.loads(note.read_text())
+    assert noted["remove"] == [str(stand_in), "rm", "--force", name]
+    control.stop(running.port)
+    assert (place / "docker.log").read_text().splitlines()[-1] == f"rm --force {name}"
+    note.write_text(json.dumps({**noted, "remove": [str(stand_in), "rm", "the-client-was-killed"]}))
+    assert control.status() == []
+    assert (place / "docker.log").read_text().splitlines()[-1] == "rm the-client-was-killed"
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        ("/a:b c", "type=bind,source=/a:b c,target=/a:b c"),
+        ("/a,b", 'type=bind,"source=/a,b","target=/a,b"'),
+        ('/a"b', 'type=bind,"source=/a""b","target=/a""b"'),
+    ],
+)
+def test_what_docker_is_told_of_a_folder(folder: str, told: str) -> None:
+    assert apache._mount(Path(folder)) == told
 
 
 def test_invite_asks_for_what_is_missing(shell: Shell, place: Path) -> None:
