@@ -33,10 +33,14 @@ KNOWN = {
     "ended, or Ctrl-C; without it, what is there",
     "hermes.runtime.observe file_lines: while ... time.sleep()": "--follow: until the master's "
     "process is gone, or Ctrl-C",
+    "hermes.cli.on_cluster _wait_for_master: while ... time.sleep()": "hermes wait: until the "
+    "master's process is gone, or Ctrl-C",
     # Threads that serve until they are stopped; all are daemons, and `stop` waits with a bound.
     "hermes.cli.onlooker Onlooker._watch: while ... self._over.wait()": "until `_over`",
     "hermes.runtime.beat Beater._beat: while ... self._over.wait()": "until `stop`",
     "hermes.runtime.evaluator Evaluator._judge: self._asked.get()": "until `stop` puts None",
+    "hermes.runtime.following Follower._follow: self._calm.pause()": "LOOK seconds at most, and "
+    "`leave` alerts it",
     "hermes.runtime.following Follower._follow: while ... self._ear.poll()": "until `leave`",
     "hermes.runtime.hands Hand._work: self._jobs.get()": "until `stop` puts None",
     "hermes.runtime.local mourning.look: while ... over.wait()": "until the block is left",
@@ -59,6 +63,16 @@ KNOWN = {
     "hermes.transport.flight Budget.take: while ... self._changed.wait()": "`patience` without "
     "news is an error",
     # Bounded elsewhere.
+    "hermes.cluster.crew on_all: aside.result()": "the broker's start and its answers are bounded, "
+    "and nobody else is waited for in there",
+    "hermes.cluster.entrance Door.wait: while ... self._known.wait()": "until the broker's start, "
+    "which is bounded, has come to an end of either kind; or Ctrl-C",
+    "hermes.cluster.knock _answer: server.accept()": "settimeout before its thread starts",
+    "hermes.cluster.ssh Shell._once: while ... time.sleep()": "`_look`, in each turn: `timeout`, "
+    "or Ctrl-C",
+    "hermes.cluster.ssh _Reading.look: self._channel.recv()": "only where something is there to be "
+    "taken",
+    "hermes.transport.kafka _WideTLS.recv: super().recv()": "the library's sockets never block",
     "hermes.transport.kafka _Wide.recv: super().recv()": "the library's sockets never block",
     "hermes.transport.kafka _Socket.sock_connect: super().sock_connect()": "under the library's "
     "own timeout, given in `limits`",
@@ -72,6 +86,8 @@ KNOWN = {
     "hermes.transport.tensors fetch_payload: parts.result()": "puts bytes together",
     # Locks: who holds one does nothing inside that waits for anybody without a bound.
     "hermes.cli.onlooker : with self._lock": "reads or draws; nothing inside waits",
+    "hermes.cluster.brought : with self._lock": "writes a small file",
+    "hermes.cluster.progress : with self._lock": "reads or prints; nothing inside waits",
     "hermes.runtime.acks : with self._looking": "asks receipts with a timeout of 0",
     "hermes.runtime.storage : with self._lock": "counts",
     "hermes.simulate.ahead : with self._lock": "counts; nothing inside waits but for a process "
@@ -79,6 +95,7 @@ KNOWN = {
     "hermes.simulate.aside : with self._changed": "lists; what waits inside lets it go",
     "hermes.transport.counting : with self._lock": "counts",
     "hermes.transport.flight : with self._changed": "counts; what waits inside lets it go",
+    "hermes.transport.memory : with self._open().lock": "lists and dictionaries",
     "hermes.transport.memory : with self._open().changed": "lists and dictionaries",
     "hermes.transport.memory : with self._store.changed": "lists; what waits inside lets it go",
     "hermes.transport.kafka : with self._lock": "opens or closes a connection, which the library "

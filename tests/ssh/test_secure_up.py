@@ -78,7 +78,13 @@ def test_each_node_has_its_own_user_and_one_that_was_revoked_stays_out(cluster: 
     assert (report["n1"]["state"], report["n2"]["state"]) == ("unchanged", "up")
     assert "up at" in cluster("doctor").stdout
 
+    # A device that was stolen answers nobody, and comes in no more.
     cluster.remove("n2")
+    cluster.machines["n2"].stop()
+    (gone,) = cluster.json("up", code=5)["removed"]
+    assert "connection refused" in gone["error"]["what"]
+    assert "n2.password" not in secrets_of(cluster)
+    cluster.machines["n2"].start()
     assert cluster.json("up")["removed"][0]["state"] == "down"
     assert "n2.password" not in secrets_of(cluster)
 
