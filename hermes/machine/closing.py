@@ -59,7 +59,7 @@ def awaited(state: MasterState) -> list[str]:
     whoever has none to offer and waits for the slowest itself (they would wait for each other), and
     whoever has no work."""
     assert state.newest is not None
-    version, members = state.newest.version, state.members
+    version, members, rule = state.newest.version, state.members, state.settings.continue_
     pushed, slowest = {pending.worker for pending in state.pending}, slowest_closed(state)
 
     def spent(name: str) -> bool:
@@ -67,14 +67,14 @@ def awaited(state: MasterState) -> list[str]:
         return at == version and times >= CHANCES
 
     def held(name: str) -> bool:
-        far = sync.too_far_ahead(state.settings.continue_, members[name].closed, slowest)
+        far = sync.too_far_ahead(rule, members[name].closed, slowest)
         return far and name not in pushed
 
     def rests(name: str) -> bool:
         return not members[name].size
 
-    names = [name for name in state.alive() if not rests(name)]
-    return [name for name in names if not spent(name) and not held(name)]
+    names = [name for name in state.alive() if not rests(name) and not spent(name)]
+    return names if rule.slack is None else [name for name in names if not held(name)]
 
 
 def grace_over(state: MasterState) -> list[int]:

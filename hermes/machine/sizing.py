@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 from hermes.machine import alone
 from hermes.machine.draft import Draft
@@ -51,35 +52,35 @@ def sized(state: MasterState, worker: str) -> allocate.Answer:
     data, alive = state.data, [state.members[name] for name in state.alive()]
     if not allocate.compares(state.settings.size):
         alive = [state.members[worker]]
-    most = [largest(data, one.pool, one.own) for one in alive]
-    train = sum(most) if data.shares else data.samples["train"]
     return allocate.resize(
         state.settings.size,
         _times(data, state.members[worker]),
         [_times(data, other) for other in alive if other.name != worker],
-        allocate.Work(
-            batch=data.batch,
-            epochs=state.settings.round.epochs,
-            largest=train,
-            total=allocate.total(
-                state.settings.size,
-                [first_size(data, one.pool, one.own) for one in alive],
-                most,
-                train,
-            ),
-        ),
+        _work(state, data, alive),
     )
+
+
+def _work(state: MasterState, data: DataPublished, alive: Sequence[Member]) -> allocate.Work:
+    """What the rules share out, where they do."""
+    size, train, total = state.settings.size, data.samples["train"], 0
+    if data.shares or allocate.shares_out(size):
+        most = [largest(data, one.pool, one.own) for one in alive]
+        firsts = [first_size(data, one.pool, one.own) for one in alive]
+        train = sum(most) if data.shares else train
+        total = allocate.total(size, firsts, most, train)
+    return allocate.Work(data.batch, state.settings.round.epochs, train, total)
 
 
 def _times(data: DataPublished, member: Member) -> allocate.WorkerTimes:
     bounded = member.pool != NONE or member.own is not None
     pool = largest(data, member.pool, member.own) if bounded else None
-    return allocate.WorkerTimes(
-        member.name, timings_of(member.timings), member.size, member.batch, pool
-    )
+    return _paced(member.name, member.timings, member.size, member.batch, pool)
 
 
 @functools.lru_cache(1 << 12)
-def timings_of(rounds: tuple[tuple[int, int], ...]) -> tuple[allocate.Timing, ...]:
+def _paced(
+    name: str, rounds: tuple[tuple[int, int], ...], size: int, batch: int, pool: int | None
+) -> allocate.WorkerTimes:
     """A worker's last rounds, as the rules see them: all are asked about after each one's round."""
-    return tuple(allocate.Timing(steps, busy) for steps, busy in rounds)
+    timings = tuple(allocate.Timing(steps, busy) for steps, busy in rounds)
+    return allocate.WorkerTimes(name, timings, size, batch, pool)

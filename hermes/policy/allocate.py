@@ -334,6 +334,11 @@ def compares(settings: SizeSettings) -> bool:
     return settings.rule in ("iqr", "speed")
 
 
+def shares_out(settings: SizeSettings) -> bool:
+    """Whether all that there is to train on is divided among those alive."""
+    return settings.rule == "speed"
+
+
 def sets_quotas(settings: SizeSettings) -> bool:
     """Whether each version says how much everybody trains on it."""
     return settings.rule == "quota"
