@@ -134,20 +134,20 @@ def wheels_of(cluster: Cluster) -> tuple[File, ...]:
 
 def _open(cluster: Cluster, notes: Notes, door: Door, board: Board, *, dry_run: bool) -> None:
     """The broker, and everyone's way in."""
-    if dry_run:
-        door.opened(entrance.planned(cluster))
-        board.done(BROKER, _plan_of_broker(cluster))
-        return
-    board.busy(BROKER, f"starting at {entrance.told(cluster)}")
     try:
-        opened = entrance.enter(cluster, notes)
+        if dry_run:
+            opened, told = entrance.planned(cluster), _plan_of_broker(cluster)
+        else:
+            board.busy(BROKER, f"starting at {entrance.told(cluster)}")
+            opened = entrance.enter(cluster, notes)
+            told = f"up at {opened.broker}"
     except Exception as error:  # noqa: BLE001  (whatever it is, the nodes must not wait for ever)
         trouble = entrance.cause(error)
         door.shut(trouble)
         board.failed(BROKER, trouble.what)
         return
     door.opened(opened)
-    board.done(BROKER, f"up at {opened.broker}")
+    board.done(BROKER, told)
 
 
 def _plan_of_broker(cluster: Cluster) -> str:

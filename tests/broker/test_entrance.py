@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from hermes.broker.refusals import refusals
 from hermes.cluster import entrance
 from hermes.cluster.brought import Notes
 from hermes.cluster.conf import Cluster, load
+from hermes.cluster.progress import Board
+from hermes.cluster.up import _open
 from hermes.cluster.users import ensure_user, revoke_user
 from hermes.transport.access import Access, access_file, config_folder, write_access
 
@@ -118,3 +121,15 @@ def test_notes_of_an_older_hermes_are_read(folder: Path, state: Path) -> None:
     del old["listen"]
     note.write_text(json.dumps(old))
     assert [one.listen for one in control.status()] == [""]
+
+
+def test_a_dry_run_that_finds_a_bad_file_keeps_nobody_waiting(folder: Path) -> None:
+    cluster = written(folder, ("n1",), address="127.0.0.1")
+    cluster.secrets.mkdir(mode=0o700)
+    (cluster.secrets / "cluster.key").touch(mode=0o600)
+    (cluster.secrets / "access.json").write_text("no JSON")
+    door = entrance.Door()
+    _open(cluster, Notes(cluster), door, Board(["broker"], None), dry_run=True)
+    assert door.wait(threading.Event()) is None
+    assert door.error is not None
+    assert "this is not JSON" in door.error.what
