@@ -38,7 +38,7 @@ trained: edit the model, the data, and when to stop. Then, in this folder:
 
     hermes doctor                     # looks at every node before anything is touched
     hermes up                         # starts the broker here, and a worker at each node
-    hermes run job.py --cluster .     # trains
+    hermes run job.py --cluster .     # trains; hermes status --watch, hermes why worker-1
     hermes down                       # ends broker and workers
 
 No file here holds a password: nodes are entered with SSH keys, or an agent. What `hermes up` makes
