@@ -74,7 +74,7 @@ def doctor(
     from hermes.cluster import doctor as module
     from hermes.cluster.ssh import Interrupted
 
-    cluster = _load(folder)
+    cluster = _with_ssh(folder)
     stop = threading.Event()
     names = [node.name for node in cluster.nodes]
     try:
@@ -85,7 +85,7 @@ def doctor(
     if json_:
         print_json(_told_report(report))
     else:
-        _show_report(report, quiet=quiet)
+        _show_report(report, folder, quiet=quiet)
     if report.bad:
         raise typer.Exit(MENDED)
 
@@ -103,7 +103,7 @@ def up(
     """
     from hermes.cluster import up as module
 
-    cluster = _load(folder)
+    cluster = _with_ssh(folder)
     stop = threading.Event()
     names = module.names_of(cluster)
     with _stoppable(stop), _board(names, quiet=quiet or json_) as board:
@@ -132,11 +132,13 @@ def down(
     but what runs have written.
     """
     from hermes.cluster import down as module
+    from hermes.cluster import extra
 
     cluster = _load(folder)
     if forget:
         _give_up(cluster, forget, json_=json_, quiet=quiet)
         return
+    extra.check()
     stop = threading.Event()
     names = module.names_of(cluster, purge=purge)
     with _stoppable(stop), _board(names, quiet=quiet or json_) as board:
@@ -176,6 +178,20 @@ def _load(folder: Path) -> Cluster:
     from hermes.cluster.conf import load
 
     return load(folder.absolute())
+
+
+def _with_ssh(folder: Path) -> Cluster:
+    """As `_load`, where what SSH needs is installed. Raises `UsageError`."""
+    from hermes.cluster import extra
+
+    cluster = _load(folder)
+    extra.check()
+    return cluster
+
+
+def _as_typed(folder: Path) -> str:
+    """As a further word of a command: nothing, where the folder is the one we are in."""
+    return "" if folder.absolute() == Path.cwd() else f" {folder}"
 
 
 def _stoppable(stop: threading.Event) -> Any:
@@ -269,7 +285,7 @@ def _told_report(report: doctor_module.Report) -> dict[str, Any]:
 # --- for people -----------------------------------------------------------------------------------
 
 
-def _show_report(report: doctor_module.Report, *, quiet: bool) -> None:
+def _show_report(report: doctor_module.Report, folder: Path, *, quiet: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -301,7 +317,7 @@ def _show_report(report: doctor_module.Report, *, quiet: bool) -> None:
             if finding.level == level and not (quiet and level == "note"):
                 tell(f"{name}: {finding.what}\n  {finding.remedy}")
     if not report.bad and not quiet:
-        typer.echo("fit: hermes up")
+        typer.echo(f"fit: hermes up{_as_typed(folder)}")
 
 
 def _print_plan(outcomes: Sequence[Outcome], _broker: str) -> None:

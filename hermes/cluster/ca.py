@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hermes.cluster.extra import REMEDY
 from hermes.cluster.secret_files import private_folder, read_secret, write_secret
 from hermes.errors import UsageError
 
@@ -21,9 +22,7 @@ try:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 except ModuleNotFoundError:
-    raise UsageError(
-        "certificates need the package cryptography", remedy="pip install 'hermes-edge[cluster]'"
-    ) from None
+    raise UsageError("certificates need the package cryptography", remedy=REMEDY) from None
 
 CERTIFICATE, KEY = "ca.pem", "ca.key"
 

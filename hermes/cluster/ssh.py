@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hermes.cluster import hostkey
+from hermes.cluster.extra import REMEDY
 from hermes.cluster.faults import plain
 from hermes.errors import NodeError, UsageError
 
@@ -461,7 +462,7 @@ def _library() -> Any:
     except ImportError:
         raise UsageError(
             "SSH needs the library paramiko, which is not installed here",
-            remedy='pip install "hermes-edge[cluster]"',
+            remedy=REMEDY,
         ) from None
     logger = logging.getLogger("paramiko")  # what goes wrong is told by us, once
     logger.addHandler(logging.NullHandler())
