@@ -30,9 +30,11 @@ from hermes.machine.events import (
     Train,
     UpdateStored,
     VersionLoaded,
+    VersionMissing,
 )
 from hermes.machine.worker import WorkerState
 from hermes.messages import (
+    BlocksGranted,
     BlocksReturned,
     Bye,
     Consumed,
@@ -42,20 +44,32 @@ from hermes.messages import (
     ResendAsked,
     Round,
     RunStopped,
+    ShardResized,
     TrainingStarted,
     Update,
     UpdateRejected,
+    WorkerBack,
     WorkerLeft,
     WorkerLost,
     WorkerRefused,
 )
 from hermes.simulate.schedules import reference
-from hermes.values import SECOND, Base, Birth, Position, Reason
+from hermes.values import SECOND, Base, Birth, BlockRange, Position, Reason
 
 
 def open_gate(**settings: object) -> WorkerStage:
     """A worker that pushes after every round."""
     return WorkerStage(gate__rule="open", **settings)
+
+
+def test_what_is_about_others_makes_nothing_due() -> None:
+    """It is read, and the next step is not looked for again; what is about itself is."""
+    stage = open_gate()
+    before = stage.state.authority.next_n
+    assert not stage.see(ShardResized("w2", 64, 8, Reason("by-speed"))).changed
+    assert stage.state.authority.next_n == before + 1
+    assert not stage.put(BeatDue(0)).changed
+    assert stage.see(BlocksGranted("w1", 1, (BlockRange(0, 1),), 8, 8)).changed
 
 
 # --- being admitted [6] -------------------------------------------------------------------------
@@ -413,3 +427,57 @@ def test_a_state_that_cannot_be_is_seen() -> None:
     ):
         with pytest.raises(Defect):
             worker.check(replace(good, **bad))
+
+
+# --- stuck ----------------------------------------------------------------------------------------
+
+STUCK = (BlocksReturned("w1", (1, 2), "stuck"), WorkerLost("w1", Reason("stuck", {"steps": 3})))
+
+
+def left(step: worker.Step) -> list[str]:
+    return [action.code for action in step.actions if isinstance(action, Leave)]
+
+
+def test_who_hung_on_a_version_knocks_anew_once_it_has_it() -> None:
+    """Its blocks are others', so it has no step to show by which it would be back."""
+    stage = WorkerStage()
+    stage.see(stage.grant(1), stage.grant(2))
+    assert stage.state.phase == "loading"
+    assert not left(stage.see(*STUCK))
+    assert left(stage.put(VersionLoaded(Base(0, stage.version0.payload.digest)))) == ["again"]
+
+
+def test_who_hung_on_a_version_that_is_gone_knocks_anew() -> None:
+    stage = WorkerStage()
+    stage.see(stage.grant(1))
+    stage.see(BlocksReturned("w1", (1,), "stuck"), STUCK[1])
+    assert left(stage.put(VersionMissing(0, stage.version0.payload.id))) == ["again"]
+
+
+def test_who_hung_on_blocks_knocks_anew() -> None:
+    stage = WorkerStage()
+    stage.put(VersionLoaded(Base(0, stage.version0.payload.digest)))
+    stage.see(stage.grant(1), stage.grant(2))
+    assert left(stage.see(*STUCK)) == ["again"]
+
+
+def test_who_took_long_over_a_round_is_back_with_it() -> None:
+    """A false alarm: the round that it reports is what the master waits for."""
+    stage = WorkerStage()
+    stage.ready()
+    stage.see(*STUCK)
+    assert stage.state.stuck
+    assert not left(stage.finish())
+    assert not stage.state.stuck
+    assert not left(stage.see(WorkerBack("w1"), stage.grant(3)))
+
+
+def test_who_was_silent_waits_for_new_blocks() -> None:
+    """It is back with its next heartbeat."""
+    stage = WorkerStage()
+    stage.ready()
+    stage.finish()
+    step = stage.see(BlocksReturned("w1", (1, 2), "lost"), WorkerLost("w1", Reason("silent")))
+    assert not left(step)
+    assert not left(stage.see(WorkerBack("w1")))
+    assert not left(stage.see(WorkerLost("w2", Reason("stuck", {"steps": 3}))))
