@@ -76,6 +76,9 @@ class WorkerState(msgspec.Struct, frozen=True):
     """... and those whose blocks are here."""
     offset: int = 0
     """Samples of the first grant that are used up."""
+    stuck: bool = False
+    """That we get nowhere, as the ledger says: our blocks go to others, until we are back with a
+    step, a round or an update. Whoever has none of these to show knocks anew."""
     current: Plan | None = None
     """The round being trained."""
     done: Round | None = None

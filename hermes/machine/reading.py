@@ -374,10 +374,14 @@ def _entry_lost(hand: Hand, entry: WorkerLost | WorkerLeft) -> None:
     """Nobody waits for whoever is gone."""
     left = {name: clock for name, clock in hand.state.clocks.items() if name != entry.worker}
     hand.become(clocks=left)
+    if isinstance(entry, WorkerLost) and entry.worker == hand.state.name:
+        hand.become(stuck=entry.reason.code == "stuck")
 
 
 def _entry_back(hand: Hand, entry: WorkerBack) -> None:
     """It starts at the slowest of the others, or at none where nobody else is alive."""
+    if entry.worker == hand.state.name:
+        hand.become(stuck=False)
     if counts_rounds(hand.state.settings.continue_):
         others = {n: clock for n, clock in hand.state.clocks.items() if n != entry.worker}
         hand.become(clocks={**others, entry.worker: min(others.values(), default=0)})

@@ -168,6 +168,10 @@ def _begin(hand: Hand) -> None:
     ready = state.admitted and state.started and not state.stopped
     if state.phase != "idle" or not ready or state.newest is None:
         return
+    if state.stuck and not state.grants:
+        # What it hung on has ended, and without blocks it never shows that it gets on.
+        gone(hand, "again", "it was stuck, and its blocks went to others")
+        return
     if ahead(state):
         return
     rebases = CONTINUE[state.settings.continue_.rule].rebases
@@ -224,7 +228,7 @@ def _on_scored(hand: Hand, event: VersionScored) -> None:
     it is progress, and whoever was stuck is back with it."""
     state, asked = hand.state, hand.state.asked
     waits = CONTINUE[state.settings.continue_.rule].waits and bool(state.waiting_for)
-    hand.become(phase="waiting" if waits else "idle", number=state.number + 1)
+    hand.become(phase="waiting" if waits else "idle", number=state.number + 1, stuck=False)
     if asked is not None and asked.number == event.number:
         hand.become(asked=None)
     sums = (event.loss_sum, event.correct, event.n, event.busy)
@@ -325,7 +329,7 @@ def _use_up(hand: Hand, todo: Plan) -> None:
 
 
 def _report(hand: Hand, report: Round) -> None:
-    hand.become(number=hand.state.number + 1)
+    hand.become(number=hand.state.number + 1, stuck=False)  # the master hears that it gets on
     hand.actions.append(Send(hand.state.number, report))
 
 
@@ -340,7 +344,7 @@ def _on_stored_again(hand: Hand, event: UpdateStored) -> None:
     assert state.pushed is not None
     number = state.number + 1
     update = replace(state.pushed, birth=Birth(state.incarnation, number), payload=event.payload)
-    hand.become(number=number, pushed=update, waiting_for=(update,), phase="waiting")
+    hand.become(number=number, pushed=update, waiting_for=(update,), phase="waiting", stuck=False)
     hand.actions.append(SendResent(number, update))
 
 
@@ -364,7 +368,7 @@ def _on_stored(hand: Hand, event: UpdateStored) -> None:
     if state.done is not None:
         _report(hand, replace(state.done, update=update))
     else:  # all step together: its rounds were told before
-        hand.become(number=state.number + 1)
+        hand.become(number=state.number + 1, stuck=False)
         hand.actions.append(SendResent(hand.state.number, update))
     waiting = (*state.waiting_for, update)
     hand.become(done=None, waiting_for=waiting, pushed=update, again=False)

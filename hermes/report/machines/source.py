@@ -186,8 +186,8 @@ def _added(call: ast.Call, function: Function) -> Iterator[tuple[str, str]]:
     """`draft.add(event.run)`: what an event brings is itself the entry."""
     for argument in call.args:
         if isinstance(argument, ast.Attribute) and isinstance(argument.value, ast.Name):
-            kind = typing.get_type_hints(function).get(argument.value.id)
-            it = typing.get_type_hints(kind).get(argument.attr) if kind else None
+            kind = _hints(function).get(argument.value.id)
+            it = _hints(kind).get(argument.attr) if kind else None
             for one in typing.get_args(it) or (it,):
                 if _is_entry(one):
                     yield "entries", one.__name__
@@ -217,7 +217,7 @@ def _resolve(node: ast.expr, function: Function) -> object:
     head, _, rest = dotted.partition(".")
     if rest.startswith("rules."):
         return getattr(PROTOCOL_RULES, rest.removeprefix("rules."), None)
-    given = typing.get_type_hints(function).get(head) if rest else None
+    given = _hints(function).get(head) if rest else None
     place = given if given in CLASSES else function.__globals__.get(head)
     return getattr(place, rest, None) if rest and "." not in rest else None if rest else place
 
@@ -245,7 +245,7 @@ def _is_table(function: Function, name: str) -> bool:
     it = function.__globals__.get(name)
     if not isinstance(it, dict) or not it or not all(_is_ours(value) for value in it.values()):
         return False
-    first = [next(iter(typing.get_type_hints(value).values())) for value in it.values()]
+    first = [next(iter(_hints(value).values())) for value in it.values()]
     return set(first) <= set(CLASSES)
 
 
@@ -255,3 +255,8 @@ def _is_entry(it: object) -> typing.TypeGuard[type]:
 
 def _is_subclass(it: object, kind: type) -> typing.TypeGuard[type]:
     return isinstance(it, type) and issubclass(it, kind) and it is not kind
+
+
+def _hints(thing: Any) -> dict[str, Any]:
+    """The types of its parts or arguments; some modules know `Draft` for the type checker alone."""
+    return typing.get_type_hints(thing, localns={Draft.__name__: Draft})
