@@ -214,6 +214,7 @@ def test_a_bad_advertised_address(
     shell: Shell, shown: Shown, command: str, advertised: str
 ) -> None:
     """The broker is there, and sends its clients where nobody answers: said in those words."""
+    shell.environment["HERMES_INSECURE"] = "1"  # else it is not even tried, without TLS
     with Child("embedded", advertise=advertised) as broker:
         job = [DIGITS] if command == "master" else ["--name", "w"]
         done = shell(command, *job, "--broker", broker.address, "--run", "r")
