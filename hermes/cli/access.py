@@ -135,12 +135,14 @@ def revoke(
     Runs go on without it, as without a worker that is lost. It keeps the cluster key that it has;
     docs/security.md says what that opens.
     """
-    from hermes.cluster.users import checked, revoke_user
+    from hermes.cluster.users import checked, refuse_stranger, revoke_user
 
     with at_flag("NAME"):
         checked(name)
     place = _place(broker, cluster)
     with connected(place.broker, access=place.access) as log:
+        with at_flag("NAME"):
+            refuse_stranger(log, place.secrets, name)
         known = revoke_user(log, place.secrets, name)
     if json_:
         facts = {"name": name, "broker": place.broker, "was_user": known}

@@ -35,6 +35,24 @@ def is_host(text: Any) -> bool:
     return re.fullmatch(rf"{label}(?:\.{label})*\.?", text) is not None
 
 
+def about_host(text: Any) -> str:
+    """What is wrong with a text that is no host, where that can be told; else nothing."""
+    if not isinstance(text, str):
+        return ""
+    match = re.fullmatch(r"(?:([^@:]*)@)?([^@:]+)(?::(\d{1,5}))?", text)
+    if match is not None and (match[1] or match[3]) and is_host(match[2]):
+        parts = [("host", f'"{match[2]}"')]
+        parts += [("user", f'"{match[1]}"')] if match[1] else []
+        parts += [("port", match[3])] if match[3] else []
+        told = ", ".join(f'"{key}": {value}' for key, value in parts)
+        others = " and ".join(key for key, _ in parts[1:])
+        keys = "a key of its own" if len(parts) == 2 else "keys of their own"
+        return f"{others} {'has' if len(parts) == 2 else 'have'} {keys}: {told}."
+    if re.fullmatch(r"[\d.]+", text) and text.strip("0."):
+        return "An IPv4 address has four numbers from 0 to 255: 192.168.1.21."
+    return ""
+
+
 def is_address(text: Any) -> bool:
     """Whether it is HOST:PORT; an IPv6 address stands in brackets."""
     match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):(\d{1,5})", text, re.ASCII)

@@ -109,7 +109,8 @@ def _worker(text: str) -> Worker:
         value = getattr(worker, key)
         if value is not None and not allowed.NODE[key].fits(value):
             words = allowed.NODE[key].words.removesuffix("; or null")
-            raise _refused(f"the {key} {value!r} in {text!r}", f"It is {words}.")
+            remedy = allowed.about_host(value) if key == "host" else ""
+            raise _refused(f"the {key} {value!r} in {text!r}", remedy or f"It is {words}.")
     return worker
 
 

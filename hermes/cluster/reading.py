@@ -80,7 +80,8 @@ class File:
             self.located = located.locate(text)
         except NotJson as error:
             what = f"it is not JSON: {error.what} (line {error.line}, column {error.column})"
-            self.faults.append(Fault(self.name, error.line, what, _json_remedy(error.what)))
+            remedy = _json_remedy(error.what, _rest(text, error.line, error.column))
+            self.faults.append(Fault(self.name, error.line, what, remedy))
             return None
         for path, first, second in self.located.twice:
             what = f"{_spelt(path)} stands twice: on line {first}, and here"
@@ -187,7 +188,9 @@ def _object(
         elif known[key].fits(value := settled(known[key], value)):
             found[key] = value
         else:
-            file.refuse(at, f"{_spelt(at)} is {told(value)}", f"It is {known[key].words}.")
+            remedy = allowed.about_host(value) if key == "host" else ""
+            remedy = remedy or f"It is {known[key].words}."
+            file.refuse(at, f"{_spelt(at)} is {told(value)}", remedy)
     return found
 
 
@@ -211,7 +214,15 @@ def _kind(tree: Any) -> str:
     return "a list" if isinstance(tree, list) else told(tree)
 
 
-def _json_remedy(what: str) -> str:
+def _rest(text: str, line: int, column: int) -> str:
+    """What stands there."""
+    lines = text.split("\n")
+    return lines[line - 1][column - 1 :].strip() if line <= len(lines) else ""
+
+
+def _json_remedy(what: str, there: str) -> str:
+    if there.lstrip(", \t").startswith(("//", "/*", "#")):
+        return "There are no comments in JSON: take it out. See docs/conf.md."
     if "property name" in what:
         return "Is there a comma too many before it, or a key without double quotes?"
     if "delimiter" in what:

@@ -48,6 +48,20 @@ def revoke_user(log: Log, secrets: Path | None, name: str) -> bool:
     return known
 
 
+def refuse_stranger(log: Log, secrets: Path | None, name: str) -> None:
+    """Raise `UsageError` for a name that nobody has here, nor had: most likely a slip, and the one
+    who is meant would stay in. Raises as `ensure_user` does, too."""
+    guards = guards_of(log)
+    there = [user for user in guards.users() if user not in RESERVED]
+    kept = secrets is not None and password_file(secrets, name).exists()
+    if name in there or kept or name in guards.revoked():
+        return
+    raise UsageError(
+        f"this broker knows no worker {name!r}; nobody was locked out",
+        remedy=f"Those that may come in: {', '.join(there) or 'none'}.",
+    )
+
+
 def checked(name: str) -> str:
     """A user's name that is a worker's. Raises `UsageError`."""
     if name in RESERVED:

@@ -287,7 +287,7 @@ def _speaks_http(address: Address, deadline: float) -> bool:
 
 def _unusable(address: Address, what: str) -> BrokerUnreachable:
     error = BrokerUnreachable(
-        f"what listens there is not a Kafka broker: {what}",
+        what if what == _TLS else f"what listens there is not a Kafka broker: {what}",
         where=str(address),
         remedy=f"Check host and port of --broker. {START if what != _TLS else _ACCESS}",
     )

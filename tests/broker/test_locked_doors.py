@@ -378,6 +378,17 @@ def test_who_cannot_be_revoked(fortress: Fortress, name: str) -> None:
     assert "NAME" in done.stderr
 
 
+def test_a_slip_in_a_name_locks_nobody_out(fortress: Fortress) -> None:
+    fortress.user("w1")
+    done = fortress.shell("revoke", "worker-99", "--broker", fortress.address)
+    assert done.returncode == 2
+    assert "NAME: this broker knows no worker 'worker-99'; nobody was locked out" in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "Those that may come in" in line]
+    assert "w1" in line
+    assert "master" not in line
+    assert "locked out at" not in done.stdout
+
+
 # --- a whole run --------------------------------------------------------------------------------
 
 

@@ -460,6 +460,29 @@ WRONG: list[Change] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "remedy"),
+    [
+        ("node2.local", "192.168.1.999", "four numbers from 0 to 255"),
+        (
+            "node2.local",
+            "anna@node2",
+            'its own: "host": "node2", "user": "anna".',
+        ),
+        ("node2.local", "n2:2222", 'port has a key of its own: "host": "n2", "port": 2222.'),
+        ("node2.local", "0.0.0.0", "It is a host name or an IP address"),
+        ('"port": 2222,', '"port": 2222, // of SSH', "There are no comments in JSON"),
+        ('"port": 2222,', '"port": 2222 // of SSH', "There are no comments in JSON"),
+    ],
+)
+def test_what_people_write_is_answered(old: str, new: str, remedy: str, tmp_path: Path) -> None:
+    assert CONFIG.count(old) == 1
+    lay(tmp_path, config=CONFIG.replace(old, new))
+    with pytest.raises(ConfError) as told:
+        load(tmp_path)
+    assert remedy in told.value.remedy
+
+
 @pytest.mark.parametrize(("name", "old", "new", "said"), WRONG, ids=lambda value: str(value)[:40])
 def test_a_bad_value(
     name: str, old: str, new: str, said: str, tmp_path: Path, shown: Shown
