@@ -18,8 +18,8 @@ from typer.main import get_command
 
 from hermes.broker.process import identity
 from hermes.cli.app import app
-from hermes.cli.joining import Token, read_token
 from hermes.cli.entry import run
+from hermes.cli.joining import Token, read_token
 from hermes.cli.prepare import Wishes, new_run_id, parse_speeds, settings_of
 from hermes.cli.trouble import exit_code_of
 from hermes.errors import UsageError
