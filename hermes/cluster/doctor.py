@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hermes.cluster import entrance, knock, up
+from hermes.cluster.brought import Notes
 from hermes.cluster.conf import Cluster, Node
 from hermes.cluster.crew import AT_ONCE, safely, shell_of
 from hermes.cluster.facts import Question, look
@@ -64,7 +65,10 @@ def examine(cluster: Cluster, board: Board, stop: threading.Event) -> Report:
     here: list[Finding] = []
     wheels = _wheels(cluster, here)
     with _standing_in(cluster, here) as (question, word):
-        around = Around(cluster, entrance.told(cluster), question, word, wheels)
+        question = question._replace(fetches=not wheels)
+        around = Around(
+            cluster, entrance.told(cluster), question, word, wheels, _revoked(cluster, here)
+        )
 
         def one(node: Node) -> Examined:
             try:
@@ -115,6 +119,18 @@ def _standing_in(cluster: Cluster, here: list[Finding]) -> Iterator[tuple[Questi
         here.append(Finding("broker", "fine", f"not up yet; will be at {broker}"))
         here.append(Finding("limits", "fine", f"records of {_limit()}, as hermes up sets it"))
         yield Question(where, listening=True), word
+
+
+def _revoked(cluster: Cluster, here: list[Finding]) -> frozenset[str]:
+    """Whom `hermes up` would not let in, where a broker is up that can tell."""
+    usable = all(one.level != "bad" for one in here if one.check == "broker")
+    is_up = _own_broker_is_up(cluster) or cluster.master.broker != "apache"
+    if not (usable and is_up and entrance.access_path(cluster).exists()):
+        return frozenset()
+    with contextlib.suppress(HermesError), entrance.connected(cluster) as log:
+        if log.guards is not None:
+            return frozenset(log.guards.revoked()).difference(Notes(cluster).now.taken)
+    return frozenset()
 
 
 def _own_broker_is_up(cluster: Cluster) -> bool:

@@ -24,7 +24,8 @@ CONNECTING = 4
 """Seconds that a node tries to reach the broker's address."""
 
 _SCRIPT = r"""
-import json, os, platform, shutil, socket, sys, tempfile, time
+import json, os, platform, shutil, socket, sys, tempfile, threading, time
+sys.dont_write_bytecode = True
 asked = json.loads(sys.argv[1])
 facts = {"time": time.time(), "python": list(sys.version_info[:3]), "machine": platform.machine()}
 facts["system"] = platform.system()
@@ -83,6 +84,48 @@ def reach():
     connection.close()
     return said.decode("ascii", "replace")
 
+def index():
+    try:
+        from pip._internal.configuration import Configuration
+        from pip._internal.models.index import PyPI
+        from urllib.parse import urlsplit
+        from urllib.request import getproxies
+        kept = Configuration(isolated=False)
+        kept.load()
+    except Exception:
+        return ""
+
+    def said(key):
+        for place in (":env:", "install", "global"):
+            try:
+                return kept.get_value(place + "." + key)
+            except Exception:
+                pass
+
+    if getproxies() or said("proxy") or said("find-links") or said("no-index"):
+        return ""
+    place = urlsplit(said("index-url") or PyPI.simple_url)
+    port = place.port or (80 if place.scheme == "http" else 443)
+    if not place.hostname:
+        return ""
+    came = []
+
+    def connect():
+        try:
+            socket.create_connection((place.hostname, port), timeout=3).close()
+            came.append("")
+        except Exception as error:
+            came.append(str(error))
+
+    thread = threading.Thread(target=connect)
+    thread.daemon = True
+    thread.start()
+    thread.join(asked["patience"])  # a name may take longer
+    why = came[0] if came else "timed out"
+    if why:
+        raise OSError("%s: %s" % (place.hostname, why))
+    return place.hostname
+
 tell("free", lambda: shutil.disk_usage(place).free)
 tell("writable", writable)
 tell("memory", memory)
@@ -92,6 +135,8 @@ tell("hermes", hermes)
 tell("modules", lambda: [name for name in asked["modules"] if module(name)])
 if asked["broker"]:
     tell("reach", reach)
+if asked["index"]:
+    tell("index", index)
 print("FACTS" + json.dumps(facts))
 """
 
@@ -103,6 +148,8 @@ class Question(NamedTuple):
     """Which address it is to reach; None: none is known."""
     listening: bool
     """Whether what listens there is ours, and says a word by which it is known."""
+    fetches: bool = False
+    """Whether it is to reach its package index, where it will install from there."""
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -129,6 +176,9 @@ class Facts(msgspec.Struct, frozen=True):
     reach: str | None = None
     """What the broker's address said; None: it could not be reached, or was not asked."""
     reach_error: str = ""
+    index: str | None = None
+    """The host of its package index, if it was reached; empty, if that could not be tried."""
+    index_error: str = ""
 
 
 class Look(NamedTuple):
@@ -156,6 +206,7 @@ def look(shell: Shell, node: Node, question: Question, modules: tuple[str, ...])
             "folder": node.folder,
             "broker": question.broker,
             "listening": question.listening,
+            "index": question.fetches and node.packages != "system",
             "patience": CONNECTING,
             "modules": modules,
         }

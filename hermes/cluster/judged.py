@@ -59,6 +59,8 @@ class Around(NamedTuple):
     word: str
     """That our own listener says; empty where a broker is up, or nothing listens."""
     wheels: tuple[File, ...]
+    revoked: frozenset[str] = frozenset()
+    """Who was locked out at the broker, as far as it is up and tells."""
 
 
 def modules_of(node: Node) -> tuple[str, ...]:
@@ -85,7 +87,7 @@ def judged(around: Around, node: Node, seen: Look) -> Iterator[Finding]:
         if around.question.broker is not None:
             yield _reach(around, node, seen.facts)
         yield _version(seen.facts)
-    yield _worker(node, seen)
+    yield _worker(around, node, seen)
     yield _tmux(node, seen)
 
 
@@ -221,7 +223,22 @@ def _packages(around: Around, node: Node, facts: Facts) -> Finding:
                 f"--platform manylinux_2_28_{facts.machine} {' '.join(missing)}",
             )
         return Finding("packages", "fine", "of master.wheels")
-    return Finding("packages", "fine", "of its index")
+    return _index(facts)
+
+
+def _index(facts: Facts) -> Finding:
+    """Where nothing is sent to it: can it reach what its pip asks?"""
+    if not facts.index_error:
+        return Finding("packages", "fine", f"of its index{'' if facts.index else ' (not tried)'}")
+    why = facts.index_error.partition(": ")[2]
+    return Finding(
+        "packages",
+        "note" if facts.hermes else "bad",
+        "index not reached",
+        f"no package index can be reached from it ({why})",
+        "Does it have a network? Otherwise fill a folder of wheels where there is internet, and "
+        'name it: "wheels" in conf/master.json.',
+    )
 
 
 def _fits(wheels: Sequence[File], name: str, facts: Facts) -> bool:
@@ -255,7 +272,16 @@ def _version(facts: Facts) -> Finding:
     return Finding("hermes", "fine", facts.hermes)
 
 
-def _worker(node: Node, seen: Look) -> Finding:
+def _worker(around: Around, node: Node, seen: Look) -> Finding:
+    if node.name in around.revoked:
+        return Finding(
+            "worker",
+            "bad",
+            "revoked",
+            "it was revoked: the broker does not let it in",
+            f"To let it in again: hermes invite {node.name}, then hermes up. Otherwise take it out "
+            "of conf/config.json.",
+        )
     if seen.worker == "ours":
         return Finding("worker", "fine", "runs")
     if seen.worker == "other":

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
-from hermes.cluster import crew, doctor
+from hermes.cluster import crew, doctor, facts, judged
 from hermes.cluster.conf import Cluster, Config, Master, Node, Settings
 from hermes.cluster.crew import running_on
 from hermes.cluster.facts import Question
@@ -55,3 +62,46 @@ def test_a_defect_with_one_node_is_told_as_its_own(
     (finding,) = doctor._node(around, nodes[0], Board(["n1"], None), stop).findings
     assert (finding.check, finding.level) == ("ssh", "bad")
     assert "nobody thought of this" in finding.what
+
+
+def seen(index: str, *, wanted: bool = True) -> dict[str, Any]:
+    """What a node whose pip is told of this index says of itself."""
+    asked = {
+        "folder": "/tmp/x",
+        "broker": None,
+        "listening": False,
+        "patience": 4,
+        "modules": [],
+        "index": wanted,
+    }
+    done = subprocess.run(
+        [sys.executable, "-", json.dumps(asked)],
+        input=facts._SCRIPT,
+        env={
+            "PATH": os.defpath,
+            "HOME": "/nonexistent",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_INDEX_URL": index,
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.removeprefix("FACTS"))
+    return found
+
+
+def test_an_index_that_cannot_be_reached_is_told_before_anything_is_installed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        reached = seen(f"http://127.0.0.1:{port}/simple")
+    assert reached["index"] == "127.0.0.1"
+    shut = seen(f"http://127.0.0.1:{port}/simple")
+    assert shut["index"] is None
+    assert "index" not in seen(f"http://127.0.0.1:{port}/simple", wanted=False)
+    for told, hermes, level in ((reached, "", "fine"), (shut, "", "bad"), (shut, "1.0", "note")):
+        finding = judged._index(msgspec.convert({**told, "hermes": hermes}, facts.Facts))
+        assert (finding.check, finding.level) == ("packages", level)
+    assert "onnection refused)" in finding.what
+    untried = msgspec.convert({**reached, "index": ""}, facts.Facts)
+    assert judged._index(untried).text == "of its index (not tried)"

@@ -71,6 +71,12 @@ def test_each_node_has_its_own_user_and_one_that_was_revoked_stays_out(cluster: 
     report = by_name(cluster.json("up", code=5))
     assert report["n1"]["state"] == "unchanged"
     assert "it was revoked" in report["n2"]["error"]["what"]
+    doctor = cluster.json("doctor", code=5)
+    found = {
+        node["name"]: [one["text"] for one in node["findings"] if one["check"] == "worker"]
+        for node in doctor["nodes"]
+    }
+    assert found == {"n1": ["runs"], "n2": ["revoked"]}
     key = str(cluster.shell.folder / "n2.key")
     invited = cluster.shell("invite", "n2", "--cluster", str(cluster.path), "--to", key)
     assert invited.returncode == 0, invited.stderr
