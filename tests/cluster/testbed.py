@@ -27,6 +27,10 @@ WHEELS = Path(HOME) / ".cache" / "hermes" / "testbed-wheels"
 """Where the master, too, sees them."""
 
 
+SENT = f'sed -i \'/"version"/a \\  "wheels": "{WHEELS}",\' conf/master.json'
+"""Names that folder in a cluster's file."""
+
+
 def main() -> int:
     typed = _parser().parse_args()
     reason = reason_against()
@@ -72,10 +76,16 @@ def start(typed: argparse.Namespace) -> int:
         f"""
 On the master, at {master}, `ssh worker-1` works: its ~/.ssh has the key, the hosts' keys and a
 config (from outside: {state["folder"]}/master/home/.ssh).
-Its home is its own, and goes with the bed; /tmp and the rest are this computer's. Go on there:
+Its home is its own, and goes with the bed; /tmp and the rest are this computer's. The workers reach
+no package index: fetch what Hermes needs here, once, then go on there:
 
+    ./scripts/testbed wheels
     ./scripts/testbed ssh master
-    hermes init cluster --workers {workers}
+    cd; hermes init cluster --workers {workers} && cd cluster
+    {SENT}
+    hermes doctor
+    hermes up
+    hermes run job.py --cluster .
 
 A command elsewhere, a cable that breaks and is mended, and the end of it all:
 
