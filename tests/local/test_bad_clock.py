@@ -31,6 +31,9 @@ PLACES = {
     "cli/trouble.py": "the name of a defect's report",
     "runtime/caches.py": "how old what lies in the caches is, for `hermes clean`",
     "data/cache.py": "when a block was last used, as its file's time",
+    "cli/refused.py": "how long ago the broker's log says that somebody was refused",
+    "cluster/doctor.py": "how long a certificate holds",
+    "cluster/facts.py": "how far a node's clock is from ours",
 }
 """Where wall time may be read, and what for."""
 
