@@ -79,7 +79,10 @@ MISTAKES: dict[str, tuple[str, list[str], list[str]]] = {
             data="FOUND.append(10) or hermes.data.digits()",
         ),
         [],
-        ["error: job.py:5: model() uses 'FOUND', which line 8 sets as data() is called", "constant"],
+        [
+            "error: job.py:5: model() uses 'FOUND', which line 8 sets as data() is called",
+            "constant",
+        ],
     ),
 }
 
