@@ -143,7 +143,7 @@ def test_model_and_data_that_do_not_fit_leave_no_run(shell: Shell) -> None:
 
 def test_broker_start_status_stop(shell: Shell) -> None:
     started = shell.json("broker", "start", "--port", "0")
-    assert shell.json("broker", "status") == {"brokers": [started]}
+    assert shell.json("broker", "status") == {"brokers": [{**started, "refused": []}]}
     assert shell.json("runs", "--broker", started["address"]) == {"runs": []}
     empty = shell("status", "--broker", started["address"])
     assert (empty.returncode, "there is no run here" in empty.stderr) == (2, True)
