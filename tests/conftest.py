@@ -13,7 +13,7 @@ from commands import Shell, Shown
 # As the commands do it, before anything loads NumPy: sums over several threads end in other bits.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# A shell starts what it leaves in the background with Ctrl-C ignored, and our children inherit that.
+# What a shell leaves in the background starts with Ctrl-C ignored, and our children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
