@@ -155,7 +155,7 @@ def forecast(folder: Path, fitted: Path, wish: tuple[str, int], args: Any) -> Ou
     sets = [word for one in (*CODEC, *settings, *stops) for word in ("--set", one)]
     run = f"told-{strategy}-{seed}"
     mine = ("--strategy", strategy, "--seed", str(seed), "--run", run, "--processes", "2")
-    arguments = ("--json", "--", str(args.images), *knobs)
+    arguments = ("--", str(args.images), *knobs)
     place("simulate", str(JOB), "--devices", str(devices), *mine, *sets, *arguments)
     return outcome(folder / "runs" / run, args.accuracy)
 

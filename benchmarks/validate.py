@@ -94,7 +94,8 @@ class Place:
 
     def __call__(self, *words: str) -> Any:
         """One command to its end; its JSON."""
-        command = [sys.executable, "-m", "hermes", *words, "--json"]
+        place = words.index("--") if "--" in words else len(words)  # what follows is the job's
+        command = [sys.executable, "-m", "hermes", *words[:place], "--json", *words[place:]]
         done = subprocess.run(
             command,
             cwd=self.folder,
