@@ -211,7 +211,7 @@ def _write_properties(wanted: Wanted, home: Path, data: Path, found: Locks | Non
         properties = home / PROPERTIES
         properties.write_text(text, "ascii")
         return properties
-    from hermes.cluster.secret_files import write_secret
+    from hermes.secret_files import write_secret
 
     return write_secret(found.secure.folder / PROPERTIES, text.encode())
 

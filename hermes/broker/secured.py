@@ -1,6 +1,6 @@
 """What makes a broker of Apache Kafka secure? TLS, a password for everyone (SCRAM), and rights.
 
-Its secrets lie in one folder of mode 0700: the authority (`hermes.cluster.ca`), the broker's
+Its secrets lie in one folder of mode 0700: the authority (`hermes.broker.ca`), the broker's
 certificate with its key, and a password a user. Two users are made with the broker: `broker`, as
 which it comes to itself, and `master`, who may do all. Both must be in the metadata when they are
 formatted, and the tool that formats takes passwords as arguments, which everybody on the machine
@@ -148,8 +148,8 @@ def escaped(path: Path) -> str:
 
 def locks(secure: Secure, wanted: Wanted) -> Locks:
     """Make what is missing, renew what ends within a month. Raises `UsageError`."""
-    from hermes.cluster.ca import Authority
-    from hermes.cluster.secret_files import kept_password, private_folder
+    from hermes.broker.ca import Authority
+    from hermes.secret_files import kept_password, private_folder
 
     folder = private_folder(secure.folder)
     private_folder(folder / USERS)
@@ -228,7 +228,7 @@ def format_with_users(
 
     What the tool says on its standard output holds keys: it is thrown away.
     """
-    from hermes.cluster.secret_files import write_secret
+    from hermes.secret_files import write_secret
 
     users = [(BROKER, found.broker), (MASTER, found.master)]
     for name, password in users:

@@ -86,9 +86,9 @@ def invite(
     let in again.
     """
     from hermes.cli.joining import Token, certificate
-    from hermes.cluster.secret_files import read_secret
     from hermes.cluster.users import checked, ensure_user
     from hermes.runtime.keys import KeyFile, cluster_key, fingerprint, write_key
+    from hermes.secret_files import read_secret
     from hermes.transport.access import Secret
 
     with at_flag("NAME"):

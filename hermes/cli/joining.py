@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from hermes.broker.secured import MASTER
 from hermes.cli.connect import at_flag
 from hermes.errors import UsageError
 from hermes.runtime.keys import (
@@ -21,8 +22,9 @@ from hermes.runtime.keys import (
     parse_key,
     read_key,
 )
-from hermes.transport.access import Access, access_to
+from hermes.transport.access import Access, access_to, known_access
 from hermes.transport.address import parse_address
+from hermes.transport.settings import SCRAM
 
 
 class Token(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,7 +56,7 @@ class Ticket(NamedTuple):
     def name(self) -> str | None:
         """Under which the broker knows this worker: a worker of ours is called as its user."""
         user = self.access.user
-        return user if user not in (None, "master") else None
+        return user if user not in (None, MASTER) else None
 
 
 def read_token(text: str) -> Token:
@@ -136,22 +138,17 @@ def _access(token: Token, shown: KeyFile, place: str) -> Access:
     """How the worker gets in. Raises `UsageError`."""
     if not token.ca:
         return access_to(place)
-    access = Access(tls=True, authority=ssl.DER_cert_to_PEM_cert(token.ca))
+    authority = ssl.DER_cert_to_PEM_cert(token.ca)
     if not token.user:
         # Which machine this is, its own access file says, where it has one.
-        known = access_to(place) if _knows(place) else access
-        return known._replace(tls=True, ca=None, authority=access.authority)
+        known = known_access(place) or Access()
+        return known._replace(tls=True, ca=None, authority=authority)
     if shown.password is None:
         raise UsageError(
             f"the key file holds no password for {token.user!r}",
             where="--key-file",
             remedy=f"Take the file that hermes invite {token.user} wrote, not the master's.",
         )
-    return access._replace(mechanism="SCRAM-SHA-512", user=token.user, password=shown.password)
-
-
-def _knows(place: str) -> bool:
-    try:
-        return access_to(place).tls
-    except UsageError:
-        return False
+    return Access(
+        tls=True, authority=authority, mechanism=SCRAM, user=token.user, password=shown.password
+    )

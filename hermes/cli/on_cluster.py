@@ -61,7 +61,7 @@ class Led(NamedTuple):
 
 def run_on(folder: Path, wishes: Wishes, led: Led) -> None:
     """Lead a run on this cluster; or, detached, see that somebody does."""
-    from hermes.cluster import entrance, up
+    from hermes.cluster import entrance
     from hermes.cluster.conf import load
 
     cluster = load(folder.absolute())
@@ -71,7 +71,7 @@ def run_on(folder: Path, wishes: Wishes, led: Led) -> None:
         key_file=wishes.key_file or entrance.cluster_key_file(cluster),
         strategy=wishes.strategy or cluster.settings.strategy,
         conf=cluster.layers(),
-        out=up.out_folder(cluster) if wishes.out == Path() else wishes.out,
+        out=cluster.out if wishes.out == Path() else wishes.out,
     )
     if led.detach:
         _detached(cluster, wishes, led)
@@ -226,9 +226,8 @@ def wait(
 
     if cluster is not None and out == Path():
         from hermes.cluster.conf import load
-        from hermes.cluster.up import out_folder
 
-        out = out_folder(load(cluster.absolute()))
+        out = load(cluster.absolute()).out
     folder = find_run(out, run)
     _wait_for_master(folder)
     _tell_end(folder, json_=json_, quiet=quiet)

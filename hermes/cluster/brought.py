@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from hermes.cluster.conf import Cluster, Node
-from hermes.cluster.secret_files import private_folder, write_secret
 from hermes.errors import UsageError
+from hermes.secret_files import private_folder, write_secret
 
 FILE = "up.json"
 

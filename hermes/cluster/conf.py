@@ -151,6 +151,11 @@ class Cluster(NamedTuple):
         """The folder of keys and passwords; mode 0700."""
         return self.folder / "secrets"
 
+    @property
+    def out(self) -> Path:
+        """The folder that contains runs/."""
+        return self.path(self.master.out)
+
     def path(self, text: str) -> Path:
         """A path of one of the files: relative ones begin at the cluster's folder."""
         return beside(self.folder, text)

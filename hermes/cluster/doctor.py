@@ -215,7 +215,7 @@ def _certificates(cluster: Cluster) -> Iterator[Finding]:
     """Dates of what lies in the folder of secrets."""
     if not (cluster.secrets / "ca.pem").exists():
         return
-    from hermes.cluster.ca import certificate_in
+    from hermes.broker.ca import certificate_in
 
     now = datetime.now(timezone.utc)
     for name in ("ca.pem", "broker.pem", "master.pem"):

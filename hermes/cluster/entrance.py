@@ -20,9 +20,9 @@ from hermes.cluster import address
 from hermes.cluster.brought import Brought, Notes
 from hermes.cluster.conf import Cluster, Node
 from hermes.cluster.remote import File
-from hermes.cluster.secret_files import kept_password, private_folder, read_secret, write_secret
 from hermes.cluster.ssh import Interrupted
 from hermes.errors import BrokerRefused, Defect, HermesError, UsageError
+from hermes.secret_files import kept_password, private_folder, read_secret, write_secret
 
 if TYPE_CHECKING:
     from hermes.broker.control import Running

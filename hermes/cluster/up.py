@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from hermes.cluster import entrance, remote, wheel
@@ -277,8 +276,3 @@ def _leave(
         _perform(shell, node, steps, board)
     notes.stopped(node)
     return Outcome(node, "down", tuple(step.what for step in steps))
-
-
-def out_folder(cluster: Cluster) -> Path:
-    """Where runs of this cluster go."""
-    return cluster.path(cluster.master.out)

@@ -7,8 +7,8 @@ import contextlib
 from pathlib import Path
 
 from hermes.broker.secured import BROKER, MASTER, USERS, password_file
-from hermes.cluster.secret_files import kept_password, private_folder
 from hermes.errors import UsageError
+from hermes.secret_files import kept_password, private_folder
 from hermes.transport.guards import Guards
 from hermes.transport.log import Log
 from hermes.transport.names import checked_worker

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from hermes.codec import digest_of
 from hermes.errors import UsageError
-from hermes.transport.access import Secret, config_folder, refuse_open, write_private
+from hermes.secret_files import refuse_open, write_private
+from hermes.transport.access import Secret, config_folder
 
 BYTES = 32
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hermes.errors import HermesError, UsageError
+from hermes.secret_files import refuse_open, write_private
 from hermes.transport.address import Address, is_local, parse_address
 from hermes.transport.sasl import MECHANISMS
 
@@ -146,12 +147,18 @@ def access_to(broker: str) -> Access:
     Raises `UsageError` for files that do not fit, and for a broker without TLS on another machine,
     where nobody has said that this is wanted.
     """
-    named = os.environ.get(VARIABLE)
-    file = Path(named) if named else access_file(broker)
-    found = read_access(file) if named or file.exists() else Access()
+    found = known_access(broker) or Access()
     if _in_clear(found) and _leads_away(parse_address(broker)):
         raise _unsafe("this broker is on another machine", broker)
     return found
+
+
+def known_access(broker: str) -> Access | None:
+    """What the access file for this broker says; None where this machine has none. Raises
+    `UsageError` for one that does not fit."""
+    named = os.environ.get(VARIABLE)
+    file = Path(named) if named else access_file(broker)
+    return read_access(file) if named or file.exists() else None
 
 
 def refuse_elsewhere(broker: Address, advertised: Iterable[Address], access: Access) -> None:
@@ -256,28 +263,6 @@ def write_access(
     )
     write_private(file, json.dumps(msgspec.to_builtins(told), indent=2) + "\n")
     return file
-
-
-def write_private(file: Path, text: str) -> None:
-    """Write a file that was at no moment for others to read, whole or not at all."""
-    spare = file.with_name(f".{file.name}-{os.getpid()}")
-    spare.unlink(missing_ok=True)
-    handle = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "w") as writer:
-            writer.write(text)
-        spare.replace(file)
-    except BaseException:
-        spare.unlink(missing_ok=True)
-        raise
-
-
-def refuse_open(file: Path, what: str) -> None:
-    """Raise `UsageError` where others may read this file. `what`: what it is, for people."""
-    if file.stat().st_mode & 0o077:
-        raise UsageError(
-            f"{what} can be read by others", where=str(file), remedy=f"chmod 600 {file}"
-        )
 
 
 def _decoded(file: Path, text: bytes) -> _File:

@@ -179,7 +179,10 @@ def _stranger(
         )
     if what is not None:
         return _no(address, what, "hermes up and hermes broker start make a new one.")
-    signer = f"the CA in {access.ca}" if access.ca else "any CA that this system trusts"
+    if access.authority is not None:
+        signer = "the CA that its token holds"
+    else:
+        signer = f"the CA in {access.ca}" if access.ca else "any CA that this system trusts"
     return _no(
         address,
         f"its certificate is not signed by {signer}",

@@ -81,6 +81,9 @@ _DROPPED = SCRAM_ITERATIONS + 1
 be: Kafka 4.3.1 may forget other users with one that is deleted, when it is started the next time
 (measured: not even the broker itself got in again)."""
 
+_NOT_OURS = (trouble.SecurityDisabledError, trouble.AuthorizationError)
+"""Answers to a question for rights by a broker whose rights we do not give."""
+
 _MAYBE_DONE = (
     trouble.OutOfOrderSequenceNumberError,
     trouble.InvalidProducerEpochError,
@@ -377,18 +380,14 @@ class _Admin:
         try:
             self._ask("ask for rights", lambda a: a.describe_acls(anything))
         except BrokerRefused as error:
-            if isinstance(error.__cause__, trouble.SecurityDisabledError):
+            # Nobody checks any; or somebody does, and they are not ours to give.
+            if isinstance(error.__cause__, _NOT_OURS):
                 return False
-            if isinstance(error.__cause__, trouble.AuthorizationError):
-                return False  # it checks, and rights are not ours to give
             raise
         return True
 
     def allow(self, rights: Iterable[Right]) -> None:
-        wanted = [_rule(right) for right in rights]
-        told = self._ask("give rights", lambda a: a.create_acls(wanted))
-        for kind in told["failed"]:
-            raise translate(kind(kind.message), "give rights")
+        self._rule("give rights", [_rule(right) for right in rights])
 
     def forget_rights(self, prefix: str, user: str | None = None) -> None:
         patterns = (ACLResourcePatternType.LITERAL, ACLResourcePatternType.PREFIXED)
@@ -412,9 +411,12 @@ class _Admin:
             ACLPermissionType.DENY,
             ResourcePattern(ResourceType.TOPIC, "*"),
         )
-        told = self._ask("take rights", lambda a: a.create_acls([wanted]))
+        self._rule("take rights", [wanted])
+
+    def _rule(self, what: str, wanted: list[ACL]) -> None:
+        told = self._ask(what, lambda a: a.create_acls(wanted))
         for kind in told["failed"]:
-            raise translate(kind(kind.message), "take rights")
+            raise translate(kind(kind.message), what)
 
     def close(self) -> None:
         with self._lock:

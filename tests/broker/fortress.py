@@ -14,10 +14,10 @@ import pytest
 from commands import Shell
 
 from hermes.broker import apache, control
+from hermes.broker.ca import Authority
 from hermes.broker.places import free_port
 from hermes.broker.refusals import Refusal, refusals
 from hermes.broker.secured import Secure
-from hermes.cluster.ca import Authority
 from hermes.cluster.users import ensure_user
 from hermes.transport.access import Access, Secret, read_access
 from hermes.transport.kafka import KafkaLog

@@ -16,7 +16,7 @@ from commands import DIGITS, ENDLESS, Shell, Shown, wait_for
 from fortress import LONG_AGO, Fortress, raised
 from msgspec.structs import replace
 
-from hermes.cluster.ca import Authority
+from hermes.broker.ca import Authority
 from hermes.codec import encode, proof_of
 from hermes.errors import BrokerError, BrokerRefused, HermesError
 from hermes.messages import Hello

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hermes.cluster.ca import Authority, certificate_in, names_in
-from hermes.cluster.secret_files import kept_password, private_folder, read_secret, write_secret
+from hermes.broker.ca import Authority, certificate_in, names_in
 from hermes.errors import UsageError
+from hermes.secret_files import kept_password, private_folder, read_secret, write_secret
 
 NAMES = ["broker.example", "localhost", "127.0.0.1", "10.0.0.1", "::1"]
 

@@ -17,7 +17,6 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from uuid import uuid4
 
 import psutil
@@ -86,12 +85,7 @@ class Sshd:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
         until = time.monotonic() + 5
         while (left := self.processes()) and time.monotonic() < until:
@@ -119,19 +113,23 @@ class Sshd:
         """
         if self._server is not None:
             self._server.send_signal(signal.SIGSTOP)  # nobody comes in any more
-            self.drop()
+            sessions = self._sessions()
+            # The door goes first: who comes back before it is gone waits in its queue, and is told
+            # of a reset, not that nobody listens.
             self._server.kill()
             self._server.wait()
             self._server = None
+            _end(sessions)
 
     def drop(self) -> int:
         """Drop every connection, as a lost link does; how many there were."""
-        assert self._server is not None, "it does not listen"
-        sessions = psutil.Process(self._server.pid).children()
-        for session in sessions:
-            for process in [*_offspring(session), session]:
-                _kill(process.pid)
+        sessions = self._sessions()
+        _end(sessions)
         return len(sessions)
+
+    def _sessions(self) -> list[psutil.Process]:
+        assert self._server is not None, "it does not listen"
+        return psutil.Process(self._server.pid).children()
 
     def new_host_key(self) -> None:
         """The machine has another key from its next start on: it was set up anew, or is another."""
@@ -245,6 +243,12 @@ def _offspring(process: psutil.Process) -> list[psutil.Process]:
         return [child for child in process.children() if child.name().startswith("sshd")]
     except psutil.Error:
         return []
+
+
+def _end(sessions: list[psutil.Process]) -> None:
+    for session in sessions:
+        for process in [*_offspring(session), session]:
+            _kill(process.pid)
 
 
 def _kill(pid: int) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
 from hermes.errors import UsageError
-from hermes.transport.access import refuse_open, write_private
 
 OTHERS = 0o077
 """The bits of a mode that let others in."""
@@ -28,6 +28,28 @@ def private_folder(folder: Path) -> Path:
             remedy="It must be a folder of yours that can be written.",
         ) from None
     return folder
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a file that was at no moment for others to read, whole or not at all."""
+    spare = file.with_name(f".{file.name}-{os.getpid()}")
+    spare.unlink(missing_ok=True)
+    handle = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w") as writer:
+            writer.write(text)
+        spare.replace(file)
+    except BaseException:
+        spare.unlink(missing_ok=True)
+        raise
+
+
+def refuse_open(file: Path, what: str) -> None:
+    """Raise `UsageError` where others may read this file. `what`: what it is, for people."""
+    if file.stat().st_mode & OTHERS:
+        raise UsageError(
+            f"{what} can be read by others", where=str(file), remedy=f"chmod 600 {file}"
+        )
 
 
 def write_secret(path: Path, content: bytes) -> Path:

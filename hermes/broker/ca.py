@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hermes.cluster.extra import REMEDY
-from hermes.cluster.secret_files import private_folder, read_secret, write_secret
 from hermes.errors import UsageError
+from hermes.secret_files import private_folder, read_secret, write_secret
 
 try:
     from cryptography import x509
