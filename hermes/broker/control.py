@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 import msgspec
@@ -29,6 +28,9 @@ _READY = {"embedded": 10.0, "apache": 60.0}
 
 _GRACE = {"embedded": 0.3, "apache": 20.0}
 """Seconds to end in order. The embedded broker has nothing to save, and may take 5 s over it."""
+
+_UNREADY = {"embedded": 0.3, "apache": 2.0}
+"""Seconds to end for one that never answered: nobody waits for what it would put in order."""
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -105,7 +107,7 @@ def _start(kind: Kind, wanted: Wanted, secure: Secure | None) -> Running:
         tell_access(wanted, plan.access, secure)
         _note(running)
     except BaseException:  # nobody would find a broker that is noted nowhere
-        end(process.pid, patience=_GRACE[kind], process=process)
+        end(process.pid, patience=_UNREADY[kind], process=process)
         remove(plan.remove)
         raise
     process.returncode = 0  # it is not ours to wait for: no ResourceWarning for a daemon
@@ -194,12 +196,14 @@ class Child:
         self.log = self._home / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._remove: tuple[str, ...] = ()
+        self._grace = _UNREADY[kind]
         try:
             placed = secure.placed(self._home) if secure is not None else None
             plan = _plan(kind, wanted, self._home, placed)
             self._remove = plan.remove
             self._process = launch(plan, self.log, child=True)
             wait_ready(plan, self._process, self.log, _READY[kind])
+            self._grace = _GRACE[kind]
         except BaseException:
             self.stop()
             raise
@@ -222,7 +226,7 @@ class Child:
         """End it in order and remove its temporary files; may be called more than once."""
         if self._process is not None:
             if self._process.poll() is None:
-                end(self._process.pid, patience=_GRACE[self.kind], process=self._process)
+                end(self._process.pid, patience=self._grace, process=self._process)
             reap(self._process)
             remove(self._remove)
         shutil.rmtree(self._home, ignore_errors=True)
@@ -230,12 +234,7 @@ class Child:
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

@@ -13,18 +13,18 @@ from hermes.transport.log import Receipt
 
 
 class Acknowledgements:
-    """Receipts of heartbeats. One thread sends, any may ask."""
+    """Receipts of heartbeats, and what is asked now. One thread sends, any may ask."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[float, Receipt]] = deque()
         self._began: float | None = None
         self._looking = threading.Lock()
         self.used = False
-        """Whether anything was ever sent."""
+        """Whether the broker was ever asked for anything."""
 
     @contextlib.contextmanager
-    def sending(self) -> Iterator[None]:
-        """Inside, something is being sent: that alone may have to wait for the broker."""
+    def asking(self) -> Iterator[None]:
+        """Inside, the broker is asked for something, or sent it: that alone may have to wait."""
         self._began, self.used = time.monotonic(), True
         try:
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from hermes.codec import decode, same
 from hermes.errors import DecodeError, NoSuchTopic, RunError, Unverified
@@ -42,32 +43,26 @@ def ledger_of(log: Log, run: str) -> str:
 
 
 def wait_for_run(
-    log: Log, run: str | None, seen: dict[str, int], patience: float, over: Callable[[float], bool]
+    log: Log,
+    run: str | None,
+    seen: dict[str, int],
+    patience: float,
+    over: Callable[[float], bool],
+    asking: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> str | None:
     """The run to take part in: `run`, or one that is open. `seen` are runs that were over, with the
     end of their ledgers then (or `FOR_GOOD`): one that was written to since may have been reopened.
 
-    Waits `patience` seconds; `over` waits and says whether to give up (then None). Raises
-    `RunError` where none comes, or where the run that is named has stopped already.
+    Waits `patience` seconds; `over` waits and says whether to give up (then None). The broker is
+    asked within `asking()`. Raises `RunError` where none comes, or where the run that is named has
+    stopped already.
     """
     end = time.monotonic() + patience
     while True:
-        ends = _ledger_ends(log)
-        found = [name for name, end in ends.items() if seen.get(name) not in (end, FOR_GOOD)]
-        if run in ends:
-            if is_open(log, run):
-                return run
-            raise RunError(
-                f"the run {run!r} has stopped already",
-                where="the broker",
-                remedy="Name another run with --run, or leave it out to wait for the next one, or "
-                f"for this one, once somebody goes on with it (hermes resume {run}).",
-            )
-        if run is None:
-            for name in reversed(found):
-                if is_open(log, name):
-                    return name
-                seen[name] = ends[name]
+        with asking():
+            found = _run_at(log, run, seen)
+        if found is not None:
+            return found
         if time.monotonic() > end:
             what = f"the run {run!r} did not appear" if run else "no run appeared"
             raise RunError(
@@ -77,6 +72,25 @@ def wait_for_run(
             )
         if over(LOOK_AGAIN):
             return None
+
+
+def _run_at(log: Log, run: str | None, seen: dict[str, int]) -> str | None:
+    """`run`, or the newest that is open; one that is over goes into `seen`. None: not there yet."""
+    ends = _ledger_ends(log)
+    if run is not None:
+        if run in ends and not is_open(log, run):
+            raise RunError(
+                f"the run {run!r} has stopped already",
+                where="the broker",
+                remedy="Name another run with --run, or leave it out to wait for the next one, or "
+                f"for this one, once somebody goes on with it (hermes resume {run}).",
+            )
+        return run if run in ends else None
+    for name in reversed([name for name in ends if seen.get(name) not in (ends[name], FOR_GOOD)]):
+        if is_open(log, name):
+            return name
+        seen[name] = ends[name]
+    return None
 
 
 def _ledger_ends(log: Log) -> dict[str, int]:

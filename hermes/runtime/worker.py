@@ -120,7 +120,8 @@ class WorkerProcess:
     def _serve(self, acks: Acknowledgements) -> Farewell:
         options, seen = self.options, dict[str, int]()
         while True:
-            run = wait_for_run(self.log, options.run, seen, options.patience, self._over.wait)
+            wait, asking = self._over.wait, acks.asking
+            run = wait_for_run(self.log, options.run, seen, options.patience, wait, asking)
             if run is None:
                 return Farewell("interrupted", "interrupted")
             farewell = self._take_part(run, acks)

@@ -88,6 +88,27 @@ def test_a_bad_broker_that_dies_and_comes_back(shell: Shell, tmp_path: Path, sho
     shown("A broker that dies and comes back: the run goes on", "hermes run", 0, text)
 
 
+def test_a_bad_broker_of_a_worker_that_waits(shell: Shell, shown: Shown) -> None:
+    """No run has begun yet: it says that its broker has gone, and when one is back."""
+    port, seen = free_port(), list[str]()
+    (shell.folder / "cluster.key").write_text("0" * 64 + "\n")
+    (shell.folder / "cluster.key").chmod(0o600)
+    at = ("--broker", f"127.0.0.1:{port}", "--key-file", "cluster.key")
+    with Child("embedded", port=port):
+        worker = shell.start("worker", *at, "--name", "w1")
+        wait_for(worker, "waiting for", seen)
+    wait_for(worker, "the broker does not answer: nothing listens there", seen)
+    with Child("embedded", port=port):
+        wait_for(worker, "the broker answers again", seen)
+    wait_for(worker, "the broker does not answer", seen)
+    worker.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    text = "".join([*seen, ended(worker)])
+    assert time.monotonic() - began < 10
+    assert worker.returncode == 130, text
+    shown("A waiting worker whose broker goes", "hermes worker, Ctrl-C", 130, text)
+
+
 def test_a_bad_broker_that_dies_for_good(shell: Shell, tmp_path: Path, shown: Shown) -> None:
     """After --patience: exit 3, what, where, remedy, and the last version is saved."""
     with Child("apache", data=tmp_path / "kafka") as broker:

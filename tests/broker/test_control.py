@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -15,8 +17,8 @@ import pytest
 
 from hermes.broker import control
 from hermes.broker.control import Child
-from hermes.broker.places import free_port
-from hermes.broker.process import identity
+from hermes.broker.places import Wanted, free_port
+from hermes.broker.process import Plan, identity
 from hermes.errors import BrokerUnreachable, RunError, UsageError
 from hermes.transport.kafka import KafkaLog
 from hermes.transport.probe import probe
@@ -121,6 +123,40 @@ def test_a_broker_that_dies_at_its_start_is_quoted(
     for begin in (control.start, Child):
         with pytest.raises(BrokerUnreachable, match=r"(?s)status 3.*out of luck"):
             begin("embedded", port=free_port())
+    assert control.status() == []
+
+
+@pytest.mark.parametrize("begin", [control.start, Child])
+def test_ctrl_c_does_not_wait_for_a_broker_that_is_not_there_yet(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: Callable[..., object]
+) -> None:
+    """Kafka's end waits for its start, which may take a minute."""
+    program = tmp_path / "deaf.py"
+    program.write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "open(sys.argv[1], 'x').close()\n"
+        "time.sleep(600)\n"
+    )
+    deaf, pids = tmp_path / "deaf", []
+
+    def plan(kind: str, wanted: Wanted, home: Path, secure: object) -> Plan:
+        assert (kind, secure) == ("apache", None)
+        return Plan([sys.executable, str(program), str(deaf)], wanted.local, None)
+
+    def interrupted(plan: Plan, process: subprocess.Popen[bytes], *_: object) -> None:
+        pids.append(process.pid)
+        while not deaf.exists():
+            assert process.poll() is None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(control, "_plan", plan)
+    monkeypatch.setattr(control, "wait_ready", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        begin("apache", free_port())
+    assert time.monotonic() - began < control._GRACE["apache"] / 2
+    assert [identity(pid) for pid in pids] == [None]
     assert control.status() == []
 
 
