@@ -37,6 +37,9 @@ LINES_AGAIN = 2000
 LINES_AT_ONCE = 500
 """Records of it after which the machine is told."""
 
+HELLOS = 4096
+"""Hellos that are told apart from copies of them."""
+
 
 class Inbox:
     """The topics that the master reads, and how far it has read them."""
@@ -59,6 +62,8 @@ class Inbox:
         self._quarantine = Quarantine(options.folder.quarantine, lines.warn)
         self._recent: dict[Position, bytes] = {}
         """Small messages of the last poll, by topic and offset: one may turn out to be evidence."""
+        self._hellos: dict[str, Position] = {}
+        """Where each hello lay, by its signature, in the order in which they came."""
         self._targets: dict[str, Place] = {}
         self._reader = log.reader()
         self._places = Places(log, self._reader, options.run)
@@ -199,6 +204,14 @@ class Inbox:
             return None
         if isinstance(message, StopRequested):
             return StopReceived(position, message)
+        first = self._hellos.setdefault(message.proof, position)
+        if first != position:
+            # A worker that knocks again has a new nonce. The machine knows what it answers.
+            who = f"the hello of worker {message.worker[:40]!r} at offset {first.offset}"
+            why = f"{who}, sent again: that is ignored"
+            self._set_aside(position, record, why, "repeated-hello")
+        elif len(self._hellos) > HELLOS:
+            del self._hellos[next(iter(self._hellos))]
         if NAME.fullmatch(message.worker):
             # Created before anyone is told of it (protocol 1).
             short = names.from_worker(message.worker)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from hermes.broker.places import free_port
 from hermes.broker.refusals import Refusal, refusals
 from hermes.broker.secured import Secure
 from hermes.cluster.users import ensure_user
+from hermes.errors import BrokerError, HermesError
 from hermes.transport.access import Access, Secret, read_access
 from hermes.transport.kafka import KafkaLog
 
@@ -40,6 +42,9 @@ JAAS = (
     "listener.name.{}.scram-sha-512.sasl.jaas.config="
     "org.apache.kafka.common.security.scram.ScramLoginModule required;\n"
 )
+SOON = 5.0
+"""Seconds within which a cause is told."""
+
 LONG_AGO = dt.datetime.now(dt.timezone.utc) - dt.timedelta(days=90)
 
 
@@ -74,6 +79,26 @@ class Fortress(NamedTuple):
     def refused(self) -> list[Refusal]:
         """Whom its log says that it refused."""
         return refusals(Path(self.running.log))
+
+
+def refused(act: Callable[[], object]) -> HermesError:
+    """What it raises, within the time."""
+    began = time.monotonic()
+    with pytest.raises(BrokerError) as caught:
+        act()
+    assert time.monotonic() - began < SOON
+    return caught.value
+
+
+def told(fortress: Fortress, user: str | None, what: str, why: str) -> None:
+    """The broker's log tells of it, within the time."""
+    end = time.monotonic() + SOON
+    while True:
+        found = fortress.refused()
+        if any((one.user, one.what, one.why) == (user, what, why) for one in found):
+            return
+        assert time.monotonic() < end, found
+        time.sleep(0.05)
 
 
 def raised(folder: Path) -> Iterator[Fortress]:
