@@ -28,6 +28,9 @@ MARKER = ".hermes-node"
 STARTING = 30.0
 """Seconds that a worker may take until it has reached its broker."""
 
+LOOK = 0.2
+"""Seconds between two looks: each takes two processes, which a small board feels."""
+
 LEAVING = 12.0
 """Seconds that a worker has to say bye."""
 
@@ -287,9 +290,7 @@ def _environment(node: Node, at: str) -> Step:
 version=$({python} -c 'import sys; print({version})' 2>&1) || {{
   echo "$version"; exit {NO_PYTHON}
 }}
-{python} -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {{
-  echo "$version"; exit {TOO_OLD}
-}}
+case $version in [012].* | 3.[0-9]) echo "$version"; exit {TOO_OLD} ;; esac
 rm -rf {at}/venv
 {python} -m venv --without-pip {sees}{at}/venv
 {borrow}printf %s {made} >{at}/venv/.made""",
@@ -469,17 +470,18 @@ umask 077
 rm -f worker.stamp
 {begin}
 i=0
-until grep -q ', waiting for' worker.log; do
+until found=$(grep -o -m 1 -e ', waiting for' -e 'error: ' worker.log) &&
+[ "$found" != 'error: ' ]; do
   i=$((i + 1))
-  if [ $i -gt {STARTING * 10:.0f} ] || grep -q 'error: ' worker.log || \
-{{ [ $i -gt 20 ] && ! runs worker.pid; }}; then
+  if [ $i -gt {STARTING / LOOK:.0f} ] || [ -n "$found" ] || \
+{{ [ $i -gt {2 / LOOK:.0f} ] && ! runs worker.pid; }}; then
     sleep 0.3
     grep -A 3 'error: ' worker.log | head -n 3 >&2 || :
     [ -s worker.log ] || echo 'it says nothing' >&2
     grep -q 'error: ' worker.log || tail -n 3 worker.log >&2
     exit {NOT_UP}
   fi
-  sleep 0.1
+  sleep {LOOK}
 done
 printf %s {stamp} >worker.stamp"""
 
