@@ -1,10 +1,9 @@
 """How long do nodes take from nothing to workers that wait for a run?
 
-`hermes init` and `hermes up` on the test bed (tests/cluster), a secure Apache Kafka included: with
-the packages that the nodes' system has, and with a folder of wheels that is sent to each and
-installed there. Then `hermes up` again, which finds nothing to do. All nodes share this computer's
-cores, which nodes of their own would not: what eight install costs twice the time of four. Needs
-root, and a computer with nothing else to do.
+`hermes up` on the test bed (tests/cluster), a secure Apache Kafka included: with the packages that
+the nodes' system has, and with a folder of wheels that is sent to each and installed there. Then
+`hermes up` again, which finds nothing to do. All nodes share this computer's cores, which nodes of
+their own would not. Needs root, and a computer with nothing else to do.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hermes.cluster.extra import REMEDY
 from hermes.errors import UsageError
+from hermes.extra import REMEDY
 from hermes.secret_files import private_folder, read_secret, write_secret
 
 try:

@@ -100,14 +100,15 @@ def _start(kind: Kind, wanted: Wanted, secure: Secure | None) -> Running:
     plan = _plan(kind, wanted, home, secure)
     output = home / "broker.log"
     output.unlink(missing_ok=True)
-    process = launch(plan, output, child=False)
+    process, grace = launch(plan, output, child=False), _UNREADY[kind]
     try:
         wait_ready(plan, process, output, _READY[kind])
+        grace = _GRACE[kind]
         running = _running(kind, wanted, plan, process.pid, output, secure)
         tell_access(wanted, plan.access, secure)
         _note(running)
     except BaseException:  # nobody would find a broker that is noted nowhere
-        end(process.pid, patience=_UNREADY[kind], process=process)
+        end(process.pid, patience=grace, process=process)
         remove(plan.remove)
         raise
     process.returncode = 0  # it is not ours to wait for: no ResourceWarning for a daemon

@@ -131,8 +131,8 @@ def down(
     What is installed on nodes stays, and so do the broker's records; with --purge nothing stays
     but what runs have written.
     """
+    from hermes import extra
     from hermes.cluster import down as module
-    from hermes.cluster import extra
 
     cluster = _load(folder)
     if forget:
@@ -182,7 +182,7 @@ def _load(folder: Path) -> Cluster:
 
 def _with_ssh(folder: Path) -> Cluster:
     """As `_load`, where what SSH needs is installed. Raises `UsageError`."""
-    from hermes.cluster import extra
+    from hermes import extra
 
     cluster = _load(folder)
     extra.check()

@@ -141,7 +141,9 @@ def _access(token: Token, shown: KeyFile, place: str) -> Access:
     authority = ssl.DER_cert_to_PEM_cert(token.ca)
     if not token.user:
         # Which machine this is, its own access file says, where it has one.
-        known = known_access(place) or Access()
+        known = known_access(place)
+        if known is None or not known.tls:
+            known = Access()
         return known._replace(tls=True, ca=None, authority=authority)
     if shown.password is None:
         raise UsageError(

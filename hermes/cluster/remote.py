@@ -29,7 +29,7 @@ STARTING = 30.0
 """Seconds that a worker may take until it has reached its broker."""
 
 LOOK = 0.2
-"""Seconds between two looks: each takes two processes, which a small board feels."""
+"""Seconds between two looks: each takes some processes, which a small board feels."""
 
 LEAVING = 12.0
 """Seconds that a worker has to say bye."""
@@ -287,9 +287,10 @@ def _environment(node: Node, at: str) -> Step:
 [ "$({at}/venv/bin/python -c 'import sys; print({version})')" = \
 "$(sed -n 's/^version = \\([0-9]*\\.[0-9]*\\).*/\\1/p' {at}/venv/pyvenv.cfg)" ]""",
         f"""\
-version=$({python} -c 'import sys; print({version})' 2>&1) || {{
-  echo "$version"; exit {NO_PYTHON}
+said=$({python} -c 'import sys; print({version})' 2>&1) || {{
+  echo "$said"; exit {NO_PYTHON}
 }}
+version=$(printf '%s\n' "$said" | tail -n 1)
 case $version in [012].* | 3.[0-9]) echo "$version"; exit {TOO_OLD} ;; esac
 rm -rf {at}/venv
 {python} -m venv --without-pip {sees}{at}/venv

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hermes.cluster import hostkey
-from hermes.cluster.extra import REMEDY
 from hermes.cluster.faults import plain
 from hermes.errors import NodeError, UsageError
+from hermes.extra import REMEDY
 
 if TYPE_CHECKING:
     import paramiko

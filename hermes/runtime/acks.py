@@ -13,23 +13,31 @@ from hermes.transport.log import Receipt
 
 
 class Acknowledgements:
-    """Receipts of heartbeats, and what is asked now. One thread sends, any may ask."""
+    """Receipts of heartbeats, and what is asked now. One thread sends, or asks the broker; any may
+    look."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[float, Receipt]] = deque()
         self._began: float | None = None
         self._looking = threading.Lock()
         self.used = False
-        """Whether the broker was ever asked for anything."""
+        """Whether anything was ever sent."""
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """Inside, the broker is asked for something, or sent it: that alone may have to wait."""
-        self._began, self.used = time.monotonic(), True
+        """Inside, one question is put to the broker, and its answer is waited for."""
+        self._began = time.monotonic()
         try:
             yield
         finally:
             self._began = None
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[None]:
+        """Inside, something is being sent: that alone may have to wait for the broker."""
+        self.used = True
+        with self.asking():
+            yield
 
     def add(self, receipt: Receipt) -> None:
         """One more heartbeat was sent."""

@@ -47,7 +47,7 @@ class Beater:
             count += 1
             try:
                 beat = encode(self._beat_of(count))
-                with self._acks.asking():
+                with self._acks.sending():
                     self._acks.add(self._log.append(self._topic, beat))
             except BrokerError:
                 pass  # an outage: the beats before it are not acknowledged

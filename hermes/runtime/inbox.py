@@ -210,7 +210,8 @@ class Inbox:
             who = f"the hello of worker {message.worker[:40]!r} at offset {first.offset}"
             why = f"{who}, sent again: that is ignored"
             self._set_aside(position, record, why, "repeated-hello")
-        elif len(self._hellos) > HELLOS:
+            return None
+        if len(self._hellos) > HELLOS:
             del self._hellos[next(iter(self._hellos))]
         if NAME.fullmatch(message.worker):
             # Created before anyone is told of it (protocol 1).

@@ -53,14 +53,13 @@ def wait_for_run(
     """The run to take part in: `run`, or one that is open. `seen` are runs that were over, with the
     end of their ledgers then (or `FOR_GOOD`): one that was written to since may have been reopened.
 
-    Waits `patience` seconds; `over` waits and says whether to give up (then None). The broker is
-    asked within `asking()`. Raises `RunError` where none comes, or where the run that is named has
-    stopped already.
+    Waits `patience` seconds; `over` waits and says whether to give up (then None). What the broker
+    is asked again and again is asked within `asking()`. Raises `RunError` where none comes, or
+    where the run that is named has stopped already.
     """
     end = time.monotonic() + patience
     while True:
-        with asking():
-            found = _run_at(log, run, seen)
+        found = _run_at(log, run, seen, asking)
         if found is not None:
             return found
         if time.monotonic() > end:
@@ -74,9 +73,15 @@ def wait_for_run(
             return None
 
 
-def _run_at(log: Log, run: str | None, seen: dict[str, int]) -> str | None:
+def _run_at(
+    log: Log,
+    run: str | None,
+    seen: dict[str, int],
+    asking: Callable[[], AbstractContextManager[None]],
+) -> str | None:
     """`run`, or the newest that is open; one that is over goes into `seen`. None: not there yet."""
-    ends = _ledger_ends(log)
+    with asking():
+        ends = _ledger_ends(log)
     if run is not None:
         if run in ends and not is_open(log, run):
             raise RunError(

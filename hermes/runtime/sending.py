@@ -69,7 +69,7 @@ class Sending:
 
     def _post(self, number: int, body: WorkerBody, seen: Authority) -> None:
         envelope = Envelope(self._incarnation, number, seen.offset, seen.chain, body)
-        with self._acks.asking():
+        with self._acks.sending():
             receipt = self._append(self._topic, encode(envelope))
         if receipt is not None and (not number or isinstance(body, Bye)):
             self._acks.add(receipt)

@@ -131,7 +131,8 @@ class WorkerProcess:
                 return farewell
             # Until somebody goes on with it; but whoever was replaced stays away from it.
             fenced = farewell.code == "fenced"
-            seen[run] = FOR_GOOD if fenced else ledger_end(self.log, run)
+            with acks.asking():
+                seen[run] = FOR_GOOD if fenced else ledger_end(self.log, run)
             self.say("waiting for the next run (Ctrl-C leaves)")
 
     def _take_part(self, run: str, acks: Acknowledgements) -> Farewell:

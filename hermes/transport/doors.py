@@ -180,7 +180,7 @@ def _stranger(
     if what is not None:
         return _no(address, what, "hermes up and hermes broker start make a new one.")
     if access.authority is not None:
-        signer = "the CA that its token holds"
+        signer = "the CA in the token (--join)"
     else:
         signer = f"the CA in {access.ca}" if access.ca else "any CA that this system trusts"
     return _no(

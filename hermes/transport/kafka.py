@@ -82,7 +82,8 @@ be: Kafka 4.3.1 may forget other users with one that is deleted, when it is star
 (measured: not even the broker itself got in again)."""
 
 _NOT_OURS = (trouble.SecurityDisabledError, trouble.AuthorizationError)
-"""Answers to a question for rights by a broker whose rights we do not give."""
+"""What answers a question for rights at a broker where we give none: nobody checks any, or somebody
+else gives them."""
 
 _MAYBE_DONE = (
     trouble.OutOfOrderSequenceNumberError,
@@ -387,7 +388,7 @@ class _Admin:
         return True
 
     def allow(self, rights: Iterable[Right]) -> None:
-        self._rule("give rights", [_rule(right) for right in rights])
+        self._add_rules("give rights", [_rule(right) for right in rights])
 
     def forget_rights(self, prefix: str, user: str | None = None) -> None:
         patterns = (ACLResourcePatternType.LITERAL, ACLResourcePatternType.PREFIXED)
@@ -411,9 +412,9 @@ class _Admin:
             ACLPermissionType.DENY,
             ResourcePattern(ResourceType.TOPIC, "*"),
         )
-        self._rule("take rights", [wanted])
+        self._add_rules("take rights", [wanted])
 
-    def _rule(self, what: str, wanted: list[ACL]) -> None:
+    def _add_rules(self, what: str, wanted: list[ACL]) -> None:
         told = self._ask(what, lambda a: a.create_acls(wanted))
         for kind in told["failed"]:
             raise translate(kind(kind.message), what)

@@ -82,6 +82,14 @@ CASES: dict[str, Case] = {
         "its certificate is not signed by the CA in",
         "it does not trust this broker's certificate",
     ),
+    "another authority than the token's": (
+        lambda f, t: (
+            f.address,
+            f.user("w1")._replace(ca=None, authority=_other(t).path.read_text()),
+        ),
+        "its certificate is not signed by the CA in the token (--join)",
+        "it does not trust this broker's certificate",
+    ),
     "the broker's certificate is for another name": (
         lambda f, _: (f.doors["ELSEWHERE"], f.user("w1")),
         "its certificate is for another address: it does not hold for '127.0.0.1'",

@@ -3,7 +3,10 @@ something gets no further than that opens."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -69,6 +72,16 @@ def in_processes(wanted: dict[str, bytes]) -> list[str]:
     return found
 
 
+def test_a_secret_that_a_process_shows_is_found() -> None:
+    """So that finding none means something."""
+    wait = "import sys; sys.stdin.read()"
+    for words, more in ((["hidden"], {}), ([], {"WORD": "hidden"})):
+        program, around = [sys.executable, "-c", wait, *words], {**os.environ, **more}
+        with subprocess.Popen(program, stdin=subprocess.PIPE, env=around) as it:
+            assert str(it.pid) in "".join(in_processes({"it": b"hidden"}))
+            it.communicate()
+
+
 @contextmanager
 def watched(wanted: dict[str, bytes]) -> Iterator[list[str]]:
     """What the processes of this time show, looked at again and again."""
@@ -111,12 +124,11 @@ def send_again(fortress: Fortress, run: str) -> None:
 
 
 def test_a_whole_run_behind_locked_doors(fortress: Fortress, tmp_path: Path) -> None:
-    """It finishes and is verified; nothing that it leaves, and no process while it goes on, holds a
+    """It is stopped and verified; nothing that it leaves, and no process while it goes on, holds a
     password or the cluster key. A hello of it that is sent again admits nobody."""
     shell, run = fortress.shell, "safe"
     at = ("--broker", fortress.address)
-    rules = ("--set", "stop.samples=12000", "--set", "stop.patience=off")
-    master = shell.start("master", DIGITS, *at, "--run", run, "--expect", "2", *rules, "--json")
+    master = shell.start("master", DIGITS, *at, "--run", run, "--expect", "2", *ENDLESS, "--json")
     wait_for(master, r"--join (\S+)")
     machines = [invited(fortress, tmp_path, name) for name in ("w1", "w2")]
     wanted = raw(secrets_of(fortress))
@@ -125,6 +137,8 @@ def test_a_whole_run_behind_locked_doors(fortress: Fortress, tmp_path: Path) -> 
         seen: list[str] = []
         wait_for(master, r"w2", seen)
         send_again(fortress, run)
+        wait_for(master, "sent again: that is ignored", seen)
+        shell("stop", run, *at)
         out, said = master.communicate(timeout=150)
     assert shown_by_processes == []
     assert master.returncode == 0, said
@@ -198,22 +212,23 @@ def test_a_job_of_somebody_who_has_no_cluster_key(
     master = thief.start("master", DIGITS, *at, "--run", run, "--expect", "1")
     wait_for(master, r"--join (\S+)")
     machine, line = invited(fortress, tmp_path, "w1")
+    worker = machine.start(*line, "--run", run)
+    wait_for(worker, "waiting for run")
     began = time.monotonic()
-    done = machine(*line, "--run", run)
-    assert done.returncode == 2, done.stderr
-    assert "this worker has another cluster key than the run's master" in done.stderr
-    took = time.monotonic() - began
+    _, said = worker.communicate(timeout=30)
+    assert time.monotonic() - began < SOON
+    assert worker.returncode == 2, said
+    assert "this worker has another cluster key than the run's master" in said
     key = bytes.fromhex((fortress.shell.folder / "config/cluster.key").read_text())
     bare = Hello(run, "w1", "inc", "nonce", software(""))
     with KafkaLog(fortress.address, access=fortress.user("w1")) as log:
         signed = encode(replace(bare, proof=proof_of(key, bare)))
         log.append(names.physical(run, names.LOBBY), signed).offset()
-    end = time.monotonic() + SOON
+    end = time.monotonic() + 30
     while not thief.json("status", run)["quarantined"]["count"]:
         assert time.monotonic() < end
-    assert took < 2 * SOON, "with the start of Python, on a busy machine"
     thief.close()
-    shown("A job that is not signed with our key", "hermes worker", 2, done.stderr)
+    shown("A job that is not signed with our key", "hermes worker", 2, said)
 
 
 def test_a_run_goes_on_without_a_worker_that_is_revoked(
@@ -237,8 +252,8 @@ def test_a_run_goes_on_without_a_worker_that_is_revoked(
     done = shell("revoke", "w2", *at)
     assert done.returncode == 0, done.stderr
     began = time.monotonic()
-    _, said = workers[1].communicate(timeout=30)
-    assert time.monotonic() - began < 2 * SOON
+    _, said = workers[1].communicate(timeout=60)
+    assert time.monotonic() - began < 4 * SOON
     assert workers[1].returncode == 3, said
     assert "the broker does not let us" in said
     shown("A worker of a run is revoked", "hermes worker", 3, said)

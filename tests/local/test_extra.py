@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hermes.cluster import extra
+from hermes import extra
 from hermes.errors import UsageError
 
 

@@ -1,0 +1,99 @@
+"""How does a worker with a token get in? By the token's CA, and as who its key file or its machine
+says that it is."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from pathlib import Path
+
+import pytest
+
+from hermes.broker.ca import Authority
+from hermes.cli.joining import Ticket, Token, ticket_of
+from hermes.errors import UsageError
+from hermes.runtime.keys import fingerprint
+from hermes.transport.access import access_file
+
+KEY = bytes(range(32))
+BROKER = "10.0.0.1:9092"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HERMES_CONFIG", str(tmp_path))
+    monkeypatch.delenv("HERMES_ACCESS", raising=False)
+    return tmp_path
+
+
+def secret(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o600)
+    return file
+
+
+def came(place: Path, user: str = "", password: str = "") -> tuple[Ticket, str]:
+    """What a worker goes with, and the CA of its token."""
+    der = ssl.PEM_cert_to_DER_cert(Authority(place / "authority").path.read_text())
+    token = Token(BROKER, "r", fingerprint(KEY), der, user)
+    shown = f"{KEY.hex()}\npassword: {password}\n" if password else KEY.hex()
+    key = secret(place / "it.key", shown)
+    return ticket_of(token.text(), None, None, key, "127.0.0.1:9092"), ssl.DER_cert_to_PEM_cert(der)
+
+
+def known(place: Path, **more: object) -> None:
+    """This machine has an access file for the broker."""
+    password = secret(place / "w.password", "of the file\n")
+    tree = {
+        "version": 1,
+        "broker": BROKER,
+        "tls": True,
+        "ca": str(Authority(place / "another").path),
+        "mechanism": "SCRAM-SHA-512",
+        "user": "w",
+        "password_file": str(password),
+    }
+    tree = {name: value for name, value in {**tree, **more}.items() if value is not None}
+    secret(access_file(BROKER), json.dumps(tree))
+
+
+def test_a_token_with_a_user_takes_the_password_of_its_key_file(place: Path) -> None:
+    ticket, authority = came(place, "w7", "of the key")
+    assert (ticket.broker, ticket.run, ticket.key, ticket.name) == (BROKER, "r", KEY, "w7")
+    access = ticket.access
+    assert (access.tls, access.ca, access.authority, access.user) == (True, None, authority, "w7")
+    assert access.password is not None
+    assert access.password.reveal() == "of the key"
+
+
+def test_a_user_without_a_password_is_told_which_file_to_take(place: Path) -> None:
+    with pytest.raises(UsageError, match="no password for 'w7'") as told:
+        came(place, "w7")
+    assert "hermes invite w7" in told.value.remedy
+
+
+def test_without_a_user_the_machine_says_who_it_is(place: Path) -> None:
+    known(place)
+    ticket, authority = came(place)
+    access = ticket.access
+    assert (access.user, access.ca, access.authority) == ("w", None, authority)
+
+
+def test_without_either_only_the_broker_is_known(place: Path) -> None:
+    ticket, authority = came(place)
+    access = ticket.access
+    assert (access.user, access.password) == (None, None)
+    assert (access.tls, access.authority) == (True, authority)
+
+
+def test_an_access_file_without_tls_is_of_another_broker(place: Path) -> None:
+    known(place, tls=False, ca=None)
+    ticket, _ = came(place)
+    assert (ticket.access.tls, ticket.access.user) == (True, None)
+
+
+def test_a_bad_access_file_is_told(place: Path) -> None:
+    known(place, mechanism="GUESSING")
+    with pytest.raises(UsageError, match="GUESSING"):
+        came(place)
