@@ -97,7 +97,8 @@ def invite(
     if place.secrets is None:
         raise UsageError(
             f"the secrets of the broker at {place.broker} are not on this machine",
-            remedy="Do it where it was started: hermes broker start --secure, or hermes up.",
+            remedy="Is it another one, --broker HOST:PORT or --cluster DIR? hermes broker status "
+            "tells of those here. Or do it where that broker was started.",
         )
     key = cluster_key(key_file or place.key)
     with connected(place.broker, access=place.access) as log:

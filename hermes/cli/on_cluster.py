@@ -266,9 +266,10 @@ def _tell_end(folder: RunFolder, *, json_: bool, quiet: bool) -> None:
     if json_:
         print_json(result)
     elif not quiet:
+        from hermes.cli.train import story_of
         from hermes.report.tables import output, result_view
 
-        output().print(result_view(result), soft_wrap=True)
+        output().print(result_view(result, story_of(folder)), soft_wrap=True)
     leave_with(result)
 
 

@@ -330,7 +330,7 @@ def _greeting(prepared: MasterOptions, broker: str) -> Callable[[], str]:
 
 def conclude(folder: RunFolder, result: dict[str, Any], *, json_: bool, quiet: bool) -> None:
     """Picture, table or JSON, and the exit code."""
-    story = _story(folder)
+    story = story_of(folder)
     _draw(folder, result, story)
     if json_:
         sys.stdout.write(json.dumps(result) + "\n")
@@ -360,7 +360,8 @@ def leave_with(result: dict[str, Any]) -> None:
         raise typer.Exit(SHORT)
 
 
-def _story(folder: RunFolder) -> Story:
+def story_of(folder: RunFolder) -> Story:
+    """What its saved ledger tells."""
     from hermes.report.story import MOST, Story
     from hermes.runtime.observe import saved
 

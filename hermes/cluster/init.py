@@ -22,7 +22,13 @@ FRAMEWORKS: Mapping[str, tuple[str, ...]] = {
 }
 """What a job is written in -> the extras that a node needs for it."""
 
-IGNORED = "# Keys and passwords, the broker's records, what runs leave.\nsecrets/\nbroker/\nruns/\n"
+IGNORED = """\
+# Keys and passwords, the broker's records, what runs leave.
+*.key
+secrets/
+broker/
+runs/
+"""
 
 README = """\
 # A Hermes cluster

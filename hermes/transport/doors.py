@@ -112,7 +112,8 @@ def wants_a_user(address: Address, offered: str) -> BrokerError:
     return _refused(
         address,
         f"it asks who we are ({offered}), and nothing here tells",
-        f"Name an access file with user and password_file: HERMES_ACCESS=FILE. {SECURITY}",
+        "Take the line and the key file of hermes invite NAME, typed on the broker's machine; or "
+        f"name an access file with user and password_file: HERMES_ACCESS=FILE. {SECURITY}",
     )
 
 

@@ -119,7 +119,7 @@ def translate(error: Exception, where: str, *, sent: bool = False) -> HermesErro
             "the broker does not know this user any more, or not with this password",
             where=where,
             remedy="Was it revoked, or its password made anew? hermes up hands out what is in "
-            "force.",
+            "force; without SSH, and after hermes revoke: hermes invite NAME.",
         )
     if getattr(error, "retriable", False):
         return BrokerUnreachable(f"the broker does not answer ({_name(error)})", where=where)

@@ -119,13 +119,21 @@ def keep(typed: argparse.Namespace) -> int:
 
 
 def wheels(_: argparse.Namespace) -> int:
-    """Fetch what Hermes needs, for workers that reach no package index."""
+    """Fetch what Hermes needs, for workers that reach no package index, and Apache Kafka."""
+    from hermes.broker.jars import jars
+    from hermes.errors import HermesError
+
     needed = [line for line in requires("hermes-edge") or [] if "extra ==" not in line]
     fetch = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
     where = ["--only-binary", ":all:", "-c", str(ROOT / "constraints.txt"), "-d", str(WHEELS)]
     WHEELS.mkdir(parents=True, exist_ok=True)
     if subprocess.run([*fetch, *where, *needed]).returncode:
         return _fail("pip could not fetch them; its own words are above")
+    os.environ["HERMES_CACHE"] = str(WHEELS.parent)
+    try:
+        jars()
+    except HermesError as error:
+        return _fail(f"Apache Kafka is not there, which the bed's master cannot fetch: {error}")
     print(
         f'In conf/master.json of a cluster on the bed, for hermes up:\n\n    "wheels": "{WHEELS}"'
     )

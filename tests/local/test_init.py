@@ -75,7 +75,7 @@ def test_here_is_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert told["nodes"] == ["worker-1"]
     assert sorted(told["files"]) == sorted(WRITTEN)
     ignored = (tmp_path / ".gitignore").read_text().split()
-    assert {"secrets/", "broker/", "runs/"} <= set(ignored)
+    assert {"*.key", "secrets/", "broker/", "runs/"} <= set(ignored)
     assert "1 node and this machine" in (tmp_path / "README.md").read_text()
 
 
