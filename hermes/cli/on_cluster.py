@@ -253,7 +253,7 @@ def _wait_for_master(folder: RunFolder) -> None:
 def _tell_end(folder: RunFolder, *, json_: bool, quiet: bool) -> None:
     import msgspec
 
-    from hermes.cli.train import leave_with
+    from hermes.cli.train import leave_with, story_of
 
     try:
         result = msgspec.json.decode(folder.result.read_bytes(), type=dict)
@@ -266,7 +266,6 @@ def _tell_end(folder: RunFolder, *, json_: bool, quiet: bool) -> None:
     if json_:
         print_json(result)
     elif not quiet:
-        from hermes.cli.train import story_of
         from hermes.report.tables import output, result_view
 
         output().print(result_view(result, story_of(folder)), soft_wrap=True)

@@ -29,6 +29,9 @@ PIECE = 16 << 10
 BUFFER = 64 << 10
 """Bytes that each end may hold: a link, not a store."""
 
+TICK = 0.01
+"""Seconds between two looks at whether anything crosses."""
+
 PATIENCE = 10.0
 """Seconds for the link's own thread to do as it is told."""
 
@@ -136,6 +139,8 @@ class Link:
         for outage in itertools.cycle(schedule):
             before = self._both
             await asyncio.sleep(outage.up)
+            while outage.up and self._both == before:  # nobody is back: it would be one long outage
+                await asyncio.sleep(TICK)
             self._is_up.clear()
             now = self._both
             fired.append(Fired(outage, now - before, len(self._connections)))

@@ -53,10 +53,9 @@ def far(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Far]:
 def holds(crossing: Crossing, request: float) -> None:
     """The bar, and that the outages were ones: of each kind, among bytes, with nothing through."""
     assert {fired.outage.how for fired in crossing.fired} == {"stall", "close"}
-    # On a busy machine a second may be over before anybody has come back.
-    assert sum(fired.before > 0 for fired in crossing.fired) >= 2
     for fired in crossing.fired:
         assert fired.caught > 0
+        assert fired.before > 0
         assert fired.leaked <= 0  # -1: all was through just as it began
     assert crossing.bytes <= SLACK * SIZE + request * len(crossing.fired)
 
