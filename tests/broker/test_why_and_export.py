@@ -49,7 +49,10 @@ def test_a_run_under_way_and_after_it(shell: Shell, typed: Typed, embedded: Chil
     run = f"why-{uuid4().hex[:8]}"
     at = ("--broker", embedded.address)
     short = ("--strategy", "hermes-paper", "--set", "size.first=200", "--set", "round.epochs=1")
-    master = shell.start("master", DIGITS, *at, "--run", run, "--expect", "1", *ENDLESS, *short)
+    # However many versions pass before the run is stopped: version 1 is asked for after it.
+    keeps = ("--set", "retention.keep=all")
+    said = (*at, "--run", run, "--expect", "1", *ENDLESS, *short, *keeps)
+    master = shell.start("master", DIGITS, *said)
     wait_for(master, r"Master has been successfully initialized!")
     assert "no worker has come yet" in typed("why", "one", "--run", run, code=2)[1]
     worker = shell.start("worker", *at, "--run", run, "--name", "one")
