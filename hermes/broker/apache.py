@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from hermes.broker.jars import VERSION, jars
+from hermes.broker.jars import VERSION, jars, whence
 from hermes.broker.places import Wanted, free_port
 from hermes.broker.process import Plan, remove
 from hermes.broker.refusals import LOGGING as REFUSALS
@@ -119,7 +119,7 @@ def plan(wanted: Wanted, home: Path, secure: Secure | None = None) -> Plan:
     _check_name(data)
     _make_folder(data, private=found is not None)
     check_data(data, found)
-    in_docker = not os.environ.get("KAFKA_HOME") and _docker_runs()
+    in_docker = _in_docker()
     logging = home.absolute() / "log4j2.properties"
     output = home.absolute() / OUTPUT
     refused = home.absolute() / REFUSED
@@ -128,6 +128,16 @@ def plan(wanted: Wanted, home: Path, secure: Secure | None = None) -> Plan:
     logging.write_text(text, "ascii")
     java = _docker_java(home, data, secure) if in_docker else _java()
     return _java_plan(java, logging, wanted, home, data, found)
+
+
+def _in_docker() -> bool:
+    return not os.environ.get("KAFKA_HOME") and _docker_runs()
+
+
+def could_run() -> str:
+    """By what Apache Kafka would be run here, in words. Starts and fetches nothing. Raises
+    `UsageError` if there is no way."""
+    return f"Docker, with {IMAGE}" if _in_docker() else f"{_java_there()}, with {whence()}"
 
 
 def _check_name(data: Path) -> None:
@@ -169,13 +179,17 @@ class _Java(NamedTuple):
 
 
 def _java() -> _Java:
+    return _Java([_java_there()], jars())
+
+
+def _java_there() -> str:
     java = shutil.which("java")
     if java is None:
         raise UsageError(
             "Apache Kafka needs java, which is not on the PATH",
             remedy="Install Java 17 or newer, or start Docker, or use --kind embedded",
         )
-    return _Java([java], jars())
+    return java
 
 
 def _java_plan(

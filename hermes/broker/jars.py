@@ -43,23 +43,36 @@ _POM = f"""\
 
 def jars() -> str:
     """Java's class path, its star left for java to expand. Raises `UsageError`."""
-    home = os.environ.get("KAFKA_HOME")
-    if home:
-        libraries = Path(home).expanduser() / "libs"
-        if not libraries.is_dir():
-            raise UsageError(
-                f"KAFKA_HOME={home} has no folder libs",
-                remedy="Point it at an unpacked Kafka, or leave it unset.",
-            )
-        return f"{libraries}/*"
-    folder = cache_folder() / f"kafka-{VERSION}"
+    folder = _kept()
     if not folder.is_dir():
-        _fetch(folder)
+        _fetch(folder, _maven())
     return f"{folder}/*"
 
 
-def _fetch(folder: Path) -> None:
-    """Fetch into a folder beside it and rename: it is there whole, or not at all."""
+def whence() -> str:
+    """Where they would come from, in words. Fetches nothing. Raises `UsageError` as `jars`."""
+    folder = _kept()
+    if folder.is_dir():
+        return str(folder)
+    _maven()
+    return f"what Maven fetches at the first start (45 MB, to {folder})"
+
+
+def _kept() -> Path:
+    """Their folder, there or not. Raises `UsageError`."""
+    home = os.environ.get("KAFKA_HOME")
+    if not home:
+        return cache_folder() / f"kafka-{VERSION}"
+    libraries = Path(home).expanduser() / "libs"
+    if not libraries.is_dir():
+        raise UsageError(
+            f"KAFKA_HOME={home} has no folder libs",
+            remedy="Point it at an unpacked Kafka, or leave it unset.",
+        )
+    return libraries
+
+
+def _maven() -> str:
     maven = shutil.which("mvn")
     if maven is None:
         raise UsageError(
@@ -68,6 +81,11 @@ def _fetch(folder: Path) -> None:
             remedy="Unpack Kafka 4 and set KAFKA_HOME, or install Docker or Maven, "
             "or use --kind embedded",
         )
+    return maven
+
+
+def _fetch(folder: Path, maven: str) -> None:
+    """Fetch into a folder beside it and rename: it is there whole, or not at all."""
     print(  # noqa: T201  (people wait for it)
         f"hermes: fetching Apache Kafka {VERSION} (45 MB) into {folder}, once ...",
         file=sys.stderr,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from hermes.cli import options
 from hermes.cli.connect import advertised, at_flag, connected
-from hermes.errors import UsageError
+from hermes.errors import HermesError, UsageError
 
 if TYPE_CHECKING:
     from hermes.transport.access import Access
@@ -122,6 +123,10 @@ def invite(
         return
     typer.echo(f"{name} may come in at {told}. Carry {file} to its machine (mode 0600); there:")
     typer.echo(f"  {line}")
+    if cluster is not None and _is_node(cluster, name):
+        typer.echo(
+            f"(As a node of conf/ it needs no file: hermes up {cluster} brings it its way in)"
+        )
     typer.echo(f"To lock it out again: hermes revoke {name}{_as_typed(broker, cluster)}")
 
 
@@ -187,6 +192,14 @@ def _of_cluster(cluster: Path, broker: str | None) -> _Place:
     told = msgspec.json.decode(file.read_bytes()).get("broker", "")
     key = secrets / "cluster.key"
     return _Place(broker or told, access, secrets, key if key.exists() else None)
+
+
+def _is_node(cluster: Path, name: str) -> bool:
+    from hermes.cluster.conf import load
+
+    with contextlib.suppress(HermesError):  # what is wrong with conf/, hermes up tells
+        return any(node.name == name for node in load(cluster.absolute()).nodes)
+    return False
 
 
 def _told(place: _Place) -> str:

@@ -23,7 +23,7 @@ from hermes.runtime.keys import (
     read_key,
 )
 from hermes.transport.access import Access, access_to, known_access
-from hermes.transport.address import parse_address
+from hermes.transport.address import is_local, parse_address
 from hermes.transport.settings import SCRAM
 
 
@@ -70,6 +70,27 @@ def read_token(text: str) -> Token:
             where="--join",
             remedy="Copy the whole line that the master printed: hermes worker --join TOKEN",
         ) from None
+
+
+def ways_in(token: Token, broker: str, access: Access) -> list[str]:
+    """How workers come to the run of this token, for whoever leads it at this broker: lines to
+    type, and what to know of them."""
+    local = is_local(parse_address(token.broker).host)
+    join = f"hermes worker --join {token.text()}"
+    start = "hermes broker start --listen 0.0.0.0 --advertise HOST:PORT"
+    if access.mechanism is None:
+        alone = "This broker is for this machine alone; there, give each worker a --name."
+        return [join, f"({alone} For others: {start})"] if local else [join]
+    invite = f"hermes invite NAME --run {token.run} --broker {broker}"
+    if local:
+        here = "This secure broker is for this machine alone; a worker here comes as its master."
+        return [join, f"({here} For others: {start} --secure, then {invite})"]
+    return [
+        join,
+        "(With the access file that hermes up left there. A machine without one gets a line and a "
+        "key file of its own, made here:)",
+        invite,
+    ]
 
 
 def ticket_of(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hermes.broker.refusals import Refusal
     from hermes.machine.state import MasterState
     from hermes.messages import LedgerRecord
+    from hermes.report.live.waits import Around
     from hermes.runtime.quarantine import Quarantined
 
 Watch = Annotated[
@@ -90,22 +91,21 @@ def tell(seen: Seen, reading: Reading, *, json_: bool, resizes: bool = True) -> 
     from hermes.report.tables import output, status_view
 
     view, console = seen.view, output()
-    lives = seen.lives or state.stopped is not None
+    growing = seen.lives and state.stopped is None
     place = f"live at {view.place}" if view.live else f"as saved in {view.place}"
     forked = state.forked
     origin = f", forked from {forked.parent} v{forked.version}" if forked is not None else ""
     facts = {
         "run": f"{view.run} ({place}){origin}",
         "state": condition(seen),
-        "storage": seen.storage.told() if seen.storage else "-",
+        "storage": seen.storage.told(growing=growing) if seen.storage else "-",
         "topics": (seen.storage.by_topic() if seen.storage else "") or "-",
         "quarantined": str(seen.quarantined) if seen.quarantined else "-",
     }
     if seen.quarantined and seen.quarantined.total:
         facts["evidence"] = seen.quarantined.where()
     story = reading.story if resizes else None
-    recent, dead = reading.recent, _dead(seen)
-    shown = status_view(state, story, recent, facts, console.width, lives=lives, dead=dead)
+    shown = status_view(state, story, reading.recent, facts, console.width, _around(seen))
     console.print(shown, soft_wrap=True)
     for line in refused.lines(_refused(seen)):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -158,14 +158,17 @@ def as_json(seen: Seen, reading: Reading) -> dict[str, Any]:
         "storage": seen.storage._asdict() if seen.storage else None,
         "quarantined": _quarantine_json(seen.quarantined),
         "refused": refused.as_json(_refused(seen)),
-        **status_json(
-            view.state, reading.story, reading.recent, lives=seen.lives, dead=_dead(seen)
-        ),
+        **status_json(view.state, reading.story, reading.recent, _around(seen)),
     }
 
 
-def _dead(seen: Seen) -> tuple[str, ...]:
-    return () if seen.folder is None else seen.folder.dead_workers()
+def _around(seen: Seen) -> Around:
+    """What the ledger does not say of the workers. Of a run that is over nobody is missed."""
+    from hermes.report.live.waits import BROKEN_OFF, CALM
+
+    lives = seen.lives or seen.view.state.stopped is not None
+    dead = () if seen.folder is None else seen.folder.dead_workers()
+    return (CALM if lives else BROKEN_OFF)._replace(dead=dead, revoked=seen.revoked)
 
 
 def _quarantine_json(found: Quarantined | None) -> dict[str, Any] | None:

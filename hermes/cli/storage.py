@@ -39,14 +39,15 @@ class Used(NamedTuple):
 
         return f"{size(self.used)} of {size(self.limit)}" if self.limit else size(self.used)
 
-    def told(self) -> str:
-        """`2.1 MB of 1.0 GB of the broker's memory (gone when it ends), 12.0 MB an hour come`."""
+    def told(self, *, growing: bool = True) -> str:
+        """`2.1 MB of 1.0 GB of the broker's memory (gone when it ends); 12.0 MB an hour come`: the
+        latter of a run that goes on (`growing`)."""
         from hermes.report.words import size
 
         text = f"{self} of the broker's {self.of}" if self.of else str(self)
         if self.of == "memory":
             text += " (gone when it ends)"
-        return f"{text}; {size(self.hourly)} an hour come" if self.hourly else text
+        return f"{text}; {size(self.hourly)} an hour come" if self.hourly and growing else text
 
     def by_topic(self) -> str:
         """`model 1.2 MB, from.worker-1 300.0 kB, ledger 20.0 kB`: the largest first."""

@@ -292,33 +292,20 @@ def see_through(
 
 def _greeting(prepared: MasterOptions, broker: str) -> Callable[[], str]:
     """The line to copy to the workers' machines, and how to look on from here."""
-    from hermes.cli.joining import Token, certificate
+    from hermes.cli.joining import Token, certificate, ways_in
     from hermes.report.words import counted
     from hermes.runtime.keys import fingerprint
     from hermes.transport.access import access_to
-    from hermes.transport.address import is_local, parse_address
 
     def text() -> str:
-        address = advertised(broker)
-        ours = access_to(broker)
+        address, ours = advertised(broker), access_to(broker)
         key = fingerprint(prepared.key)
-        token = Token(address, prepared.run, key, certificate(ours)).text()
-        waits = f"waiting for {counted(prepared.expect, 'worker')}. On each:"
-        goes_on = "goes on. Workers that wait for it come by themselves; others join with:"
-        lines = [
-            f"run {prepared.run} {goes_on}" if prepared.again else f"run {prepared.run}: {waits}",
-            f"hermes worker --join {token}",
-        ]
-        if is_local(parse_address(address).host):
-            lines.append(
-                "(This broker is for this machine alone; there, give each worker a --name. For "
-                "others: hermes broker start --listen 0.0.0.0 --advertise HOST:PORT)"
-            )
-        elif ours.mechanism is not None:
-            lines.append(
-                "(With the access file that hermes up left there. A machine without one gets a "
-                "line of its own: hermes invite NAME)"
-            )
+        token = Token(address, prepared.run, key, certificate(ours))
+        if prepared.again:
+            head = " goes on. Workers that wait for it come by themselves; others join with:"
+        else:
+            head = f": waiting for {counted(prepared.expect, 'worker')}. On each:"
+        lines = [f"run {prepared.run}{head}", *ways_in(token, broker, ours)]
         lines.append(f"central log: {prepared.folder.central_log}")
         return "\n".join(lines)
 

@@ -116,9 +116,21 @@ def _standing_in(cluster: Cluster, here: list[Finding]) -> Iterator[tuple[Questi
             here.append(_cannot_listen(cluster, error))
             yield Question(None, listening=False), ""
             return
-        here.append(Finding("broker", "fine", f"not up yet; will be at {broker}"))
+        here.append(_could_start(broker))
         here.append(Finding("limits", "fine", f"records of {_limit()}, as hermes up sets it"))
         yield Question(where, listening=True), word
+
+
+def _could_start(broker: str) -> Finding:
+    """Whether there is a Kafka to start; that it does start, only a start shows."""
+    from hermes.broker.apache import could_run
+
+    try:
+        by = could_run()
+    except UsageError as error:
+        remedy = error.remedy.partition(", or use --kind embedded")[0]
+        return Finding("broker", "bad", "no Apache Kafka", error.what, remedy)
+    return Finding("broker", "fine", f"not up yet; will be at {broker}, run by {by}")
 
 
 def _revoked(cluster: Cluster, here: list[Finding]) -> frozenset[str]:

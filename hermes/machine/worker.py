@@ -93,7 +93,7 @@ def _knock(hand: Hand, nonce: str) -> None:
 
 def _on_torn(hand: Hand, event: LedgerTorn) -> None:
     # What hangs on the lost part is dropped; a new incarnation knocks.
-    gone(hand, "again", f"the ledger was cut short ({event.why})")
+    gone(hand, "again", f"the ledger cannot be followed any further ({event.why})")
 
 
 def _on_interrupted(hand: Hand, event: Interrupted) -> None:

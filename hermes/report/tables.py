@@ -13,7 +13,7 @@ from hermes.machine.state import MasterState, Member
 from hermes.report import words
 from hermes.report.live.health import health
 from hermes.report.live.recent import Recent
-from hermes.report.live.waits import BROKEN_OFF, CALM, Around, standing
+from hermes.report.live.waits import CALM, Around, standing
 from hermes.report.live.workers import waiting_share, worker_lines
 from hermes.report.scores import ACCURACY, in_words, is_measured, metric_of
 from hermes.report.story import Resize, Story
@@ -109,13 +109,11 @@ def status_view(
     recent: Recent,
     facts: Mapping[str, str],
     width: int,
-    *,
-    lives: bool,
-    dead: tuple[str, ...] = (),
+    around: Around = CALM,
 ) -> RenderableType:
-    """What `hermes status` shows, at most `width` letters wide; `facts` has what the ledger does
-    not say: run, state, storage, topics, quarantined, and where to look (evidence). `lives`:
-    whether the master does; the re-sizings are those of `story`, if it is given."""
+    """What `hermes status` shows, at most `width` letters wide; `facts` (run, state, storage,
+    topics, quarantined, and where to look: evidence) and `around` have what the ledger does not
+    say; the re-sizings are those of `story`, if it is given."""
     known, metric = state.evaluations, metric_of(state.data)
     opened, newest = state.opened, state.newest
     lines = {
@@ -139,7 +137,6 @@ def status_view(
         lines["quotas"] = _quotas(newest.superstep)
     beside = ("storage", "topics", "quarantined", "evidence")
     lines |= {name: facts[name] for name in beside if name in facts}
-    around = (CALM if lives else BROKEN_OFF)._replace(dead=dead)
     workers = worker_lines(state, recent, state.time, around, width=width, moving=False)
     resizes = _resize_lines(story) if story is not None else []
     return Group(*fact_lines(lines), Text(), *workers, *resizes)
@@ -194,16 +191,14 @@ def status_json(
     state: MasterState,
     story: Story,
     recent: Recent,
-    *,
-    lives: bool = True,
-    dead: tuple[str, ...] = (),
+    around: Around = CALM,
 ) -> dict[str, Any]:
     """What `hermes status --json` prints of a ledger and its last beat; keys are only ever added.
 
     `samples_per_second` of a worker is while it trains, over its last rounds.
     """
     known, newest = state.evaluations, state.newest
-    stopped, around = state.stopped, (CALM if lives else BROKEN_OFF)._replace(dead=dead)
+    stopped = state.stopped
     return {
         "strategy": state.settings.strategy,
         "seed": state.opened.seed if state.opened else None,

@@ -257,6 +257,7 @@ def test_a_run_goes_on_without_a_worker_that_is_revoked(
     assert workers[1].returncode == 3, said
     assert "the broker does not let us" in said
     shown("A worker of a run is revoked", "hermes worker", 3, said)
+    assert shell.json("status", run)["workers"]["w2"]["health"] == "revoked"
     until(lambda: "w2" in central.read_text().rpartition("is lost")[0][-200:], 40)
     before = shell.json("status", run)
     assert before["workers"]["w2"]["status"] != "alive"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from hermes.broker.ca import Authority
-from hermes.cli.joining import Ticket, Token, ticket_of
+from hermes.cli.joining import Ticket, Token, ticket_of, ways_in
 from hermes.errors import UsageError
 from hermes.runtime.keys import fingerprint
-from hermes.transport.access import access_file
+from hermes.transport.access import Access, access_file
 
 KEY = bytes(range(32))
 BROKER = "10.0.0.1:9092"
@@ -97,3 +97,34 @@ def test_a_bad_access_file_is_told(place: Path) -> None:
     known(place, mechanism="GUESSING")
     with pytest.raises(UsageError, match="GUESSING"):
         came(place)
+
+
+USERS = Access(tls=True, mechanism="SCRAM-SHA-512", user="master")
+
+
+def ways(broker: str, access: Access) -> list[str]:
+    """What the master says, with `TOKEN` for the token, which leads to the broker."""
+    token = Token(broker, "r", fingerprint(KEY))
+    lines = ways_in(token, "127.0.0.1:9092", access)
+    assert any(token.text() in line for line in lines)
+    return [line.replace(token.text(), "TOKEN") for line in lines]
+
+
+def test_the_master_says_how_workers_come() -> None:
+    assert ways(BROKER, Access()) == ["hermes worker --join TOKEN"]
+    join, alone = ways("127.0.0.1:9092", Access())
+    assert join == "hermes worker --join TOKEN"
+    assert "give each worker a --name" in alone
+    assert "--secure" not in alone
+
+
+def test_the_master_of_a_secure_broker_says_how_one_more_is_let_in() -> None:
+    join, why, invite = ways(BROKER, USERS)
+    assert (join, invite) == (
+        "hermes worker --join TOKEN",
+        "hermes invite NAME --run r --broker 127.0.0.1:9092",
+    )
+    assert "access file" in why
+    join, alone = ways("127.0.0.1:9092", USERS)
+    assert "--name" not in alone
+    assert "--secure, then hermes invite NAME --run r" in alone

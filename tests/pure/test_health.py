@@ -69,12 +69,22 @@ def test_silent_then_dead_or_cut_off_then_back() -> None:
     assert losses(live(stage, 14, {"w2": 1.0}))
     assert told(stage, "w1") == "dead or cut off"
     assert told(stage, "w1", Around(dead=("w1",))) == "dead"
+    assert told(stage, "w1", Around(revoked=("w1",))) == "revoked"
     assert decision(stage, "w1").startswith("lost: silent for 1")
     beat(stage, "w1")
     assert decision(stage, "w1") == "was cut off for 14 s"
     assert told(stage, "w1") == "quiet"
     stage.say("w1", stage.round("w1"))
     assert "cut off" not in decision(stage, "w1"), "what was decided since is of more interest"
+
+
+def test_revoked_is_said_before_anybody_misses_it() -> None:
+    stage = trained()
+    assert told(stage, "w1") != "revoked"
+    around = Around(revoked=("w1",))
+    assert (told(stage, "w1", around), told(stage, "w2", around)) == ("revoked", told(stage, "w2"))
+    stage.say("w1", Bye("moves"))
+    assert told(stage, "w1", around) == "left"
 
 
 def test_a_new_incarnation_says_that_the_last_one_had_died() -> None:

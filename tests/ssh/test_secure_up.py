@@ -80,6 +80,7 @@ def test_each_node_has_its_own_user_and_one_that_was_revoked_stays_out(cluster: 
     key = str(cluster.shell.folder / "n2.key")
     invited = cluster.shell("invite", "n2", "--cluster", str(cluster.path), "--to", key)
     assert invited.returncode == 0, invited.stderr
+    assert f"it needs no file: hermes up {cluster.path}" in invited.stdout
     report = by_name(cluster.json("up"))
     assert (report["n1"]["state"], report["n2"]["state"]) == ("unchanged", "up")
     assert "up at" in cluster("doctor").stdout

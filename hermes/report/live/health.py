@@ -34,6 +34,8 @@ def health(
     over = member.status == "left" or state.stopped is not None
     if member.name in around.dead and not over:
         return "dead"
+    if member.name in around.revoked and not over:
+        return "revoked"
     if member.status == "lost":
         return "stuck" if recent.lost.get(member.name) == "stuck" else GONE
     if stands.word != "training":

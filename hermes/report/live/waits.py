@@ -47,6 +47,8 @@ class Around(NamedTuple):
     """Names of the workers that must come, where anybody knows them."""
     dead: tuple[str, ...] = ()
     """Names of the workers whose process was on this machine, and is gone."""
+    revoked: tuple[str, ...] = ()
+    """Names of the workers that the broker lets in no more."""
 
 
 CALM = Around()

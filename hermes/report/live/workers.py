@@ -26,14 +26,15 @@ STYLE = {
     "quiet": "green",
     "stuck": "red",
     "dead": "red",
+    "revoked": "red",
     GONE: "red",
     "unable": "red",
     "left": "bright_black",
     "leaving": "bright_black",
 }
 URGENT = (
-    "dead", "stuck", "silent", GONE, "unable", "slow", "waiting", "merging", "training", "quiet",
-    "starting", "ready",
+    "dead", "revoked", "stuck", "silent", GONE, "unable", "slow", "waiting", "merging", "training",
+    "quiet", "starting", "ready",
 )  # fmt: skip
 """Whom to show first where not all have room."""
 
