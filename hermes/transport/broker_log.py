@@ -118,18 +118,20 @@ class BrokerLog:
         self._settings = settings
         self._first = first
         self._greeting: Greeting | None = None
+        self._connected = False
         self._asked, self._guards = False, cast("Guards | None", None)
         self._budget = Budget(settings.in_flight, settings.outage + settings.request_timeout)
         self._readers: weakref.WeakSet[PlaceReader] = weakref.WeakSet()
         self._topics = Topics(broker, library.admin, patience)
 
     def connect(self: L) -> L:
-        """Connect, or say why that cannot be, within the seconds given (at least one attempt).
+        """Connect, or say why that cannot be, within the seconds given (at least one attempt). Does
+        nothing where it is connected: whoever gets it so may still use it as a context manager.
 
         Raises `UsageError` for a bad address, `BrokerUnreachable` with the cause.
         """
         end = time.monotonic() + self._first
-        while True:
+        while not self._connected:
             self._greeting = self._patience.first_greeting(max(0.0, end - time.monotonic()))
             try:
                 self._library.connect()
@@ -137,7 +139,8 @@ class BrokerLog:
                 if not error.retriable or time.monotonic() > end:
                     raise
             else:
-                return self
+                self._connected = True
+        return self
 
     @property
     def embedded(self) -> bool:

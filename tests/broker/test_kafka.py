@@ -6,13 +6,16 @@ import logging
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hermes.broker.control import Child
 from hermes.errors import BrokerRefused, BrokerUnreachable, NoSuchTopic, OutcomeUnknown
+from hermes.transport import kafka, patience
 from hermes.transport.kafka import KafkaLog
 from hermes.transport.log import Receipt
+from hermes.transport.probe import Greeting, probe
 from hermes.transport.settings import LEDGER_CONFIG, Connection
 
 pytestmark = pytest.mark.broker
@@ -58,6 +61,30 @@ def test_an_outage_is_ridden_out_and_nothing_is_lost(tmp_path: Path) -> None:
             assert [value for value in values if value.isdigit()] == sent
             assert log.ends([TOPIC]) == {TOPIC: 301}
         thread.join()
+
+
+def test_who_is_connected_does_not_connect_again(
+    embedded: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each connection takes the broker a handshake, and some a fifth of a second."""
+    probed, opened = list[str](), list[object]()
+
+    def probe_(broker: str, *more: Any) -> Greeting:
+        probed.append(broker)
+        return probe(broker, *more)
+
+    def open_(opener: Any, kind: type, **settings: Any) -> object:
+        opened.append(kind)
+        return opening(opener, kind, **settings)
+
+    opening = kafka._Opener.open
+    monkeypatch.setattr(patience, "probe", probe_)
+    monkeypatch.setattr(kafka._Opener, "open", open_)
+    with KafkaLog(embedded.address).connect() as log:
+        assert log.topics("no-such") == []
+        assert log.connect() is log
+    assert probed == [embedded.address]
+    assert len(opened) == 1
 
 
 def test_a_log_can_be_closed_while_its_broker_is_away() -> None:
