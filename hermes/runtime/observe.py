@@ -30,8 +30,11 @@ from hermes.transport.probe import probe
 Take = Callable[[LedgerRecord], None]
 """Told of each record that counts, in order."""
 
-BEATS = 3.0
+BEATS = 4.0
 """Seconds in which a master that lives is heard: it beats every 2 s."""
+
+ANSWERING = 2.0
+"""Seconds that a broker may take to answer which this machine noted."""
 
 TAIL = 200
 """Records of `logs` in which a beat is looked for: some seconds of a run with many workers."""
@@ -118,7 +121,7 @@ def newest_at(log: Log, broker: str) -> str:
 def answers(broker: str) -> bool:
     """Whether a broker that this machine noted is there; asks briefly."""
     try:
-        probe(broker, timeout=1.0)
+        probe(broker, timeout=ANSWERING)
     except (BrokerError, UsageError):
         return False
     return True

@@ -86,6 +86,8 @@ class BrokerWatch:
                 self.gone = error.what
                 self._log.abandon(error)
                 return
+        with contextlib.suppress(Exception):  # who was told of an outage is told of its end
+            self._tell_news(self.acks.unanswered())
 
     def _is_over(self, silent: float) -> bool:
         """Whether the broker is given up. One that answers questions is slow, or stuck."""

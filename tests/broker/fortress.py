@@ -104,7 +104,8 @@ def told(fortress: Fortress, user: str | None, what: str, why: str) -> None:
 def raised(folder: Path) -> Iterator[Fortress]:
     """One that stands until the test is over, its secrets in `folder`/secrets."""
     shell = Shell(folder)
-    doors = {name: f"127.0.0.1:{free_port()}" for name in DOORS}
+    ports = dict.fromkeys(free_port() for _ in range(4 * len(DOORS)))  # not one of them twice
+    doors = {name: f"127.0.0.1:{port}" for name, port in zip(DOORS, ports, strict=False)}
     secure = Secure(folder / "secrets")
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):

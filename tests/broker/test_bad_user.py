@@ -158,7 +158,9 @@ def test_a_bad_name_that_is_taken_here_is_refused_at_once(
 
 # --- sleep --------------------------------------------------------------------------------------
 
-FAST = ("--set", "workers.heartbeat=0.2", "--set", "workers.lost=1")
+FAST = ("--set", "workers.heartbeat=0.2", "--set", "workers.lost=3")
+NAP = 8.0
+"""Seconds: longer than a worker may be silent, and than a master is only busy."""
 
 
 @contextlib.contextmanager
@@ -180,11 +182,11 @@ def test_a_bad_sleep_of_a_worker_and_then_of_the_master(shown: Shown, shell: She
     process, seen = shell.start(*typed), []
     wait_for(process, "worker-2 is admitted", seen)
     note = json.loads((shell.folder / "runs" / "nap" / "run.json").read_text())
-    with asleep(note["workers"]["worker-2"], 3.2):
+    with asleep(note["workers"]["worker-2"], NAP):
         assert "worker-2 is lost: silent for" in wait_for(process, "worker-2 is lost", seen).string
     wait_for(process, "worker-2 is back", seen)
     mark = len(seen)
-    with asleep(process.pid, 3.2):
+    with asleep(process.pid, NAP):
         pass
     assert (
         "every deadline starts anew"

@@ -18,9 +18,12 @@ def test_a_fork_of_a_run_under_way(shell: Shell, embedded: Child, shown: Shown) 
     it holds, and neither goes before the other."""
     run = f"tree-{uuid4().hex[:8]}"
     at, strategy = ("--broker", embedded.address), ("--strategy", "fedavgm")
-    parent = shell.start("run", DIGITS, "--run", run, "--workers", "1", *at, *strategy, *ENDLESS)
+    keeps = ("--set", "retention.keep=all")  # the best, however many versions have come since
+    rules = (*strategy, *keeps, *ENDLESS)
+    parent = shell.start("run", DIGITS, "--run", run, "--workers", "1", *at, *rules)
     wait_for(parent, r"version 1?\d+ ")
-    more = ("--set", "stop.seconds=1.5", "--set", "merge.momentum=0.5")
+    # It ends at a version that is no better than one of its own before it: not without its own.
+    more = ("--set", "stop.patience=1", "--set", "merge.momentum=0.5")
     child = shell.json("fork", run, "--at", "last", "--workers", "1", *more)
     forked = child["forked"]
     assert (child["run"], forked["parent"], child["status"]) == (f"{run}-f1", run, "finished")

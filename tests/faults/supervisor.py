@@ -328,14 +328,18 @@ class Supervisor:
 
     def stop(self, then: Schedule = (), timeout: float = 90.0) -> None:
         """Ask the run to stop; its processes end by themselves, with exit code 0. `then`: faults
-        that strike while they do."""
+        that strike while they do: the master waits then for one that stands still meanwhile."""
         asks = self._command("stop")
         asks.arguments = ["stop", self.setting.run, "--broker", self.address]
+        last = self.workers[-1]
+        held = pause(last) if then else None
         try:
             asks.start()
             ends = [self.master, *self.workers]
             self._until(lambda: self.watch.stopped, timeout, "the run has stopped")
             self.go_through(then)
+            if held is not None:
+                go_on(last, *held)
             self._until(lambda: all(one.ended() == 0 for one in ends), timeout, "all have left")
         finally:
             asks.close()
