@@ -232,7 +232,7 @@ def _write_properties(wanted: Wanted, home: Path, data: Path, found: Locks | Non
 
 def _properties(wanted: Wanted, data: Path, found: Locks | None = None) -> str:
     listen, advertised = str(Address(wanted.listen, wanted.port)), str(wanted.advertised)
-    controller = free_port()
+    controller = next(port for port in iter(free_port, 0) if port != wanted.port)
     if found is not None:
         doors = found.properties(listen, advertised, controller)
     else:

@@ -39,7 +39,7 @@ def _score_last(draft: Draft) -> None:
     state, soft = draft.state, draft.soft
     if scoring.brought(state):
         scoring.finish(draft)
-    elif not soft.finishing and soft.secured:
+    elif not soft.finishing and soft.secured and not soft.evaluating:  # what is under way is before
         assert state.newest is not None
         draft.remember(finishing=True)
         draft.actions.append(ScoreLast(state.newest))

@@ -30,7 +30,7 @@ from hermes.transport.probe import probe
 Take = Callable[[LedgerRecord], None]
 """Told of each record that counts, in order."""
 
-BEATS = 4.0
+BEATS = 5.0
 """Seconds in which a master that lives is heard: it beats every 2 s."""
 
 ANSWERING = 2.0

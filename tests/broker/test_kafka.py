@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -89,7 +90,7 @@ def test_who_is_connected_does_not_connect_again(
 
 def test_a_log_can_be_closed_while_its_broker_is_away() -> None:
     with Child("embedded") as broker:
-        log = KafkaLog(broker.address, settings=Connection(outage=1.0)).connect()
+        log = KafkaLog(broker.address, settings=Connection(outage=5.0)).connect()
         log.create([TOPIC])
         reader = log.reader()
         reader.follow(TOPIC, 0)
@@ -218,8 +219,13 @@ def test_an_idle_reader_costs_next_to_nothing(
         reader = log.reader()
         reader.follow(name, 0)
         reader.poll(1.0)
-        before, begun = time.process_time(), time.monotonic()
-        for _ in range(4):
-            assert reader.poll(1.0) == []
-        share = (time.process_time() - before) / (time.monotonic() - begun)
+        gc.collect()
+        gc.disable()  # what the whole process holds is not the reader's
+        try:
+            before, begun = time.process_time(), time.monotonic()
+            for _ in range(4):
+                assert reader.poll(1.0) == []
+            share = (time.process_time() - before) / (time.monotonic() - begun)
+        finally:
+            gc.enable()
     assert share < most

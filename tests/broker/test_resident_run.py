@@ -29,6 +29,7 @@ def test_files_stay_where_they_are_and_the_run_stops_by_what_their_owners_say(
         np.savez(tmp_path / f"part{number}.npz", x=x[rows], y=y[rows].astype(np.int64))
     at = ("--broker", embedded.address, "--run", "resident")
     wanted = ("--strategy", "hermes", "--expect", "2", "--set", "stop.accuracy=0.85")
+    wanted += ("--set", "stop.samples=off")  # a quick machine would be through with them before
     master = shell.start("master", EXAMPLE, *at, *wanted, "--json", "--quiet")
     workers = [
         shell.start(

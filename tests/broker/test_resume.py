@@ -184,7 +184,7 @@ def test_an_embedded_broker_of_a_runs_own_takes_its_records_along(
     process = shell.start(*args)
     note = shell.folder / "runs" / "own" / "run.json"
     until(note.exists, 30)
-    time.sleep(1.0)
+    until((note.parent / "log" / "ledger.records").exists, 30)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
     until(lambda: not shell.left_behind(), 20)

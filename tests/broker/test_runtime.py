@@ -126,11 +126,12 @@ class Cluster:
 
         self._thread(see_through)
 
-    def start_worker(self, name: str, key: bytes = KEY, patience: float = 30.0) -> threading.Thread:
+    def start_worker(self, name: str, key: bytes = KEY, **options_: Any) -> threading.Thread:
         """Start a worker in a thread."""
         log = KafkaLog(self.address).connect()
+        known = {"patience": 30.0, **options_}
         options = WorkerOptions(
-            self.run, name, key, self.folder / "outbox", self.folder / "cache", patience=patience
+            self.run, name, key, self.folder / "outbox", self.folder / "cache", **known
         )
         worker = WorkerProcess(log, options, lambda _text: None)
         self.workers[name] = worker
@@ -144,6 +145,19 @@ class Cluster:
                 log.close()
 
         return self._thread(see_through)
+
+    def reached(self, version: int) -> int:
+        """Wait for this version; the newest."""
+        self.watcher.until(lambda state: state.newest and state.newest.version >= version)
+        assert self.master is not None
+        newest = self.master._ledger.state.newest
+        assert newest is not None
+        return newest.version
+
+    def interrupt(self) -> None:
+        """Of the master: the run ends."""
+        assert self.master is not None
+        self.master.interrupt()
 
     def finish(self) -> dict[str, Any]:
         """Wait for all; the master's result."""
@@ -223,23 +237,31 @@ def test_the_models_file_is_the_digest(cluster: Cluster) -> None:
 
 def test_a_worker_that_leaves_is_not_waited_for(cluster: Cluster) -> None:
     """bsp closes over those that are left; the one that left said bye."""
-    cluster.start_master("bsp", 2, stop__versions=12)
+    cluster.start_master("bsp", 2)
     cluster.start_worker("worker-1")
     cluster.start_worker("worker-2")
-    cluster.watcher.until(lambda state: state.newest and state.newest.version >= 3)
+    reached = cluster.reached
+    reached(3)
     cluster.workers["worker-2"].interrupt("enough")
+    cluster.watcher.until(lambda state: state.members["worker-2"].status == "left")
+    enough = reached(reached(0) + 3)
+    cluster.interrupt()
     result = cluster.finish()
-    assert result["version"] == 12
+    assert result["version"] >= enough
     assert result["workers"]["worker-2"]["status"] == "left"
     assert cluster.farewells["worker-2"] == Farewell("interrupted", "enough")
 
 
 def test_a_late_worker_joins(cluster: Cluster) -> None:
     """A worker that comes after the start is admitted and takes part."""
-    cluster.start_master("bsp", 1, stop__versions=30)
+    cluster.start_master("bsp", 1)
     cluster.start_worker("worker-1")
-    cluster.watcher.until(lambda state: state.newest and state.newest.version >= 2)
+    cluster.reached(2)
     cluster.start_worker("worker-2")
+    cluster.watcher.until(
+        lambda state: "worker-2" in state.members and state.members["worker-2"].applied > 0
+    )
+    cluster.interrupt()
     result = cluster.finish()
     assert result["workers"]["worker-2"]["applied"] > 0
 
@@ -248,9 +270,8 @@ def test_an_interrupt_writes_the_results(cluster: Cluster) -> None:
     """`Stop(interrupted)`: the run ends at once, with everything written."""
     cluster.start_master("hermes-paper", 1)
     cluster.start_worker("worker-1")
-    cluster.watcher.until(lambda state: state.newest and state.newest.version >= 1)
-    assert cluster.master is not None
-    cluster.master.interrupt()
+    cluster.reached(1)
+    cluster.interrupt()
     result = cluster.finish()
     assert (result["status"], result["reason"]) == ("stopped", "interrupted")
     assert result["accuracy"]["test"] is not None
@@ -270,9 +291,9 @@ def test_a_wrong_key_is_told_and_runs_nothing(cluster: Cluster) -> None:
 
 def test_a_name_is_taken_once(cluster: Cluster) -> None:
     """A second worker of one name on one machine is refused by the outbox's lock."""
-    cluster.start_master("bsp", 1, stop__versions=20)
+    cluster.start_master("bsp", 1)
     cluster.start_worker("worker-1")
-    cluster.watcher.until(lambda state: state.newest and state.newest.version >= 1)
+    cluster.reached(1)
     first = cluster.farewells
     second = WorkerProcess(
         KafkaLog(cluster.address).connect(),
@@ -284,16 +305,17 @@ def test_a_name_is_taken_once(cluster: Cluster) -> None:
     with pytest.raises(UsageError, match="another worker of this name"):
         second.run()
     second.log.close()
+    cluster.interrupt()
     cluster.finish()
-    assert first["worker-1"] == Farewell("done", "the run has finished: versions")
+    assert first["worker-1"] == Farewell("done", "the run has stopped: interrupted")
 
 
 def test_who_died_between_hello_and_admission_is_not_refused(cluster: Cluster) -> None:
     """What it named when it knocked again may never have come to the master: then who was before
     it is named."""
-    cluster.start_master("bsp", 1, stop__versions=100_000)
+    cluster.start_master("bsp", 1)
     cluster.start_worker("worker-1")
-    cluster.watcher.until(lambda state: state.newest and state.newest.version >= 1)
+    cluster.reached(1)
     assert cluster.master is not None
     old = cluster.master._ledger.state.members["worker-1"].incarnation
     dead = Outbox(cluster.folder / "other" / cluster.run / "worker-1", cluster.run)
@@ -372,7 +394,7 @@ def test_a_master_that_is_gone_is_not_waited_for(cluster: Cluster) -> None:
             Signer(cluster.run, KEY).opening(),
         )  # fmt: skip
         ledger.commit((opened,), (), 0)
-    cluster.start_worker("worker-1", patience=1.0).join(30)
+    cluster.start_worker("worker-1", patience=4.0).join(30)
     gone = cluster.farewells["worker-1"]
     assert isinstance(gone, RunError)
     assert "no master answered" in str(gone)

@@ -30,6 +30,8 @@ class Case(NamedTuple):
     settings: dict[str, Any]
     closes: str
     """Why its versions close."""
+    speeds: tuple[float | None, float | None] = (None, None)
+    """Of the two workers, where their speeds count: chance decides who is quicker otherwise."""
 
 
 CASES = {
@@ -40,7 +42,7 @@ CASES = {
         Case("fedbuff", {"close__count": 2, "round__steps": 4}, "count-pushed"),
         Case("ebsp", {"size__lookahead": 3}, "all-pushed"),
         Case("selsync", {"gate__delta": 0.05}, "synced"),
-        Case("fastest-alone", {"round__steps": 4}, "all-pushed"),
+        Case("fastest-alone", {"round__steps": 4}, "all-pushed", (1.0, 0.25)),
         Case(
             "hermes",
             {"codec__up": "fp16", "codec__down": "fp16", "gate__veto": 0.5, "size__first": 60},
@@ -61,8 +63,9 @@ def test_a_run_is_done_and_verified(
     case, run = CASES[name], f"strategy-{name}"
     cluster = Cluster(broker.address, run, tmp_path)
     cluster.start_master(case.strategy, 2, stop__versions=VERSIONS, **case.settings)
-    for index in range(2):
-        cluster.start_worker(f"worker-{index + 1}")
+    for index, speed in enumerate(case.speeds, 1):
+        pace = {} if speed is None else {"speed": speed, "step_seconds": 0.1}
+        cluster.start_worker(f"worker-{index}", **pace)
     result = cluster.finish()
     assert (result["status"], result["version"]) == ("finished", VERSIONS)
     counted = result["updates"]

@@ -17,7 +17,7 @@ from torch import nn
 
 from hermes.broker.control import Child
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]  # torch is loaded by every process
 
 
 def test_torch_and_numpy_come_to_the_same_loss(

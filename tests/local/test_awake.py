@@ -52,7 +52,8 @@ def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "held"
 
 
-def test_the_lock_is_held_as_long_as_the_run(held: Path) -> None:
+def test_the_lock_is_held_as_long_as_the_run(held: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hermes.runtime.awake.LEAVING", 60.0)
     with awake("digits-1"):
         wait_until(held.exists)
         asked = (held.parent / "asked").read_text().splitlines()

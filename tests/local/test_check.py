@@ -105,7 +105,8 @@ def test_a_sound_job_is_told_in_numbers(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_person_sees_a_table_with_units(shell: Shell) -> None:
-    done = shell("check", DIGITS, "--workers", "2", "--strategy", "fedavg")
+    small = ("--set", "storage.max=100kB")  # one warning at least, however fast a step is
+    done = shell("check", DIGITS, "--workers", "2", "--strategy", "fedavg", *small)
     assert done.returncode == 0
     for text in (
         "for 2 workers under fedavg, seed 0",
@@ -118,7 +119,8 @@ def test_a_person_sees_a_table_with_units(shell: Shell) -> None:
         "all pushed",
     ):
         assert text in done.stdout, text
-    odd = f"no mistake, {done.stderr.count('warning: ')} warnings"
+    warnings = done.stderr.count("warning: ")
+    odd = f"no mistake, {warnings} warning{'s' * (warnings != 1)}"
     assert done.stderr.index(f"{DIGITS}: {odd}, told below\n") < done.stderr.index("warning: ")
     assert re.search(rf"checked in [\d.]+ s: {odd}\n$", done.stderr)
     assert all(ord(char) < 0x2600 for char in done.stdout)

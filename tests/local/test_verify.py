@@ -35,6 +35,7 @@ from hermes.messages import (
     Republished,
     Rewound,
     RoundNoted,
+    RunStopped,
     StateSaved,
     TailLost,
     Trimmed,
@@ -800,8 +801,15 @@ def test_the_folder_of_a_run_without_its_broker(
     assert "offset 11, record 10 of term 1: record 10 of term 1" not in text
     assert "offset 11, record" in text
     assert "missing before it (after offset 9)" in text
-    crew.folder.ledger.write_bytes(ledger[: sum(sizes[:-4])])
+    stop = next(place for place, raw in enumerate(raws) if _stops(raw.value))
+    crew.folder.ledger.write_bytes(ledger[: sum(sizes[:stop])])
     assert "the ledger ends at status" in told(5, *args, capsys=capsys)
+
+
+def _stops(data: bytes) -> bool:
+    record = decode(data)
+    assert isinstance(record, LedgerRecord)
+    return any(isinstance(entry, RunStopped) for entry in record.entries)
 
 
 def looked_up(crew: Crew) -> Report:

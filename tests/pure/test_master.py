@@ -568,12 +568,17 @@ def test_versions_in_use_stay_known() -> None:
 def test_the_first_stopping_rule_that_holds_ends_the_run(
     rule: str, limit: float, outcome: Event | None
 ) -> None:
-    """[design 9] With its code and facts; then the last version is scored, then `Finish`."""
+    """[design 9] With its code and facts; then the last version is scored, once an evaluation that
+    is under way is in the ledger: nothing comes after the last scores. Then `Finish`."""
     stage = MasterStage("bsp", **{f"stop__{rule}": limit})
     decision = stage.put(outcome) if outcome else stage.store(stage.push("w1"))
     stopped = one(RunStopped, decision)
     assert (stopped.status, stopped.reason.code) == ("finished", rule)
     assert stopped.reason.facts["limit"] == limit
+    if outcome is None:  # that of version 0 is under way
+        assert not of(ScoreLast, decision)
+        decision = stage.put(EvaluationFinished(0, 1.0, 0.5, 0, 1))
+        assert one(VersionEvaluated, decision).version == 0
     last = one(ScoreLast, decision).version
     assert last == stage.state.newest
     scored = stage.put(FinalScored(last.version, 1.0, 0.5, 1.0, 0.5))

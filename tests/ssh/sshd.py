@@ -105,6 +105,8 @@ class Sshd:
             assert self._server.poll() is None, f"sshd ended: {self.log()}"
             assert time.monotonic() < until, f"sshd does not listen: {self.log()}"
             time.sleep(0.01)
+        while self._sessions() and time.monotonic() < until:  # who asked that has hung up
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop listening, and drop every connection: the machine is off the network.
@@ -170,6 +172,14 @@ class Sshd:
                     found[process.pid] = " ".join(process.cmdline())
             except psutil.Error:
                 continue
+        return found
+
+    def left(self) -> dict[int, str]:
+        """The same, without what is about to go: the watcher of a session's command is ended by the
+        connection's end, shortly after whoever was connected has gone."""
+        until = time.monotonic() + 5
+        while "cat" in (found := self.processes()).values() and time.monotonic() < until:
+            time.sleep(0.01)
         return found
 
     def client(self, program: str = "ssh") -> list[str]:

@@ -50,11 +50,15 @@ def test_a_command_answers_with_its_code_and_both_outputs(machine: Sshd) -> None
 
 
 def test_lines_are_told_as_they_come(machine: Sshd) -> None:
-    told: list[tuple[str, float]] = []
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        (machine.home / "go").touch()  # without this, the second would never come
+
     with Shell(target(machine)) as shell:
-        shell.run("echo a; sleep 0.5; echo b", tell=lambda line: told.append((line, time.time())))
-    assert [line for line, _ in told] == ["a", "b"]
-    assert told[1][1] - told[0][1] > 0.3
+        shell.run("echo a; until [ -e ~/go ]; do sleep 0.05; done; echo b", tell=tell)
+    assert told == ["a", "b"]
 
 
 def test_nothing_of_a_command_is_in_the_list_of_processes(machine: Sshd) -> None:
@@ -70,12 +74,12 @@ def test_a_file_is_never_readable_by_others_and_never_half_there(machine: Sshd) 
     over = threading.Event()
 
     def watch() -> None:
-        while not over.is_set():
+        last = False
+        while not last:
+            last = over.is_set()
             for path in machine.home.glob("secret*"):
-                try:
+                with contextlib.suppress(OSError):
                     seen.add(stat.S_IMODE(path.stat().st_mode))
-                except OSError:
-                    continue
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -111,8 +115,9 @@ def test_a_command_ends_with_the_connection(machine: Sshd) -> None:
 def test_what_is_put_into_the_background_stays(machine: Sshd) -> None:
     with Shell(target(machine)) as shell:
         shell.run("setsid sleep 601 </dev/null >/dev/null 2>&1 &")
+        assert wait(lambda: runs(machine, "sleep 601"))
     time.sleep(0.2)
-    assert any("sleep 601" in text for text in machine.processes().values())
+    assert runs(machine, "sleep 601")
 
 
 @pytest.mark.parametrize("block", [4096, 8192, 16384])
@@ -160,11 +165,11 @@ def test_what_a_command_complains_of_is_fit_for_a_terminal(machine: Sshd) -> Non
 def test_a_connection_that_breaks_is_made_anew_once(machine: Sshd) -> None:
     told: list[str] = []
     with Shell(target(machine), tell=told.append) as shell:
-        threading.Timer(0.5, machine.drop).start()
+        once(lambda: runs(machine, "sleep 600"), machine.drop)
         said = shell.run("echo x >> ~/times; [ $(wc -l < ~/times) -gt 1 ] || sleep 600; echo on")
         assert said.out == "on\n"
         assert told == ["the SSH connection broke; connecting again"]
-        threading.Timer(0.5, machine.drop).start()
+        once(lambda: runs(machine, "sleep 600"), machine.drop)
         with pytest.raises(NodeError, match="broke twice"):
             shell.run("sleep 600")
     assert wait(lambda: not any("sleep 600" in text for text in machine.processes().values()))
@@ -175,14 +180,30 @@ def test_what_a_lost_link_has_left_running_is_ended_before_it_runs_again(machine
 
         def lose() -> None:  # nobody at the other end learns that it is lost
             for process in psutil.Process(machine._server.pid).children(recursive=True):
-                if process.name().startswith("sshd"):
-                    process.suspend()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if process.name().startswith("sshd"):
+                        process.suspend()
             shell._client.get_transport().sock.close()
 
-        threading.Timer(0.7, lose).start()
+        once(lambda: bool(shell._script) and runs(machine, "sleep 602"), lose)
         said = shell.run("echo x >> ~/times; [ $(wc -l < ~/times) -gt 1 ] || sleep 602; echo on")
         assert said.out == "on\n"
         assert wait(lambda: not any("sleep 602" in text for text in machine.processes().values()))
+
+
+def runs(machine: Sshd, text: str) -> bool:
+    """Whether a process there has this on its command line, and is that command (no shell's)."""
+    return any(command.startswith(text) for command in machine.processes().values())
+
+
+def once(true: Callable[[], bool], act: Callable[[], object]) -> None:
+    """Do it, from another thread, when this is so."""
+
+    def look() -> None:
+        if wait(true, 60):
+            act()
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 def wait(true: Callable[[], bool], seconds: float = 5) -> bool:
