@@ -14,14 +14,14 @@ if sys.prefix != sys.base_prefix:
 """
 
 SEES = """\
-import glob, importlib.metadata as metadata, os, sys, zipfile
+import glob, importlib.metadata as metadata, os, re, sys, zipfile
 sys.path.append(sys.argv[2])  # for pip's own library alone: what else lies there does not count
 from pip._vendor.packaging.requirements import Requirement
 from pip._vendor.packaging.tags import sys_tags
 from pip._vendor.packaging.utils import canonicalize_name, parse_wheel_filename
 sys.path.pop()
 site = next(p for p in sys.path if p.startswith(sys.prefix) and p.endswith("-packages"))
-fits, wheels = {tag: -rank for rank, tag in enumerate(sys_tags())}, {}
+fits, wheels = {tag: -rank for rank, tag in enumerate(sys_tags())} if sys.argv[3] else {}, {}
 for path in glob.glob("wheels/*.whl") if sys.argv[3] else ():
     name, version, build, tags = parse_wheel_filename(os.path.basename(path))
     ranks = [fits[tag] for tag in tags if tag in fits]
@@ -42,10 +42,14 @@ def see(wanted):
         archive.extractall(site)
 
 todo, seen = [("hermes-edge", frozenset(filter(None, sys.argv[1].split(","))))], set()
+only = re.compile(r";(?:(?! or ).)*\\bextra == .([\\w.-]+).$")
 while todo:
     name, extras = todo.pop()
     seen.add((name, extras))
     for text in metadata.requires(name) or ():
+        extra = only.search(text)
+        if extra and canonicalize_name(extra[1]) not in map(canonicalize_name, extras):
+            continue  # most are such, and to parse them takes the longest
         wanted = Requirement(text)
         if wanted.marker and not any(wanted.marker.evaluate({"extra": e}) for e in ("", *extras)):
             continue
