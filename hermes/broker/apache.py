@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from hermes.broker.jars import VERSION, jars, whence
+from hermes.broker.jars import OR_EMBEDDED, VERSION, jars, whence
 from hermes.broker.places import Wanted, free_port
 from hermes.broker.process import Plan, remove
 from hermes.broker.refusals import LOGGING as REFUSALS
@@ -187,7 +187,7 @@ def _java_there() -> str:
     if java is None:
         raise UsageError(
             "Apache Kafka needs java, which is not on the PATH",
-            remedy="Install Java 17 or newer, or start Docker, or use --kind embedded",
+            remedy=f"Install Java 17 or newer, or start Docker{OR_EMBEDDED}",
         )
     return java
 
@@ -232,7 +232,9 @@ def _write_properties(wanted: Wanted, home: Path, data: Path, found: Locks | Non
 
 def _properties(wanted: Wanted, data: Path, found: Locks | None = None) -> str:
     listen, advertised = str(Address(wanted.listen, wanted.port)), str(wanted.advertised)
-    controller = next(port for port in iter(free_port, 0) if port != wanted.port)
+    controller = free_port()
+    while controller == wanted.port:  # which is chosen, and not taken yet
+        controller = free_port()
     if found is not None:
         doors = found.properties(listen, advertised, controller)
     else:

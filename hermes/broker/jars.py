@@ -15,6 +15,9 @@ from hermes.errors import UsageError
 VERSION = "4.3.1"
 """Of Apache Kafka. (4.4.0 asks for an artifact that is not published.)"""
 
+OR_EMBEDDED = ", or use --kind embedded"
+"""Of a remedy, where another kind of broker would do."""
+
 FETCHING = 1800.0
 """Seconds that Maven may take."""
 
@@ -78,8 +81,7 @@ def _maven() -> str:
         raise UsageError(
             "no Apache Kafka here: KAFKA_HOME is not set, Docker does not run, and there is no mvn "
             "to fetch it with",
-            remedy="Unpack Kafka 4 and set KAFKA_HOME, or install Docker or Maven, "
-            "or use --kind embedded",
+            remedy=f"Unpack Kafka 4 and set KAFKA_HOME, or install Docker or Maven{OR_EMBEDDED}",
         )
     return maven
 

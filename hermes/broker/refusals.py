@@ -15,6 +15,9 @@ from typing import NamedTuple
 NAME = "refused.log"
 """Of the folder of a broker's files."""
 
+REVOKED = "revoked"
+"""Why a user whom somebody has locked out was refused a topic."""
+
 SIZE = 1 << 20
 """Bytes of that before it is rotated; one old one is kept."""
 
@@ -146,7 +149,7 @@ def _of_right(match: re.Match[str]) -> tuple[str, str]:
     if match["kind"] == "Cluster":
         verb = _REQUESTS.get(match["request"], match["request"])
     revoked = "permissionType=DENY" in match["rule"]
-    return f"{verb} {thing}".strip(), "revoked" if revoked else "no right to it"
+    return f"{verb} {thing}".strip(), REVOKED if revoked else "no right to it"
 
 
 _VERBS = {

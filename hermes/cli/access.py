@@ -159,20 +159,42 @@ def revoke(
     typer.echo(f"To let it in again: hermes invite {name}{_as_typed(broker, cluster)}")
 
 
+def invitation(broker: str, run: str, key: bytes) -> str:
+    """What lets one more worker in to a run at this broker that takes this cluster key, as it is
+    typed on the broker's machine."""
+    from hermes.runtime.keys import default_key_file, read_key
+
+    line = f"hermes invite NAME --run {run} --broker {broker}"
+    with contextlib.suppress(HermesError):
+        if read_key(default_key_file()).key == key:
+            return line
+    secrets = _secrets_at(broker)
+    with contextlib.suppress(HermesError):
+        if secrets is not None and read_key(secrets / "cluster.key").key == key:
+            return f"hermes invite NAME --run {run} --cluster {secrets.parent}"
+    return f"{line} --key-file FILE"
+
+
+def _secrets_at(broker: str) -> Path | None:
+    """The folder of secrets of this broker, where it is on this machine."""
+    from hermes.broker import control
+
+    for one in control.status():
+        if broker in (one.address, one.advertised, f"localhost:{one.port}") and one.secrets:
+            return Path(one.secrets)
+    return None
+
+
 def _place(broker: str | None, cluster: Path | None) -> _Place:
     """Raises `UsageError`."""
     if cluster is not None:
         return _of_cluster(cluster, broker)
-    from hermes.broker import control
     from hermes.transport.access import access_to
 
     broker = broker or options.DEFAULT_BROKER
     with at_flag("--broker"):
         access = access_to(broker)
-    for one in control.status():
-        if broker in (one.address, one.advertised, f"localhost:{one.port}") and one.secrets:
-            return _Place(broker, access, Path(one.secrets), None)
-    return _Place(broker, access, None, None)
+    return _Place(broker, access, _secrets_at(broker), None)
 
 
 def _of_cluster(cluster: Path, broker: str | None) -> _Place:

@@ -72,23 +72,23 @@ def read_token(text: str) -> Token:
         ) from None
 
 
-def ways_in(token: Token, broker: str, access: Access) -> list[str]:
-    """How workers come to the run of this token, for whoever leads it at this broker: lines to
-    type, and what to know of them."""
+def ways_in(token: Token, access: Access, invite: str) -> list[str]:
+    """How workers come to the run of this token, for whoever leads it: lines to type, and what to
+    know of them. `access`: how its broker is got in at; `invite`: what lets one more in there."""
     local = is_local(parse_address(token.broker).host)
     join = f"hermes worker --join {token.text()}"
     start = "hermes broker start --listen 0.0.0.0 --advertise HOST:PORT"
     if access.mechanism is None:
         alone = "This broker is for this machine alone; there, give each worker a --name."
         return [join, f"({alone} For others: {start})"] if local else [join]
-    invite = f"hermes invite NAME --run {token.run} --broker {broker}"
     if local:
-        here = "This secure broker is for this machine alone; a worker here comes as its master."
-        return [join, f"({here} For others: {start} --secure, then {invite})"]
+        alone = "This broker is for this machine alone; workers here come in as the master's user: "
+        others = f"For others: {start} --kind apache --secure, then {invite}"
+        return [join, f"({alone}give each a --name. {others})"]
     return [
         join,
-        "(With the access file that hermes up left there. A machine without one gets a line and a "
-        "key file of its own, made here:)",
+        "(With the access file that hermes up left there. Any other machine gets a line and a key "
+        "file of its own, on the broker's machine:)",
         invite,
     ]
 

@@ -34,8 +34,6 @@ class Seen(NamedTuple):
     quarantined: Quarantined | None = None
     traffic: Mapping[str, tuple[int, ...]] = {}
     """Bytes moved, as a heartbeat has them, by process; empty where nobody has said."""
-    revoked: tuple[str, ...] = ()
-    """Whom the run's broker lets in no more, as far as it tells us."""
 
 
 def see(run: str | None, out: Path, broker: str | None, take: Take) -> Seen:
@@ -55,7 +53,7 @@ def _at_broker(run: str | None, broker: str, take: Take) -> Seen:
         name = run or newest_at(log, broker)
         view = LiveRun(log, broker, name, take).look()
         lives = view.state.stopped is None and name in beating(log, [name])
-        return Seen(view, lives, broker, None, *_told(last_beat(log, name)), _revoked(log))
+        return Seen(view, lives, broker, None, *_told(last_beat(log, name)))
 
 
 def _on_this_machine(run: str | None, out: Path, take: Take) -> Seen:
@@ -73,7 +71,7 @@ def _on_this_machine(run: str | None, out: Path, take: Take) -> Seen:
             if log is not None and _has(log, folder.run):
                 view = LiveRun(log, broker, folder.run, take).look()
                 used, _, traffic = _told(last_beat(log, folder.run))
-                return Seen(view, lives, broker, folder, used, aside, traffic, _revoked(log))
+                return Seen(view, lives, broker, folder, used, aside, traffic)
     if broker is not None and not lives and remembered is not None:
         led = _led_elsewhere(folder, broker, remembered.nonce, take)
         if led is not None:
@@ -98,8 +96,7 @@ def _led_elsewhere(folder: RunFolder, broker: str, nonce: str, take: Take) -> Se
             return None
         view = LiveRun(log, broker, folder.run, take).look()
         lives = state.stopped is None and folder.run in beating(log, [folder.run])
-        told = _told(last_beat(log, folder.run))
-        return Seen(view, lives, broker, folder, *told, _revoked(log))
+        return Seen(view, lives, broker, folder, *_told(last_beat(log, folder.run)))
 
 
 def _told(
@@ -115,13 +112,6 @@ def _told(
         Quarantined.heard(beat.aside),
         beat.traffic,
     )
-
-
-def _revoked(log: KafkaLog) -> tuple[str, ...]:
-    """Whoever may not ask that does without."""
-    with contextlib.suppress(HermesError):
-        return tuple(log.guards.revoked()) if log.guards is not None else ()
-    return ()
 
 
 def _traffic_at_end(folder: RunFolder) -> Mapping[str, tuple[int, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ import typer
 
 from hermes.cli import options, refused
 from hermes.cli.seen import Seen, see
+from hermes.errors import BrokerError
 
 if TYPE_CHECKING:
     from hermes.broker.refusals import Refusal
@@ -105,9 +107,11 @@ def tell(seen: Seen, reading: Reading, *, json_: bool, resizes: bool = True) -> 
     if seen.quarantined and seen.quarantined.total:
         facts["evidence"] = seen.quarantined.where()
     story = reading.story if resizes else None
-    shown = status_view(state, story, reading.recent, facts, console.width, _around(seen))
+    refusals = _refused(seen)
+    around = _around(seen, refusals)
+    shown = status_view(state, story, reading.recent, facts, console.width, around)
     console.print(shown, soft_wrap=True)
-    for line in refused.lines(_refused(seen)):
+    for line in refused.lines(refusals):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -147,7 +151,7 @@ def as_json(seen: Seen, reading: Reading) -> dict[str, Any]:
     from hermes.report.tables import status_json
     from hermes.runtime.lineage import origin
 
-    view = seen.view
+    view, refusals = seen.view, _refused(seen)
     return {
         "run": view.run,
         "source": "live" if view.live else "saved",
@@ -157,18 +161,36 @@ def as_json(seen: Seen, reading: Reading) -> dict[str, Any]:
         "forked": origin(view.state),
         "storage": seen.storage._asdict() if seen.storage else None,
         "quarantined": _quarantine_json(seen.quarantined),
-        "refused": refused.as_json(_refused(seen)),
-        **status_json(view.state, reading.story, reading.recent, _around(seen)),
+        "refused": refused.as_json(refusals),
+        **status_json(view.state, reading.story, reading.recent, _around(seen, refusals)),
     }
 
 
-def _around(seen: Seen) -> Around:
+def _around(seen: Seen, refusals: Sequence[Refusal]) -> Around:
     """What the ledger does not say of the workers. Of a run that is over nobody is missed."""
     from hermes.report.live.waits import BROKEN_OFF, CALM
 
-    lives = seen.lives or seen.view.state.stopped is not None
+    goes_on = seen.view.state.stopped is None
     dead = () if seen.folder is None else seen.folder.dead_workers()
-    return (CALM if lives else BROKEN_OFF)._replace(dead=dead, revoked=seen.revoked)
+    revoked = _revoked(seen, refusals) if goes_on else ()
+    return (CALM if seen.lives or not goes_on else BROKEN_OFF)._replace(dead=dead, revoked=revoked)
+
+
+def _revoked(seen: Seen, refusals: Sequence[Refusal]) -> tuple[str, ...]:
+    """Workers that the broker has refused since they were revoked, and would refuse again. Told
+    where the broker is, whose log says whom it refused; and only then is it asked."""
+    from hermes.broker.refusals import REVOKED
+    from hermes.cli.connect import BRIEF, connected
+
+    members = seen.view.state.members
+    refused_ = {one.user for one in refusals if one.why == REVOKED}
+    suspects = refused_.intersection(members)
+    if not suspects or seen.broker is None:
+        return ()
+    with contextlib.suppress(BrokerError), connected(seen.broker, first=BRIEF) as log:
+        revoked = log.guards.revoked() if log.guards is not None else []
+        return tuple(name for name in revoked if name in suspects)
+    return ()
 
 
 def _quarantine_json(found: Quarantined | None) -> dict[str, Any] | None:

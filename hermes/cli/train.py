@@ -292,6 +292,7 @@ def see_through(
 
 def _greeting(prepared: MasterOptions, broker: str) -> Callable[[], str]:
     """The line to copy to the workers' machines, and how to look on from here."""
+    from hermes.cli.access import invitation
     from hermes.cli.joining import Token, certificate, ways_in
     from hermes.report.words import counted
     from hermes.runtime.keys import fingerprint
@@ -305,7 +306,8 @@ def _greeting(prepared: MasterOptions, broker: str) -> Callable[[], str]:
             head = " goes on. Workers that wait for it come by themselves; others join with:"
         else:
             head = f": waiting for {counted(prepared.expect, 'worker')}. On each:"
-        lines = [f"run {prepared.run}{head}", *ways_in(token, broker, ours)]
+        invite = invitation(broker, prepared.run, prepared.key)
+        lines = [f"run {prepared.run}{head}", *ways_in(token, ours, invite)]
         lines.append(f"central log: {prepared.folder.central_log}")
         return "\n".join(lines)
 

@@ -124,11 +124,12 @@ def _standing_in(cluster: Cluster, here: list[Finding]) -> Iterator[tuple[Questi
 def _could_start(broker: str) -> Finding:
     """Whether there is a Kafka to start; that it does start, only a start shows."""
     from hermes.broker.apache import could_run
+    from hermes.broker.jars import OR_EMBEDDED
 
     try:
         by = could_run()
     except UsageError as error:
-        remedy = error.remedy.partition(", or use --kind embedded")[0]
+        remedy = error.remedy.removesuffix(OR_EMBEDDED)
         return Finding("broker", "bad", "no Apache Kafka", error.what, remedy)
     return Finding("broker", "fine", f"not up yet; will be at {broker}, run by {by}")
 

@@ -13,6 +13,9 @@ if sys.prefix != sys.base_prefix:
                 file.write(path + "\\n")
 """
 
+ONLY = r";(?:(?!\bor\b).)*\bextra == .([\w.-]+).$"
+"""A requirement of an extra alone. Most are such, and to parse them takes the longest."""
+
 SEES = """\
 import glob, importlib.metadata as metadata, os, re, sys, zipfile
 sys.path.append(sys.argv[2])  # for pip's own library alone: what else lies there does not count
@@ -21,7 +24,8 @@ from pip._vendor.packaging.tags import sys_tags
 from pip._vendor.packaging.utils import canonicalize_name, parse_wheel_filename
 sys.path.pop()
 site = next(p for p in sys.path if p.startswith(sys.prefix) and p.endswith("-packages"))
-fits, wheels = {tag: -rank for rank, tag in enumerate(sys_tags())} if sys.argv[3] else {}, {}
+fits = {tag: -rank for rank, tag in enumerate(sys_tags())} if sys.argv[3] else {}
+wheels = {}
 for path in glob.glob("wheels/*.whl") if sys.argv[3] else ():
     name, version, build, tags = parse_wheel_filename(os.path.basename(path))
     ranks = [fits[tag] for tag in tags if tag in fits]
@@ -42,21 +46,21 @@ def see(wanted):
         archive.extractall(site)
 
 todo, seen = [("hermes-edge", frozenset(filter(None, sys.argv[1].split(","))))], set()
-only = re.compile(r";(?:(?! or ).)*\\bextra == .([\\w.-]+).$")
+only = re.compile(r"ONLY")
 while todo:
     name, extras = todo.pop()
     seen.add((name, extras))
     for text in metadata.requires(name) or ():
         extra = only.search(text)
         if extra and canonicalize_name(extra[1]) not in map(canonicalize_name, extras):
-            continue  # most are such, and to parse them takes the longest
+            continue
         wanted = Requirement(text)
         if wanted.marker and not any(wanted.marker.evaluate({"extra": e}) for e in ("", *extras)):
             continue
         see(wanted)
         if (wanted.name, frozenset(wanted.extras)) not in seen:
             todo.append((wanted.name, frozenset(wanted.extras)))
-"""
+""".replace("ONLY", ONLY)
 """Sees that all that it needs is there: because the system has it, or because the wheel for it was
 sent, which then has only to be unpacked. Pip would do the same, in seconds or, on a small board, in
 a minute. Where this fails, for whatever reason, pip is asked."""

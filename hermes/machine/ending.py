@@ -39,7 +39,8 @@ def _score_last(draft: Draft) -> None:
     state, soft = draft.state, draft.soft
     if scoring.brought(state):
         scoring.finish(draft)
-    elif not soft.finishing and soft.secured and not soft.evaluating:  # what is under way is before
+    # An evaluation that is under way is recorded first: nothing comes after the last scores.
+    elif not soft.finishing and soft.secured and not soft.evaluating:
         assert state.newest is not None
         draft.remember(finishing=True)
         draft.actions.append(ScoreLast(state.newest))

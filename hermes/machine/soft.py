@@ -75,5 +75,6 @@ class Soft(msgspec.Struct, frozen=True):
     tidied: tuple[int, int] = (-1, 0)
     """The version, and the place of the central log, at which retention was looked at last."""
     evaluating: bool = False
+    """Whether a version is being evaluated: its outcome always comes, and the last scores wait."""
     finishing: bool = False
     finished: bool = False

@@ -29,6 +29,14 @@ def make_room(size: int) -> None:
         give_back()
 
 
+def let_go(size: int) -> None:
+    """Call after `size` bytes were taken in, once who took them has returned: an exception of the
+    client's may hold its frame, and the pieces that they came in."""
+    if size >= LARGE:
+        gc.collect()
+        give_back()
+
+
 def give_back() -> None:
     """Call after much was made of small pieces: glibc would keep what they took."""
     _trim()(0)

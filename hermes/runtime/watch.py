@@ -21,6 +21,8 @@ LOOK = 0.25
 SAID = 5.0
 """Seconds without an answer before anybody is told."""
 
+BACK = "the broker answers again"
+
 STUCK = 60.0
 """Seconds without an acknowledgement from a broker that answers questions, at least."""
 
@@ -87,7 +89,8 @@ class BrokerWatch:
                 self._log.abandon(error)
                 return
         with contextlib.suppress(Exception):  # who was told of an outage is told of its end
-            self._tell_news(self.acks.unanswered())
+            if self._said and not self._log.complaint():
+                self._tell(BACK)
 
     def _is_over(self, silent: float) -> bool:
         """Whether the broker is given up. One that answers questions is slow, or stuck."""
@@ -104,7 +107,7 @@ class BrokerWatch:
             why = self._log.complaint() if self._said else ""
             cause = f": {why}" if why else ""
             waits = f"the broker does not answer{cause}. Waiting for it, up to {self._patience:g} s"
-            self._tell(waits if self._said else "the broker answers again")
+            self._tell(waits if self._said else BACK)
 
 
 def given_up(log: Log, who: str, seconds: float) -> BrokerUnreachable:

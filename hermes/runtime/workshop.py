@@ -27,6 +27,7 @@ from hermes.machine.events import (
 from hermes.messages import VersionPublished, WorkerAdmitted
 from hermes.perform.bench import WorkerBench
 from hermes.perform.blocks import Blocks, read_upload
+from hermes.perform.room import let_go
 from hermes.perform.store import Store
 from hermes.perform.sums import NO_SUMS
 from hermes.perform.upload import Signer
@@ -202,10 +203,12 @@ class Workshop:
         if known == version.payload.id:
             return data
         try:
-            return self._store.get(version.payload)
+            data = self._store.get(version.payload)
         except (PeerError, BrokerRefused, NoSuchTopic) as error:
             self._announce(f"version {version.version} cannot be read: {error.what}")
             return None
+        let_go(version.payload.length)
+        return data
 
     def train(self, action: Train) -> None:
         """Train one round."""

@@ -118,7 +118,6 @@ class BrokerLog:
         self._settings = settings
         self._first = first
         self._greeting: Greeting | None = None
-        self._connected = False
         self._asked, self._guards = False, cast("Guards | None", None)
         self._budget = Budget(settings.in_flight, settings.outage + settings.request_timeout)
         self._readers: weakref.WeakSet[PlaceReader] = weakref.WeakSet()
@@ -130,16 +129,18 @@ class BrokerLog:
 
         Raises `UsageError` for a bad address, `BrokerUnreachable` with the cause.
         """
+        if self._patience.closed.is_set():
+            raise Defect("this log is closed")
         end = time.monotonic() + self._first
-        while not self._connected:
-            self._greeting = self._patience.first_greeting(max(0.0, end - time.monotonic()))
+        while self._greeting is None:
+            greeting = self._patience.first_greeting(max(0.0, end - time.monotonic()))
             try:
                 self._library.connect()
             except BrokerUnreachable as error:  # it has greeted us, and is gone or busy
                 if not error.retriable or time.monotonic() > end:
                     raise
             else:
-                self._connected = True
+                self._greeting = greeting
         return self
 
     @property

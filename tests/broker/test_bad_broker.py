@@ -158,6 +158,7 @@ def test_a_bad_moment_for_ctrl_c(shell: Shell, shown: Shown) -> None:
         wait_for(run, "It could not be told that the run has stopped", seen)
         assert time.monotonic() - began < 20
         text = "".join(seen) + ended(run)
+        assert time.monotonic() - began < 30, "its picture is drawn, too"
     assert run.returncode == 130, text
     assert "does not answer as a Kafka broker does" in text
     result = saved(shell)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hermes.broker.control import Child
-from hermes.errors import BrokerRefused, BrokerUnreachable, NoSuchTopic, OutcomeUnknown
+from hermes.errors import BrokerRefused, BrokerUnreachable, Defect, NoSuchTopic, OutcomeUnknown
 from hermes.transport import kafka, patience
 from hermes.transport.kafka import KafkaLog
 from hermes.transport.log import Receipt
@@ -84,6 +84,8 @@ def test_who_is_connected_does_not_connect_again(
     with KafkaLog(embedded.address).connect() as log:
         assert log.topics("no-such") == []
         assert log.connect() is log
+    with pytest.raises(Defect, match="closed"):
+        log.connect()
     assert probed == [embedded.address]
     assert len(opened) == 1
 

@@ -159,8 +159,10 @@ def test_clean_of_a_live_run_is_refused_by_its_beats_alone(
 def test_the_output_of_apache_kafka_is_rotated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apache_module, "OUTPUT_SIZE", 100)
     with Child("apache") as child:
-        while not list(child.log.parent.glob("broker.log.*")):  # a line is more than 100 bytes
-            time.sleep(0.05)  # (it takes who comes before it says that it is up)
+        end = time.monotonic() + 20  # it takes whoever comes before it says that it is up
+        while not list(child.log.parent.glob("broker.log.*")):
+            assert time.monotonic() < end, "a line is more than 100 bytes"
+            time.sleep(0.05)
         for path in child.log.parent.glob("broker.log*"):
             assert path.stat().st_size < 10_000
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from hermes.broker.ca import Authority
+from hermes.cli.access import invitation
 from hermes.cli.joining import Ticket, Token, ticket_of, ways_in
 from hermes.errors import UsageError
-from hermes.runtime.keys import fingerprint
+from hermes.runtime.keys import default_key_file, fingerprint
 from hermes.transport.access import Access, access_file
 
 KEY = bytes(range(32))
@@ -100,12 +101,13 @@ def test_a_bad_access_file_is_told(place: Path) -> None:
 
 
 USERS = Access(tls=True, mechanism="SCRAM-SHA-512", user="master")
+INVITE = "hermes invite NAME --run r"
 
 
 def ways(broker: str, access: Access) -> list[str]:
     """What the master says, with `TOKEN` for the token, which leads to the broker."""
     token = Token(broker, "r", fingerprint(KEY))
-    lines = ways_in(token, "127.0.0.1:9092", access)
+    lines = ways_in(token, access, INVITE)
     assert any(token.text() in line for line in lines)
     return [line.replace(token.text(), "TOKEN") for line in lines]
 
@@ -120,11 +122,26 @@ def test_the_master_says_how_workers_come() -> None:
 
 def test_the_master_of_a_secure_broker_says_how_one_more_is_let_in() -> None:
     join, why, invite = ways(BROKER, USERS)
-    assert (join, invite) == (
-        "hermes worker --join TOKEN",
-        "hermes invite NAME --run r --broker 127.0.0.1:9092",
-    )
+    assert (join, invite) == ("hermes worker --join TOKEN", INVITE)
     assert "access file" in why
     join, alone = ways("127.0.0.1:9092", USERS)
-    assert "--name" not in alone
-    assert "--secure, then hermes invite NAME --run r" in alone
+    assert "give each a --name" in alone
+    assert f"--secure, then {INVITE}" in alone
+
+
+def test_an_invitation_is_to_the_key_that_the_run_takes(place: Path) -> None:
+    line = f"hermes invite NAME --run r --broker {BROKER}"
+    assert invitation(BROKER, "r", KEY) == f"{line} --key-file FILE", "there is no key here"
+    secret(default_key_file(), KEY.hex())
+    assert invitation(BROKER, "r", KEY) == line
+    assert invitation(BROKER, "r", bytes(32)) == f"{line} --key-file FILE"
+
+
+def test_an_invitation_to_a_clusters_broker_names_the_cluster(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = secret(place / "lab" / "secrets" / "cluster.key", KEY.hex()).parent
+    monkeypatch.setattr("hermes.cli.access._secrets_at", lambda broker: secrets)
+    assert invitation(BROKER, "r", KEY) == f"{INVITE} --cluster {place}/lab"
+    secret(default_key_file(), KEY.hex())
+    assert invitation(BROKER, "r", KEY) == f"{INVITE} --broker {BROKER}"

@@ -568,23 +568,41 @@ def test_versions_in_use_stay_known() -> None:
 def test_the_first_stopping_rule_that_holds_ends_the_run(
     rule: str, limit: float, outcome: Event | None
 ) -> None:
-    """[design 9] With its code and facts; then the last version is scored, once an evaluation that
-    is under way is in the ledger: nothing comes after the last scores. Then `Finish`."""
+    """[design 9] With its code and facts; then the last version is scored, then `Finish`."""
     stage = MasterStage("bsp", **{f"stop__{rule}": limit})
     decision = stage.put(outcome) if outcome else stage.store(stage.push("w1"))
     stopped = one(RunStopped, decision)
     assert (stopped.status, stopped.reason.code) == ("finished", rule)
     assert stopped.reason.facts["limit"] == limit
-    if outcome is None:  # that of version 0 is under way
-        assert not of(ScoreLast, decision)
-        decision = stage.put(EvaluationFinished(0, 1.0, 0.5, 0, 1))
-        assert one(VersionEvaluated, decision).version == 0
+    if outcome is None:
+        decision = stage.put(EvaluationFinished(0, 1.0, 0.5, 0, 1))  # it was under way
     last = one(ScoreLast, decision).version
     assert last == stage.state.newest
     scored = stage.put(FinalScored(last.version, 1.0, 0.5, 1.0, 0.5))
     assert of(RunScored, scored)
     assert of(Finish, scored)
     assert not of(Finish, stage.put(Ticked()))
+
+
+@pytest.mark.parametrize("loss", [1.0, None], ids=["scored", "unreadable"])
+def test_an_evaluation_under_way_is_recorded_before_the_last_scores(loss: float | None) -> None:
+    """Nothing comes after those, whatever came of it."""
+    stage = MasterStage("bsp", stop__versions=1)
+    stopped = stage.store(stage.push("w1"))
+    assert of(RunStopped, stopped)
+    assert not of(ScoreLast, stopped)
+    assert not of(ScoreLast, stage.put(Ticked(), 1.0))
+    outcome = stage.put(EvaluationFinished(0, loss, None, 0, 1))
+    assert one(VersionEvaluated, outcome).version == 0
+    assert one(ScoreLast, outcome).version == stage.state.newest
+    assert not of(ScoreLast, stage.put(Ticked(), 1.0))
+
+
+def test_a_master_that_comes_anew_waits_for_no_evaluation_of_another() -> None:
+    stage = MasterStage("bsp", stop__versions=1)
+    assert not of(ScoreLast, stage.store(stage.push("w1")))
+    assert not of(ScoreLast, stage.restart())
+    assert of(ScoreLast, stage.put(VersionsSecured((), 1, asked=1)))
 
 
 def test_patience_counts_points_of_the_grid_without_a_new_best() -> None:

@@ -30,7 +30,8 @@ GONE = "dead or cut off"
 def health(
     state: MasterState, recent: Recent, member: Member, stands: Standing, around: Around = CALM
 ) -> str:
-    """One word, or "dead or cut off"; where nothing is remarkable it is that of `standing`."""
+    """One word ("dead", "revoked", "stuck", "slow", "quiet"), or "dead or cut off"; where nothing
+    is remarkable it is that of `standing`."""
     over = member.status == "left" or state.stopped is not None
     if member.name in around.dead and not over:
         return "dead"

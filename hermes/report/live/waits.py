@@ -48,7 +48,7 @@ class Around(NamedTuple):
     dead: tuple[str, ...] = ()
     """Names of the workers whose process was on this machine, and is gone."""
     revoked: tuple[str, ...] = ()
-    """Names of the workers that the broker lets in no more."""
+    """Names of the workers that the broker has refused and lets in no more."""
 
 
 CALM = Around()
