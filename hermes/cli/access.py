@@ -104,6 +104,11 @@ def invite(
     key = cluster_key(key_file or place.key)
     with connected(place.broker, access=place.access) as log:
         password = ensure_user(log, place.secrets, name)
+    is_node = cluster is not None and _is_node(cluster, name)
+    if is_node and to is None and not json_:
+        typer.echo(f"{name} may come in again. As a node of conf/ it is brought its way in by:")
+        typer.echo(f"  hermes up {cluster}")
+        return
     file = to or Path(f"{name}.key")
     secret = Secret(read_secret(password, "a password").decode("ascii").strip())
     try:
@@ -123,7 +128,7 @@ def invite(
         return
     typer.echo(f"{name} may come in at {told}. Carry {file} to its machine (mode 0600); there:")
     typer.echo(f"  {line}")
-    if cluster is not None and _is_node(cluster, name):
+    if is_node:
         typer.echo(
             f"(As a node of conf/ it needs no file: hermes up {cluster} brings it its way in)"
         )
@@ -175,6 +180,14 @@ def invitation(broker: str, run: str, key: bytes) -> str:
     return f"{line} --key-file FILE"
 
 
+def _only_secure() -> str | None:
+    """The one secure broker that was started on this machine, if there is one and no other."""
+    from hermes.broker import control
+
+    found = [one.address for one in control.status() if one.secrets]
+    return found[0] if len(found) == 1 else None
+
+
 def _secrets_at(broker: str) -> Path | None:
     """The folder of secrets of this broker, where it is on this machine."""
     from hermes.broker import control
@@ -191,7 +204,7 @@ def _place(broker: str | None, cluster: Path | None) -> _Place:
         return _of_cluster(cluster, broker)
     from hermes.transport.access import access_to
 
-    broker = broker or options.DEFAULT_BROKER
+    broker = broker or _only_secure() or options.DEFAULT_BROKER
     with at_flag("--broker"):
         access = access_to(broker)
     return _Place(broker, access, _secrets_at(broker), None)

@@ -16,6 +16,8 @@ from hermes.errors import CheckFailed, HermesError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     from hermes.cluster import doctor as doctor_module
     from hermes.cluster import down as down_module
@@ -148,7 +150,7 @@ def down(
     elif dry_run:
         _print_plan(report.nodes, "")
     else:
-        _say_down(report, quiet=quiet)
+        _say_down(report, purge=purge, quiet=quiet)
     _leave(report.nodes, report.error, stop, json_=json_)
 
 
@@ -286,25 +288,19 @@ def _told_report(report: doctor_module.Report) -> dict[str, Any]:
 
 
 def _show_report(report: doctor_module.Report, folder: Path, *, quiet: bool) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     from hermes.report.tables import output
 
-    styles = {"fine": "", "note": "yellow", "bad": "bold red"}
-    checks = list(dict.fromkeys(one.check for node in report.nodes for one in node.findings))
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("node", *checks):
-        table.add_column(name, no_wrap=True)
-    for node in report.nodes:
-        cells = [node.of(check) for check in checks]
-        table.add_row(
-            node.name,
-            *(Text(cell.text, styles[cell.level]) if cell else Text("") for cell in cells),
-        )
-    console = output()
+    styles, console = STYLES, output()
     if not quiet:
-        console.print(table)
+        table = _findings(report.nodes)
+        wide = console.options.update(max_width=WIDEST)
+        if console.measure(table, options=wide).maximum <= console.width:
+            console.print(table)
+        else:  # a table that is cut tells nothing: not even which node it is
+            for node in report.nodes:
+                console.print(_paragraph(node))
         for finding in report.here.findings:
             line = Text(f"{report.here.name}: {finding.check}: {finding.text}")
             line.stylize(styles[finding.level])
@@ -318,6 +314,42 @@ def _show_report(report: doctor_module.Report, folder: Path, *, quiet: bool) -> 
                 tell(f"{name}: {finding.what}\n  {finding.remedy}")
     if not report.bad and not quiet:
         typer.echo(f"fit: hermes up{_as_typed(folder)}")
+
+
+WIDEST = 1000
+"""Letters of a table that is measured."""
+
+STYLES = {"fine": "", "note": "yellow", "bad": "bold red"}
+"""Of findings, by level."""
+
+
+def _findings(nodes: Sequence[doctor_module.Examined]) -> Table:
+    """A line for each node, a column for each check."""
+    from rich.table import Table
+    from rich.text import Text
+
+    checks = list(dict.fromkeys(one.check for node in nodes for one in node.findings))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("node", *checks):
+        table.add_column(name, no_wrap=True)
+    for node in nodes:
+        cells = [node.of(check) for check in checks]
+        table.add_row(
+            node.name,
+            *(Text(cell.text, STYLES[cell.level]) if cell else Text("") for cell in cells),
+        )
+    return table
+
+
+def _paragraph(node: doctor_module.Examined) -> Text:
+    """The same of a node, where there is no room for a table: `n1: ssh yes, python 3.11.2, ...`."""
+    from rich.text import Text
+
+    told = Text.assemble((node.name, "bold"), ": ")
+    told.append(
+        Text(", ").join(Text(f"{one.check} {one.text}", STYLES[one.level]) for one in node.findings)
+    )
+    return told
 
 
 def _print_plan(outcomes: Sequence[Outcome], _broker: str) -> None:
@@ -367,11 +399,13 @@ def _say_up(report: up_module.Report, cluster: Cluster, *, quiet: bool) -> None:
                 f"{one.node.name}: the next hermes up tries it again; if it is gone for good: "
                 f"hermes down --forget {one.node.name}"
             )
+    if not ready and report.error is None and cluster.master.broker == "apache":
+        typer.echo(f"the broker goes on (hermes down{_as_typed(cluster.folder)} stops it)")
     if ready and report.error is None:
         typer.echo(f"train with: hermes run JOB.py --cluster {cluster.folder}")
 
 
-def _say_down(report: down_module.Report, *, quiet: bool) -> None:
+def _say_down(report: down_module.Report, *, purge: bool, quiet: bool) -> None:
     _say_errors(report.nodes, report.error)
     if quiet:
         return
@@ -381,6 +415,12 @@ def _say_down(report: down_module.Report, *, quiet: bool) -> None:
         typer.echo(f"broker: {report.broker}")
     for text in report.left:
         typer.echo(f"left {text}")
+    if purge and len(well) == len(report.nodes):
+        typer.echo(
+            "removed: all of Hermes on the nodes, here secrets and the broker's records; what "
+            "stays: runs/, and any key file that hermes invite wrote (rm it: the cluster key is in "
+            "it)"
+        )
 
 
 def _say_errors(outcomes: Iterable[Outcome], error: HermesError | None) -> None:

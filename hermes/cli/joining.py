@@ -128,10 +128,24 @@ def _key_for(token: Token, file: Path | None) -> KeyFile:
         raise UsageError(
             "there is no cluster key on this machine, and the run takes one",
             where=str(place),
-            remedy="Copy the master's key file there (mode 0600), or name it: --key-file FILE. "
-            "In a terminal it can be typed.",
+            remedy=f"{_remedy(token)} In a terminal it can be typed.",
         )
+    if not place.exists():
+        raise UsageError("there is no such key file", where=str(place), remedy=_remedy(token))
     return _fits(token, read_key(place), str(place))
+
+
+def _remedy(token: Token) -> str:
+    """Which key file is the right one: a user's own has its password, too."""
+    if token.user:
+        return (
+            f"Carry the file here that hermes invite {token.user} wrote (mode 0600), and name it: "
+            "--key-file FILE."
+        )
+    return (
+        f"Copy the master's key file here (mode 0600), to {default_key_file()}, or name it: "
+        "--key-file FILE."
+    )
 
 
 def _fits(token: Token, found: KeyFile, where: str) -> KeyFile:
@@ -140,8 +154,7 @@ def _fits(token: Token, found: KeyFile, where: str) -> KeyFile:
         raise UsageError(
             f"the master has the cluster key {token.key}, this worker {ours} ({where})",
             where="--join",
-            remedy="Copy the master's key file here (mode 0600), to "
-            f"{default_key_file()}, or name it with --key-file.",
+            remedy=_remedy(token),
         )
     return found
 

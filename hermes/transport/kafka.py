@@ -85,6 +85,9 @@ _NOT_OURS = (trouble.SecurityDisabledError, trouble.AuthorizationError)
 """What answers a question for rights at a broker where we give none: nobody checks any, or somebody
 else gives them."""
 
+_AWAY = trouble.UnknownBrokerIdError
+"""What the library calls final: it comes of a broker that is leaving, whose topics nobody leads."""
+
 _MAYBE_DONE = (
     trouble.OutOfOrderSequenceNumberError,
     trouble.InvalidProducerEpochError,
@@ -121,7 +124,7 @@ def translate(error: Exception, where: str, *, sent: bool = False) -> HermesErro
             remedy="Was it revoked, or its password made anew? hermes up hands out what is in "
             "force; without SSH, and after hermes revoke: hermes invite NAME.",
         )
-    if getattr(error, "retriable", False):
+    if getattr(error, "retriable", False) or isinstance(error, _AWAY):
         return BrokerUnreachable(f"the broker does not answer ({_name(error)})", where=where)
     return BrokerRefused(f"the broker said no: {error}", where=where)
 

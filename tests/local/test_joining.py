@@ -74,6 +74,20 @@ def test_a_user_without_a_password_is_told_which_file_to_take(place: Path) -> No
     assert "hermes invite w7" in told.value.remedy
 
 
+def test_a_users_key_errors_name_the_file_that_has_the_password(place: Path) -> None:
+    token = Token(BROKER, "r", fingerprint(KEY), b"", "w7").text()
+    other = secret(place / "other.key", bytes(32).hex())
+    for file in (place / "none.key", other):
+        with pytest.raises(UsageError) as told:
+            ticket_of(token, None, None, file, "127.0.0.1:9092")
+        assert "that hermes invite w7 wrote" in told.value.remedy
+        assert str(file) in str(told.value)
+    token = Token(BROKER, "r", fingerprint(KEY)).text()
+    with pytest.raises(UsageError) as told:
+        ticket_of(token, None, None, other, "127.0.0.1:9092")
+    assert "Copy the master's key file here" in told.value.remedy
+
+
 def test_without_a_user_the_machine_says_who_it_is(place: Path) -> None:
     known(place)
     ticket, authority = came(place)
