@@ -82,6 +82,10 @@ class BrokerRefused(BrokerError):
     """The broker answered and said no."""
 
 
+class NotAllowed(BrokerRefused):
+    """The broker does not let us: a right, or this user, is not there, or was taken."""
+
+
 class OutcomeUnknown(BrokerError):
     """An append may or may not have happened: append the same bytes again, or read back."""
 

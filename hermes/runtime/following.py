@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from hermes.codec import decode
-from hermes.errors import BrokerRefused, DecodeError
+from hermes.errors import BrokerRefused, DecodeError, NotAllowed
 from hermes.machine.events import Event, LedgerSeen, LedgerTorn
 from hermes.messages import LedgerRecord
 from hermes.runtime.calm import Calm
@@ -47,6 +47,9 @@ class Follower:
             try:
                 self._calm.pause()
                 records = self._ear.poll(0.0 if self._calm.rest() else POLL)
+            except NotAllowed as error:  # we were revoked: to begin again would be in vain
+                self._tell(Failed(error))
+                return
             except BrokerRefused as error:
                 self._tell(LedgerTorn(error.what))
                 return

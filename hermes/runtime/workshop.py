@@ -9,7 +9,7 @@ from functools import partial
 
 from hermes.data.cache import BlockCache
 from hermes.data.own import OwnData
-from hermes.errors import BrokerRefused, NoSuchTopic, PeerError, RunFailed, Unverified
+from hermes.errors import BrokerRefused, NoSuchTopic, NotAllowed, PeerError, RunFailed, Unverified
 from hermes.job import Job
 from hermes.machine.events import (
     BlocksFetched,
@@ -204,6 +204,8 @@ class Workshop:
             return data
         try:
             data = self._store.get(version.payload)
+        except NotAllowed:
+            raise
         except (PeerError, BrokerRefused, NoSuchTopic) as error:
             self._announce(f"version {version.version} cannot be read: {error.what}")
             return None

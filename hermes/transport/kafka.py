@@ -25,6 +25,7 @@ from hermes.errors import (
     Defect,
     HermesError,
     NoSuchTopic,
+    NotAllowed,
     OutcomeUnknown,
 )
 from hermes.transport.access import Access, access_to
@@ -102,7 +103,7 @@ def translate(error: Exception, where: str, *, sent: bool = False) -> HermesErro
     if isinstance(error, trouble.UnknownTopicOrPartitionError):
         return NoSuchTopic("there is no such topic", where=where)
     if isinstance(error, trouble.AuthorizationError):
-        return BrokerRefused(
+        return NotAllowed(
             f"the broker does not let us ({_name(error)})",
             where=where,
             remedy="Give this user the right to it (ACLs).",
@@ -118,7 +119,7 @@ def translate(error: Exception, where: str, *, sent: bool = False) -> HermesErro
     if sent and (isinstance(error, _MAYBE_DONE) or not _is_a_no(error)):
         return OutcomeUnknown(f"the record may or may not be there ({_name(error)})", where=where)
     if isinstance(error, trouble.SaslAuthenticationFailedError):
-        return BrokerRefused(
+        return NotAllowed(
             "the broker does not know this user any more, or not with this password",
             where=where,
             remedy="Was it revoked, or its password made anew? hermes up hands out what is in "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hermes.errors import BrokerRefused, BrokerUnreachable, NoSuchTopic, OutcomeUnknown
+from hermes.errors import BrokerRefused, BrokerUnreachable, NoSuchTopic, NotAllowed, OutcomeUnknown
 from hermes.transport.kafka import translate, trouble
 
 
@@ -26,7 +26,7 @@ def test_it_is_away_and_may_be_asked_again(error: Exception) -> None:
 
 def test_a_no_is_a_no() -> None:
     refused = translate(trouble.TopicAuthorizationFailedError(), "a topic")
-    assert isinstance(refused, BrokerRefused)
+    assert isinstance(refused, NotAllowed)
     assert not refused.retriable
     assert isinstance(translate(trouble.InvalidTopicError(), "a topic"), BrokerRefused)
     assert isinstance(translate(trouble.UnknownTopicOrPartitionError(), "a topic"), NoSuchTopic)
