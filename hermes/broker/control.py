@@ -133,6 +133,14 @@ def _running(
     )
 
 
+def running_at(broker: str) -> Running | None:
+    """The broker at HOST:PORT, if it was started on this machine."""
+    for one in status():
+        if broker in (one.address, one.advertised, f"localhost:{one.port}"):
+            return one
+    return None
+
+
 def status() -> list[Running]:
     """The brokers that `start` left running, by port; notes of ones that are gone are removed."""
     found = []

@@ -88,9 +88,7 @@ def invite(
     """
     from hermes.cli.joining import Token, certificate
     from hermes.cluster.users import checked, ensure_user
-    from hermes.runtime.keys import KeyFile, cluster_key, fingerprint, write_key
-    from hermes.secret_files import read_secret
-    from hermes.transport.access import Secret
+    from hermes.runtime.keys import cluster_key, fingerprint
 
     with at_flag("NAME"):
         checked(name)
@@ -110,15 +108,7 @@ def invite(
         typer.echo(f"  hermes up {cluster}")
         return
     file = to or Path(f"{name}.key")
-    secret = Secret(read_secret(password, "a password").decode("ascii").strip())
-    try:
-        write_key(file, KeyFile(key, secret))
-    except OSError as error:
-        raise UsageError(
-            f"the key file cannot be written: {error.strerror or error}",
-            where=str(file),
-            remedy="--to FILE",
-        ) from None
+    _write(file, key, password)
     told = _told(place)
     token = Token(told, run or "", fingerprint(key), certificate(place.access), name).text()
     line = f"hermes worker --join {token} --key-file {file.name}"
@@ -133,6 +123,23 @@ def invite(
             f"(As a node of conf/ it needs no file: hermes up {cluster} brings it its way in)"
         )
     typer.echo(f"To lock it out again: hermes revoke {name}{_as_typed(broker, cluster)}")
+
+
+def _write(file: Path, key: bytes, password: Path) -> None:
+    """The key file: the cluster key, and the password of this file. Raises `UsageError`."""
+    from hermes.runtime.keys import KeyFile, write_key
+    from hermes.secret_files import read_secret
+    from hermes.transport.access import Secret
+
+    secret = Secret(read_secret(password, "a password").decode("ascii").strip())
+    try:
+        write_key(file, KeyFile(key, secret))
+    except OSError as error:
+        raise UsageError(
+            f"the key file cannot be written: {error.strerror or error}",
+            where=str(file),
+            remedy="--to FILE",
+        ) from None
 
 
 def revoke(
@@ -192,10 +199,8 @@ def _secrets_at(broker: str) -> Path | None:
     """The folder of secrets of this broker, where it is on this machine."""
     from hermes.broker import control
 
-    for one in control.status():
-        if broker in (one.address, one.advertised, f"localhost:{one.port}") and one.secrets:
-            return Path(one.secrets)
-    return None
+    found = control.running_at(broker)
+    return Path(found.secrets) if found is not None and found.secrets else None
 
 
 def _place(broker: str | None, cluster: Path | None) -> _Place:

@@ -292,7 +292,7 @@ def _show_report(report: doctor_module.Report, folder: Path, *, quiet: bool) -> 
 
     from hermes.report.tables import output
 
-    styles, console = STYLES, output()
+    console = output()
     if not quiet:
         table = _findings(report.nodes)
         wide = console.options.update(max_width=WIDEST)
@@ -303,7 +303,7 @@ def _show_report(report: doctor_module.Report, folder: Path, *, quiet: bool) -> 
                 console.print(_paragraph(node))
         for finding in report.here.findings:
             line = Text(f"{report.here.name}: {finding.check}: {finding.text}")
-            line.stylize(styles[finding.level])
+            line.stylize(STYLES[finding.level])
             console.print(line, soft_wrap=True)
     every = [
         (one.name, finding) for one in (report.here, *report.nodes) for finding in one.findings
@@ -415,11 +415,10 @@ def _say_down(report: down_module.Report, *, purge: bool, quiet: bool) -> None:
         typer.echo(f"broker: {report.broker}")
     for text in report.left:
         typer.echo(f"left {text}")
-    if purge and len(well) == len(report.nodes):
+    if purge and report.error is None and len(well) == len(report.nodes):
         typer.echo(
-            "removed: all of Hermes on the nodes, here secrets and the broker's records; what "
-            "stays: runs/, and any key file that hermes invite wrote (rm it: the cluster key is in "
-            "it)"
+            "removed: all of Hermes on the nodes, here secrets and the broker's records; what runs "
+            "have written stays, and any key file of hermes invite (rm it: it has the cluster key)"
         )
 
 

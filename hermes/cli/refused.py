@@ -19,12 +19,8 @@ def at(broker: str | None) -> list[Refusal]:
     from hermes.broker import control
     from hermes.broker.refusals import refusals
 
-    if broker is None:
-        return []
-    for one in control.status():
-        if broker in (one.address, one.advertised, f"localhost:{one.port}"):
-            return refusals(Path(one.log))
-    return []
+    found = control.running_at(broker) if broker is not None else None
+    return refusals(Path(found.log)) if found is not None else []
 
 
 def of_run(refused: Sequence[Refusal], run: str, since: float | None = None) -> list[Refusal]:

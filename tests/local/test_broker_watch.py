@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from hermes.errors import OutcomeUnknown
@@ -48,7 +50,10 @@ def watching(told: list[str], monkeypatch: pytest.MonkeyPatch) -> BrokerWatch:
     assert told == [
         "the broker does not answer: nothing listens there. Waiting for it, up to 600 s"
     ]
-    found.acks.unanswered = lambda: 1.0  # type: ignore[method-assign]  (the loop learns nothing)
+    monkeypatch.setattr(found.acks, "unanswered", lambda: 1.0)
+    monkeypatch.setattr(watch, "LOOK", 600.0)
+    time.sleep(0.2)  # its turn is over: what follows only its last look can see
+    monkeypatch.setattr(found.acks, "unanswered", lambda: 0.0)
     return found
 
 
