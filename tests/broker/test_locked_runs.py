@@ -74,10 +74,14 @@ def in_processes(wanted: dict[str, bytes]) -> list[str]:
 
 def test_a_secret_that_a_process_shows_is_found() -> None:
     """So that finding none means something."""
-    wait = "import sys; sys.stdin.read()"
+    wait = "import sys; print('here', flush=True); sys.stdin.read()"
     for words, more in ((["hidden"], {}), ([], {"WORD": "hidden"})):
         program, around = [sys.executable, "-c", wait, *words], {**os.environ, **more}
-        with subprocess.Popen(program, stdin=subprocess.PIPE, env=around) as it:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(program, **pipes, env=around) as it:
+            # Popen comes back when the old image is gone; /proc shows the new one's words later.
+            assert it.stdout is not None
+            assert it.stdout.readline() == b"here\n"
             assert str(it.pid) in "".join(in_processes({"it": b"hidden"}))
             it.communicate()
 
