@@ -313,7 +313,11 @@ def _show_report(report: doctor_module.Report, folder: Path, *, quiet: bool) -> 
             if finding.level == level and not (quiet and level == "note"):
                 tell(f"{name}: {finding.what}\n  {finding.remedy}")
     if not report.bad and not quiet:
-        typer.echo(f"fit: hermes up{_as_typed(folder)}")
+        typer.echo(
+            f"fit, and up: hermes run JOB.py --cluster {folder}"
+            if report.up
+            else f"fit: hermes up{_as_typed(folder)}"
+        )
 
 
 WIDEST = 1000

@@ -20,7 +20,7 @@ from hermes.cluster.brought import Notes
 from hermes.cluster.conf import Cluster, Node
 from hermes.cluster.crew import AT_ONCE, safely, shell_of
 from hermes.cluster.facts import Question, look
-from hermes.cluster.judged import Around, Finding, judged, modules_of
+from hermes.cluster.judged import RUNS, Around, Finding, judged, modules_of
 from hermes.cluster.progress import Board
 from hermes.cluster.remote import File
 from hermes.cluster.ssh import Interrupted
@@ -58,6 +58,18 @@ class Report(NamedTuple):
             for finding in one.findings
             if finding.level == "bad"
         ]
+
+    @property
+    def up(self) -> bool:
+        """Whether a run can begin: the broker was asked for its limits, and every node's worker
+        runs, with the Hermes that this machine has."""
+        workers = [one.of("worker") for one in self.nodes]
+        versions = [one.of("hermes") for one in self.nodes]
+        return (
+            self.here.of("limits") is not None
+            and all(found is not None and found.text == RUNS for found in workers)
+            and all(found is not None and found.level == "fine" for found in versions)
+        )
 
 
 def examine(cluster: Cluster, board: Board, stop: threading.Event) -> Report:

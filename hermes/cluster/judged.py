@@ -29,6 +29,8 @@ ROOM_LEFT = 100 << 20
 
 MEMORY = 300 << 20
 """Bytes of memory under which a worker has a hard time."""
+RUNS = "runs"
+"""Of a worker that `hermes up` has started."""
 
 MODULES = {
     "torch": ("torch",),
@@ -283,7 +285,7 @@ def _worker(around: Around, node: Node, seen: Look) -> Finding:
             "of conf/config.json.",
         )
     if seen.worker == "ours":
-        return Finding("worker", "fine", "runs")
+        return Finding("worker", "fine", RUNS)
     if seen.worker == "other":
         return Finding(
             "worker",

@@ -12,7 +12,8 @@ M_MMAP_THRESHOLD = -3
 """What `malloc.h` calls it."""
 
 LARGE = 8 << 20
-"""Bytes that are worth a look for garbage (some 20 ms; to transfer them takes 60)."""
+"""Bytes that are worth a look for garbage (to transfer them takes 60 ms; a look at most 20, once
+`settle` was called)."""
 
 
 def make_room(size: int) -> None:
@@ -67,21 +68,27 @@ def _trim() -> Callable[[int], int]:
     return found
 
 
+def settle() -> None:
+    """Call once all is there that stays: the collector need not look at it again and again. With
+    Keras and its backend loaded, a look at all takes a quarter of a second of CPU time."""
+    gc.collect()
+    gc.freeze()
+
+
 def be_as_before() -> None:
-    """Undo what `be_thrifty` told the collector: at the interpreter's end it takes down what
-    libraries left in cycles, and they complain where it may not (torch's do)."""
+    """Undo what `settle` told the collector: what was there may go now. At the interpreter's end it
+    takes down what libraries left in cycles, and they complain where it may not (torch's do)."""
     gc.unfreeze()
 
 
 def be_thrifty(size: int) -> None:
     """Call once where payloads of `size` bytes will come and go in chunks.
 
-    What is there now stays: the collector need not look at it again and again. And where payloads
-    are large, glibc gives each chunk's memory back at once from now on. It would keep tens of MiB
-    of them; faulting pages in anew costs a fraction of a CPU second a GB.
+    What is there now stays (`settle`). And where payloads are large, glibc gives each chunk's
+    memory back at once from now on. It would keep tens of MiB of them; faulting pages in anew costs
+    a fraction of a CPU second a GB.
     """
-    gc.collect()
-    gc.freeze()
+    settle()
     if size >= LARGE:
         with contextlib.suppress(OSError, AttributeError, TypeError):
             ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 256 << 10)

@@ -18,7 +18,7 @@ within two of them that its run is over, or that it has other blocks."""
 SHORTEST = 0.1
 """Seconds of rest that are worth it."""
 
-ATTENTION = 0.15
+ATTENTION = 0.05
 """This part of a round, its last, is followed as closely as all that is no round."""
 
 

@@ -27,7 +27,7 @@ from hermes.machine.events import (
 from hermes.messages import VersionPublished, WorkerAdmitted
 from hermes.perform.bench import WorkerBench
 from hermes.perform.blocks import Blocks, read_upload
-from hermes.perform.room import let_go
+from hermes.perform.room import be_as_before, let_go, settle
 from hermes.perform.store import Store
 from hermes.perform.sums import NO_SUMS
 from hermes.perform.upload import Signer
@@ -89,6 +89,7 @@ class Workshop:
         self._pacer.over.set()
         self._trains.stop(LEAVING)
         self._fetches.stop(LEAVING)
+        be_as_before()
 
     # --- the bench ------------------------------------------------------------------------------
 
@@ -123,6 +124,7 @@ class Workshop:
         bench.after_step = self._pacer.after_step
         bench.obey(settings)
         self._bench = bench
+        settle()
         self._ready.set()
         self._announce(f"admitted to {self._run}")
 

@@ -18,6 +18,7 @@ from hermes.messages import JobSource, LogLine, RunOpened
 from hermes.perform.ledger import Ledger
 from hermes.perform.upload import Signer
 from hermes.policy.presets import resolve, to_tree
+from hermes.runtime import workshop
 from hermes.runtime.archive import fold_archive
 from hermes.runtime.folder import RunFolder
 from hermes.runtime.master import READY, MasterOptions, MasterProcess
@@ -221,6 +222,19 @@ def test_a_run_trains_and_leaves_what_it_promises(cluster: Cluster, strategy: st
     assert saved.newest is not None
     assert saved.newest.payload.digest == result["digest"]
     assert READY in folder.central_log.read_text()
+
+
+def test_a_worker_settles_when_its_job_is_there_and_until_it_leaves(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each look for garbage as versions come goes through all of a framework."""
+    did: list[str] = []
+    monkeypatch.setattr(workshop, "settle", lambda: did.append("settled"))
+    monkeypatch.setattr(workshop, "be_as_before", lambda: did.append("as before"))
+    cluster.start_master("bsp", 1, stop__versions=3)
+    cluster.start_worker("worker-1")
+    cluster.finish()
+    assert did == ["settled", "as before"]
 
 
 def test_the_models_file_is_the_digest(cluster: Cluster) -> None:

@@ -58,7 +58,7 @@ class Ear:
             case 2:
                 self._calm.begin(10)
             case 4:
-                self._clock.now += 9 * 1.0
+                self._clock.now += 10 * (1 - ATTENTION)
             case 6:
                 self.enough.set()
                 raise Defect("enough")

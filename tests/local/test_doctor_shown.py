@@ -51,3 +51,26 @@ def test_nothing_is_cut_where_there_is_none(width: int, monkeypatch: pytest.Monk
         told = ", ".join(f"{check} {value}" for check, value in TEXTS.items())
         assert f"{name}: {told}" in words
     assert "this machine: broker: up at 10.0.0.1:9092" in words
+
+
+def test_the_end_says_what_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To bring it up; or, where the broker is up and all workers run, a run."""
+    monkeypatch.setattr("hermes.report.tables.output", lambda: Console(file=io.StringIO()))
+
+    def end(*workers: str, broker: bool = True) -> str:
+        said: list[str] = []
+        monkeypatch.setattr(cluster.typer, "echo", said.append)
+        ours = Finding("hermes", "fine", "0.1.0")
+        nodes = tuple(
+            Examined(f"n{number}", (ours, Finding("worker", "fine", text)))
+            for number, text in enumerate(workers)
+        )
+        limits = (Finding("limits", "fine", "records of 1 MiB go through"),) if broker else ()
+        here = Examined("this machine", limits)
+        cluster._show_report(Report(here, nodes), Path("lab"), quiet=False)
+        return said[-1]
+
+    assert end("runs", "runs") == "fit, and up: hermes run JOB.py --cluster lab"
+    assert end("runs", "runs", broker=False) == "fit: hermes up lab"
+    assert end("runs", "not yet") == "fit: hermes up lab"
+    assert end("not yet", "not yet") == "fit: hermes up lab"
