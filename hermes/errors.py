@@ -9,6 +9,7 @@ HermesError                      1
 ├── BrokerError                  3   the broker, or the way to it
 │   ├── BrokerUnreachable        3   nothing answers, or what answers is not Kafka
 │   ├── BrokerRefused            3   it answers and says no
+│   │   └── NotAllowed           3   a right is missing, as of somebody who was revoked
 │   ├── OutcomeUnknown           3   an append may or may not have happened (retriable)
 │   └── NoSuchTopic              3   a topic that should be there is not
 ├── RunEnded                     4   the run ended short

@@ -25,7 +25,7 @@ Broker = Annotated[
     typer.Option(
         envvar="HERMES_BROKER",
         metavar="HOST:PORT",
-        show_default="127.0.0.1:9092",
+        show_default="the only secure one that was started here, else 127.0.0.1:9092",
         help="A secure broker, as this machine gets in as its master.",
     ),
 ]
@@ -84,7 +84,7 @@ def invite(
 
     Makes it a user of the broker and writes a key file for it (the cluster key and its password):
     carry that there by a way that you trust, and type the line that is printed. Who was revoked is
-    let in again.
+    let in again. A node of --cluster DIR needs no file: hermes up brings it its way in.
     """
     from hermes.cli.joining import Token, certificate
     from hermes.cluster.users import checked, ensure_user
@@ -103,8 +103,8 @@ def invite(
     with connected(place.broker, access=place.access) as log:
         password = ensure_user(log, place.secrets, name)
     is_node = cluster is not None and _is_node(cluster, name)
-    if is_node and to is None and not json_:
-        typer.echo(f"{name} may come in again. As a node of conf/ it is brought its way in by:")
+    if is_node and not json_ and to is None and run is None and key_file is None:
+        typer.echo(f"{name} may come in. As a node of conf/ it is brought its way in by:")
         typer.echo(f"  hermes up {cluster}")
         return
     file = to or Path(f"{name}.key")
@@ -212,7 +212,9 @@ def _place(broker: str | None, cluster: Path | None) -> _Place:
     broker = broker or _only_secure() or options.DEFAULT_BROKER
     with at_flag("--broker"):
         access = access_to(broker)
-    return _Place(broker, access, _secrets_at(broker), None)
+    secrets = _secrets_at(broker)
+    key = secrets / "cluster.key" if secrets is not None else None  # where hermes up started it
+    return _Place(broker, access, secrets, key if key is not None and key.exists() else None)
 
 
 def _of_cluster(cluster: Path, broker: str | None) -> _Place:

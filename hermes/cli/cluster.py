@@ -150,7 +150,7 @@ def down(
     elif dry_run:
         _print_plan(report.nodes, "")
     else:
-        _say_down(report, purge=purge, quiet=quiet)
+        _say_down(report, quiet=quiet)
     _leave(report.nodes, report.error, stop, json_=json_)
 
 
@@ -409,7 +409,7 @@ def _say_up(report: up_module.Report, cluster: Cluster, *, quiet: bool) -> None:
         typer.echo(f"train with: hermes run JOB.py --cluster {cluster.folder}")
 
 
-def _say_down(report: down_module.Report, *, purge: bool, quiet: bool) -> None:
+def _say_down(report: down_module.Report, *, quiet: bool) -> None:
     _say_errors(report.nodes, report.error)
     if quiet:
         return
@@ -419,9 +419,9 @@ def _say_down(report: down_module.Report, *, purge: bool, quiet: bool) -> None:
         typer.echo(f"broker: {report.broker}")
     for text in report.left:
         typer.echo(f"left {text}")
-    if purge and report.error is None and len(well) == len(report.nodes):
+    if report.removed and report.error is None:
         typer.echo(
-            "removed: all of Hermes on the nodes, here secrets and the broker's records; what runs "
+            f"removed: all of Hermes on the nodes, here {' and '.join(report.removed)}; what runs "
             "have written stays, and any key file of hermes invite (rm it: it has the cluster key)"
         )
 

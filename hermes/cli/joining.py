@@ -122,7 +122,8 @@ def certificate(access: Access) -> bytes:
 def _key_for(token: Token, file: Path | None) -> KeyFile:
     """The cluster key that the token is for. Raises `UsageError`."""
     place = file or default_key_file()
-    if file is None and not place.exists():
+    missing = _is_missing(place)
+    if file is None and missing:
         if sys.stdin.isatty():
             return _fits(token, _typed(token), "what was typed")
         raise UsageError(
@@ -130,9 +131,17 @@ def _key_for(token: Token, file: Path | None) -> KeyFile:
             where=str(place),
             remedy=f"{_remedy(token)} In a terminal it can be typed.",
         )
-    if not place.exists():
+    if missing:
         raise UsageError("there is no such key file", where=str(place), remedy=_remedy(token))
     return _fits(token, read_key(place), str(place))
+
+
+def _is_missing(place: Path) -> bool:
+    """Whether it is not there; what may not be looked at is told as it is read."""
+    try:
+        return not place.exists()
+    except OSError:
+        return False
 
 
 def _remedy(token: Token) -> str:

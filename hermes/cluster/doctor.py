@@ -31,6 +31,9 @@ MASTER = "this machine"
 DAYS = 30
 """Of a certificate that are few."""
 
+UP_AT = "up at "
+"""Of a broker that lets us in; its address follows."""
+
 
 class Examined(NamedTuple):
     """A node, or this machine."""
@@ -61,12 +64,14 @@ class Report(NamedTuple):
 
     @property
     def up(self) -> bool:
-        """Whether a run can begin: the broker was asked for its limits, and every node's worker
-        runs, with the Hermes that this machine has."""
+        """Whether a run can begin: the broker is up, and every node's worker runs, with the Hermes
+        that this machine has."""
+        broker = self.here.of("broker")
         workers = [one.of("worker") for one in self.nodes]
         versions = [one.of("hermes") for one in self.nodes]
         return (
-            self.here.of("limits") is not None
+            broker is not None
+            and broker.text.startswith(UP_AT)
             and all(found is not None and found.text == RUNS for found in workers)
             and all(found is not None and found.level == "fine" for found in versions)
         )
@@ -198,7 +203,7 @@ def _broker(cluster: Cluster, broker: str) -> list[Finding]:
             else entrance.own_access(cluster)
         )
         with KafkaLog(broker, patience=5.0, access=access).connect() as log:
-            return [Finding("broker", "fine", f"up at {broker}"), _limits(log)]
+            return [Finding("broker", "fine", f"{UP_AT}{broker}"), _limits(log)]
     except HermesError as error:
         return [
             Finding(

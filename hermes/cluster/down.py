@@ -34,6 +34,8 @@ class Report(NamedTuple):
     broker: str
     """What became of it, in words; empty where there was none of ours."""
     error: HermesError | None
+    removed: tuple[str, ...] = ()
+    """What was removed here, in words."""
 
 
 def nodes_of(cluster: Cluster, notes: Notes, *, purge: bool) -> list[Node]:
@@ -119,8 +121,12 @@ def _take_down(
     error = _forget(cluster, notes, lost)
     broker, trouble = _stop_broker(before, board)
     left = [_left_on(node, purge=purge) for node in lost]
-    left += _clear_here(cluster, notes, before, purge=purge and not lost)
-    return Report(tuple(outcomes), tuple(left), broker, trouble or error)
+    removed: tuple[str, ...] = ()
+    if purge and not lost:
+        removed = _purge_here(cluster, notes, before)
+    else:
+        left += _clear_here(cluster, notes, before)
+    return Report(tuple(outcomes), tuple(left), broker, trouble or error, removed)
 
 
 def _left_on(node: Node, *, purge: bool) -> str:
@@ -160,19 +166,26 @@ def _stop_broker(before: Brought, board: Board) -> tuple[str, HermesError | None
     return text, None
 
 
-def _clear_here(cluster: Cluster, notes: Notes, before: Brought, *, purge: bool) -> list[str]:
-    """What lies on this machine. Raises `UsageError` for what cannot be removed."""
+def _clear_here(cluster: Cluster, notes: Notes, before: Brought) -> list[str]:
+    """What lets somebody in from this machine; what stays on it, in a sentence."""
     if before.broker:
         entrance.clear_ours(cluster, before)
         notes.drop_accesses()
-    if not purge:
-        kept = [
-            path for path in (before.data, str(cluster.secrets)) if path and Path(path).exists()
-        ]
-        return [f"here: {' and '.join(kept)} (hermes down --purge removes them)"] if kept else []
+    kept = [path for path in (before.data, str(cluster.secrets)) if path and Path(path).exists()]
+    return [f"here: {' and '.join(kept)} (hermes down --purge removes them)"] if kept else []
+
+
+def _purge_here(cluster: Cluster, notes: Notes, before: Brought) -> tuple[str, ...]:
+    """All that lies on this machine; what that was. Raises `UsageError` for what cannot be
+    removed."""
+    if before.broker:
+        entrance.clear_ours(cluster, before)
+        notes.drop_accesses()
+    removed = ["secrets"]
     try:
         if before.data is not None:
             _remove_records(Path(before.data))
+            removed.append("the broker's records")
         notes.remove()
         _remove_folder(cluster.secrets)
     except OSError as error:
@@ -180,7 +193,7 @@ def _clear_here(cluster: Cluster, notes: Notes, before: Brought, *, purge: bool)
             f"it cannot be removed: {error.strerror or error}",
             where=str(error.filename or cluster.secrets),
         ) from None
-    return []
+    return tuple(removed)
 
 
 def _remove_records(data: Path) -> None:

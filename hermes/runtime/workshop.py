@@ -36,7 +36,7 @@ from hermes.runtime.calm import Calm
 from hermes.runtime.hands import Hand
 from hermes.runtime.measure import emulated_step, step_seconds
 from hermes.runtime.neighbours import Share
-from hermes.runtime.pace import Pacer
+from hermes.runtime.pace import Broken, Pacer
 from hermes.runtime.terms import WorkerOptions
 from hermes.runtime.trying import own_trials, rebuilt
 from hermes.train import Batch, Trainer
@@ -124,6 +124,8 @@ class Workshop:
         bench.after_step = self._pacer.after_step
         bench.obey(settings)
         self._bench = bench
+        if self._pacer.over.is_set():  # nobody waits for it any more
+            raise Broken
         settle()
         self._ready.set()
         self._announce(f"admitted to {self._run}")

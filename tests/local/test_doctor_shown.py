@@ -65,8 +65,9 @@ def test_the_end_says_what_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
             Examined(f"n{number}", (ours, Finding("worker", "fine", text)))
             for number, text in enumerate(workers)
         )
-        limits = (Finding("limits", "fine", "records of 1 MiB go through"),) if broker else ()
-        here = Examined("this machine", limits)
+        up = "up at 10.0.0.1:9092" if broker else "not up yet; will be at 10.0.0.1:9092"
+        limits = Finding("limits", "fine", "records of 2 MiB")  # told in both cases
+        here = Examined("this machine", (Finding("broker", "fine", up), limits))
         cluster._show_report(Report(here, nodes), Path("lab"), quiet=False)
         return said[-1]
 

@@ -77,13 +77,18 @@ def test_each_node_has_its_own_user_and_one_that_was_revoked_stays_out(cluster: 
         for node in doctor["nodes"]
     }
     assert found == {"n1": ["runs"], "n2": ["revoked"]}
+    again = cluster.shell("invite", "n2", "--cluster", str(cluster.path))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("n2 may come in. As a node of conf/")
     key = str(cluster.shell.folder / "n2.key")
     invited = cluster.shell("invite", "n2", "--cluster", str(cluster.path), "--to", key)
     assert invited.returncode == 0, invited.stderr
     assert f"it needs no file: hermes up {cluster.path}" in invited.stdout
     report = by_name(cluster.json("up"))
     assert (report["n1"]["state"], report["n2"]["state"]) == ("unchanged", "up")
-    assert "up at" in cluster("doctor").stdout
+    said = cluster("doctor").stdout
+    assert "up at" in said
+    assert "fit, and up: hermes run JOB.py --cluster" in said
 
     # A device that was stolen answers nobody, and comes in no more.
     cluster.remove("n2")
