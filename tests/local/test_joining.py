@@ -159,3 +159,17 @@ def test_an_invitation_to_a_clusters_broker_names_the_cluster(
     assert invitation(BROKER, "r", KEY) == f"{INVITE} --cluster {place}/lab"
     secret(default_key_file(), KEY.hex())
     assert invitation(BROKER, "r", KEY) == f"{INVITE} --broker {BROKER}"
+
+
+def test_a_key_file_that_may_not_be_looked_at_is_the_users(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one in another user's home: no failure of this machine."""
+
+    def refused(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    token = Token(BROKER, "r", fingerprint(KEY), b"", "w7").text()
+    monkeypatch.setattr(Path, "exists", refused)
+    with pytest.raises(UsageError, match="cannot be read"):
+        ticket_of(token, None, None, place / "other" / "w7.key", BROKER)
