@@ -213,8 +213,7 @@ def _place(broker: str | None, cluster: Path | None) -> _Place:
     with at_flag("--broker"):
         access = access_to(broker)
     secrets = _secrets_at(broker)
-    key = secrets / "cluster.key" if secrets is not None else None  # where hermes up started it
-    return _Place(broker, access, secrets, key if key is not None and key.exists() else None)
+    return _Place(broker, access, secrets, _key_in(secrets) if secrets is not None else None)
 
 
 def _of_cluster(cluster: Path, broker: str | None) -> _Place:
@@ -232,8 +231,13 @@ def _of_cluster(cluster: Path, broker: str | None) -> _Place:
         )
     access = read_access(file)
     told = msgspec.json.decode(file.read_bytes()).get("broker", "")
+    return _Place(broker or told, access, secrets, _key_in(secrets))
+
+
+def _key_in(secrets: Path) -> Path | None:
+    """The cluster's own key file, of a broker that hermes up has started."""
     key = secrets / "cluster.key"
-    return _Place(broker or told, access, secrets, key if key.exists() else None)
+    return key if key.exists() else None
 
 
 def _is_node(cluster: Path, name: str) -> bool:

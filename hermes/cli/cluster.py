@@ -419,9 +419,10 @@ def _say_down(report: down_module.Report, *, quiet: bool) -> None:
         typer.echo(f"broker: {report.broker}")
     for text in report.left:
         typer.echo(f"left {text}")
-    if report.removed and report.error is None:
+    if report.removed is not None and report.error is None:
+        here = f", here {' and '.join(report.removed)}" if report.removed else ""
         typer.echo(
-            f"removed: all of Hermes on the nodes, here {' and '.join(report.removed)}; what runs "
+            f"removed: all of Hermes on the nodes{here}; what runs "
             "have written stays, and any key file of hermes invite (rm it: it has the cluster key)"
         )
 

@@ -34,8 +34,8 @@ class Report(NamedTuple):
     broker: str
     """What became of it, in words; empty where there was none of ours."""
     error: HermesError | None
-    removed: tuple[str, ...] = ()
-    """What was removed here, in words."""
+    removed: tuple[str, ...] | None = None
+    """What was removed here, in words; None where not all was to go."""
 
 
 def nodes_of(cluster: Cluster, notes: Notes, *, purge: bool) -> list[Node]:
@@ -121,11 +121,11 @@ def _take_down(
     error = _forget(cluster, notes, lost)
     broker, trouble = _stop_broker(before, board)
     left = [_left_on(node, purge=purge) for node in lost]
-    removed: tuple[str, ...] = ()
-    if purge and not lost:
-        removed = _purge_here(cluster, notes, before)
-    else:
-        left += _clear_here(cluster, notes, before)
+    if before.broker:
+        entrance.clear_ours(cluster, before)
+        notes.drop_accesses()
+    removed = _purge_here(cluster, notes, before) if purge and not lost else None
+    left += _kept_here(cluster, before) if removed is None else []
     return Report(tuple(outcomes), tuple(left), broker, trouble or error, removed)
 
 
@@ -166,11 +166,8 @@ def _stop_broker(before: Brought, board: Board) -> tuple[str, HermesError | None
     return text, None
 
 
-def _clear_here(cluster: Cluster, notes: Notes, before: Brought) -> list[str]:
-    """What lets somebody in from this machine; what stays on it, in a sentence."""
-    if before.broker:
-        entrance.clear_ours(cluster, before)
-        notes.drop_accesses()
+def _kept_here(cluster: Cluster, before: Brought) -> list[str]:
+    """What stays on this machine, in a sentence."""
     kept = [path for path in (before.data, str(cluster.secrets)) if path and Path(path).exists()]
     return [f"here: {' and '.join(kept)} (hermes down --purge removes them)"] if kept else []
 
@@ -178,16 +175,14 @@ def _clear_here(cluster: Cluster, notes: Notes, before: Brought) -> list[str]:
 def _purge_here(cluster: Cluster, notes: Notes, before: Brought) -> tuple[str, ...]:
     """All that lies on this machine; what that was. Raises `UsageError` for what cannot be
     removed."""
-    if before.broker:
-        entrance.clear_ours(cluster, before)
-        notes.drop_accesses()
-    removed = ["secrets"]
+    removed = []
     try:
-        if before.data is not None:
-            _remove_records(Path(before.data))
-            removed.append("the broker's records")
+        records = before.data is not None and _remove_records(Path(before.data))
         notes.remove()
-        _remove_folder(cluster.secrets)
+        if _remove_folder(cluster.secrets):
+            removed.append("secrets")
+        if records:
+            removed.append("the broker's records")
     except OSError as error:
         raise UsageError(
             f"it cannot be removed: {error.strerror or error}",
@@ -196,12 +191,17 @@ def _purge_here(cluster: Cluster, notes: Notes, before: Brought) -> tuple[str, .
     return tuple(removed)
 
 
-def _remove_records(data: Path) -> None:
-    """Of the broker; a folder that holds anything else is left alone."""
-    if (data / "meta.properties").exists():
+def _remove_records(data: Path) -> bool:
+    """Of the broker; a folder that holds anything else is left alone. Whether it was removed."""
+    there = (data / "meta.properties").exists()
+    if there:
         shutil.rmtree(data)
+    return there
 
 
-def _remove_folder(folder: Path) -> None:
-    if folder.is_dir() and not folder.is_symlink():
+def _remove_folder(folder: Path) -> bool:
+    """Whether there was one."""
+    there = folder.is_dir() and not folder.is_symlink()
+    if there:
         shutil.rmtree(folder)
+    return there
