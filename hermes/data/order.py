@@ -15,8 +15,8 @@ Batch: TypeAlias = tuple[Array, Array]
 Indices: TypeAlias = npt.NDArray[np.int64]
 
 TOGETHER = 1 << 19
-"""Bytes of samples that are gathered at once: a step's own cache holds them, and a framework keeps
-its memory in better order where nothing is taken and given back between two steps."""
+"""Bytes of samples that are gathered at once: few enough for a processor's cache, and for many small
+batches one piece of memory instead of one between every two steps."""
 
 
 class Part(NamedTuple):
