@@ -15,8 +15,8 @@ Batch: TypeAlias = tuple[Array, Array]
 Indices: TypeAlias = npt.NDArray[np.int64]
 
 TOGETHER = 1 << 19
-"""Bytes of samples that are gathered at once: few enough for a processor's cache, and for many small
-batches one piece of memory instead of one between every two steps."""
+"""Bytes of samples that are gathered at once: few enough for a processor's cache, and one piece of
+memory for many small batches instead of one between every two steps."""
 
 
 class Part(NamedTuple):
