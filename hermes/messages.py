@@ -211,9 +211,14 @@ class RunOpened(Message, frozen=True):
     seed: int
     expect: int
     opened: str
-    """Wall time, ISO 8601 UTC: for people only."""
+    """Wall time, ISO 8601 UTC: for people only; "" in virtual time, which has no date."""
     software: Software
     key_proof: str
+
+    @property
+    def virtual(self) -> bool:
+        """Whether the run is a simulation."""
+        return not self.opened
 
 
 class DataPublished(Message, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -83,7 +84,7 @@ def encoded_of(model: Tensors, settings: Settings, buffers: Collection[str]) -> 
 
 
 def topics_of(
-    upload: Upload, encoded: Encoded, settings: Settings, time: TimeFacts, workers: int
+    upload: Upload, encoded: Encoded, settings: Settings, time: TimeFacts, batch: int, workers: int
 ) -> TopicFacts:
     """What a run of so many workers, each as fast as this machine alone, keeps at its broker."""
     payload, push, data = in_chunks(encoded.version), in_chunks(encoded.update), upload.records
@@ -92,7 +93,11 @@ def topics_of(
     pushed = pace.pushes / pace.rounds
     hour = pace.bytes
     limit = storage.limit_of(settings.storage.max, None)
-    left = None if limit is None else max(0, limit - data.bytes - payload.bytes)
+    once = data.bytes + payload.bytes
+    left = None if limit is None else max(0, limit - once)
+    told = pace.pushes * push.bytes + pace.versions * payload.bytes
+    each = int(told / pace.rounds) + storage.ROUND_BYTES
+    samples = settings.stop.samples
     return TopicFacts(
         data=data.bytes,
         records=data.number,
@@ -101,12 +106,12 @@ def topics_of(
         chunks=payload.number,
         update_chunks=push.number,
         pushed=pushed,
-        round=int((pace.pushes * push.bytes + pace.versions * payload.bytes) / pace.rounds)
-        + storage.ROUND_BYTES,
+        round=each,
         rounds_hour=pace.rounds,
         hour=hour,
         limit=limit,
         lasts=None if left is None else 3600 * left / hour,
+        whole=None if samples is None else once + each * math.ceil(samples / (time.steps * batch)),
     )
 
 

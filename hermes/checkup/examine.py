@@ -281,7 +281,7 @@ class Examination:
         with self._telling("counting bytes"):
             upload = upload_of(plan.source, prepared)
             encoded = encoded_of(trainer.weights(), plan.settings, trainer.buffers())
-        topics = topics_of(upload, encoded, plan.settings, measured, plan.workers)
+        topics = topics_of(upload, encoded, plan.settings, measured, plan.job.batch, plan.workers)
         links = links_of(topics, measured, upload.first_download(found.data))
         found.learning, found.time, found.topics, found.links = learning, measured, topics, links
         found.model = moved_only(found.model, trainer, learning.unmoved)

@@ -156,6 +156,8 @@ class TopicFacts:
     """`storage.max`, as an embedded broker has it; None: none."""
     lasts: float | None
     """Seconds until the limit is reached."""
+    whole: int | None
+    """All that is there once `stop.samples` are merged, about; None: the run may go on longer."""
 
 
 @dataclass(frozen=True)

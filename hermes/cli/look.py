@@ -91,6 +91,7 @@ def _row_of(state: MasterState, *, lives: bool) -> dict[str, Any]:
         "status": state.status if state.stopped or lives else "broken off",
         "strategy": state.settings.strategy,
         "opened": state.opened.opened if state.opened else None,
+        "simulated": state.opened is not None and state.opened.virtual,
         "version": newest.version if newest else None,
         "samples": newest.samples if newest else 0,
         "accuracy": {
@@ -120,14 +121,14 @@ def _runs_table(rows: list[dict[str, Any]]) -> object:
     )
     for row in sorted(rows, key=lambda row: row.get("opened") or "", reverse=True):
         accuracy = row.get("accuracy", {})
-        opened = (row.get("opened") or "-")[:19].replace("T", " ")
+        date = "simulated" if row.get("simulated") else row.get("opened") or "-"
         version = row.get("version")
         table.add_row(
             row["run"],
             *(_from(row) for _ in forks),
             row["status"],
             row.get("strategy", "-"),
-            opened,
+            date[:19].replace("T", " "),
             "-" if version is None else str(version),
             count(row.get("samples")),
             score(accuracy.get("validation")),

@@ -162,7 +162,7 @@ def load_matrix(path: Path) -> Matrix:
         raise UsageError(
             f"the file cannot be read: {error.strerror or error}",
             where=str(path),
-            remedy="One comes with Hermes: conf/compare/digits.json.",
+            remedy="conf/compare/ has some, such as conf/compare/digits.json.",
         ) from None
     file = str(path)
     if not NAME.fullmatch(path.stem):

@@ -102,7 +102,9 @@ def _headline(told: Told) -> str:
         here = [row for row in told.rows if row.devices == devices]
         least = min(row.median("seconds") for row in here)
         if math.isinf(least):
-            found.append(f"{devices}: in the median nobody reached {told.target:g}.")
+            there = any(row.outcomes for row in here)
+            said = f"in the median nobody reached {told.target:g}" if there else "no cell is done"
+            found.append(f"{devices}: {said}.")
             continue
         first = [row.strategy for row in here if row.median("seconds") == least]
         found.append(
@@ -318,7 +320,7 @@ def table(here: Sequence[Row]) -> Table:
     """One row a strategy: medians to the target, and ratios to the baseline."""
     columns = (
         *("strategy", "reached", "time", "time ratio", "bytes", "bytes ratio"),
-        *("samples", "pushes", "at end", "training", "waiting", "front"),
+        *("samples", "pushes", "at end", *KINDS, "front"),
     )
     return Table(columns, tuple(_row(row) for row in here), left=1)
 
@@ -340,7 +342,7 @@ def _row(row: Row) -> tuple[str, ...]:
         texts["samples"],
         texts["pushes"],
         words.score(statistics.median(finals)) if finals else "-",
-        *(f"{100 * shares[kind]:.0f} %" if shares else "-" for kind in ("training", "waiting")),
+        *(f"{100 * shares[kind]:.0f} %" if shares else "-" for kind in KINDS),
         "yes" if row.on_front else "",
     )
 

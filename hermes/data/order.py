@@ -11,12 +11,7 @@ import numpy.typing as npt
 from hermes.chance import generator, permutation
 
 Array: TypeAlias = npt.NDArray[Any]
-Batch: TypeAlias = tuple[Array, Array]
 Indices: TypeAlias = npt.NDArray[np.int64]
-
-TOGETHER = 1 << 19
-"""Bytes of samples that are gathered at once: few enough for a processor's cache, and one piece of
-memory for many small batches instead of one between every two steps."""
 
 
 class Part(NamedTuple):
@@ -26,11 +21,6 @@ class Part(NamedTuple):
     y: Array
     indices: Indices
 
-    def taken(self, start: int, stop: int) -> Batch:
-        """The samples that are trained from the place `start` on, before `stop`."""
-        chosen = self.indices[start:stop]
-        return self.x[chosen], self.y[chosen]
-
 
 def epoch_order(seed: int, worker: str, grant: int, pass_: int, size: int) -> Indices:
     """The order of a grant's `size` samples in one pass: the same for the same names, anywhere."""
@@ -38,45 +28,36 @@ def epoch_order(seed: int, worker: str, grant: int, pass_: int, size: int) -> In
 
 
 def batches(
-    parts: Iterable[Part], batch: int, *, joined: bool = False, together: int = TOGETHER
-) -> Iterator[Batch]:
+    parts: Iterable[Part], batch: int, *, joined: bool = False
+) -> Iterator[tuple[Array, Array]]:
     """The samples of `parts`, in order, in batches of `batch` samples.
 
     Each part is cut for itself and its short last batch is kept; where `joined`, batches run on
-    from part to part and only the very last may be short. `together`: bytes of samples that are
-    gathered at once, in whole batches, which are views of them; one batch at least.
+    from part to part and only the very last may be short.
     """
-    open_: list[Batch] = []
-    have = 0
+    cuts = _joined(parts, batch) if joined else _apart(parts, batch)
+    for cut in cuts:
+        x = [part.x[part.indices] for part in cut]
+        y = [part.y[part.indices] for part in cut]
+        yield (x[0], y[0]) if len(cut) == 1 else (np.concatenate(x), np.concatenate(y))
+
+
+def _apart(parts: Iterable[Part], batch: int) -> Iterator[list[Part]]:
     for part in parts:
-        first = min(batch - have, len(part.indices)) if have else 0
-        if first:
-            open_.append(part.taken(0, first))
-            have += first
+        for start in range(0, len(part.indices), batch):
+            yield [part._replace(indices=part.indices[start : start + batch])]
+
+
+def _joined(parts: Iterable[Part], batch: int) -> Iterator[list[Part]]:
+    open_, have = [], 0
+    for part in parts:
+        start = 0
+        while start < len(part.indices):
+            piece = part.indices[start : start + batch - have]
+            open_.append(part._replace(indices=piece))
+            start, have = start + len(piece), have + len(piece)
             if have == batch:
-                yield _joined(open_)
+                yield open_
                 open_, have = [], 0
-        for x, y in _cut(part, first, batch, together):
-            if joined and len(x) < batch:
-                open_, have = [(x, y)], len(x)
-            else:
-                yield x, y
     if open_:
-        yield _joined(open_)
-
-
-def _cut(part: Part, first: int, batch: int, together: int) -> Iterator[Batch]:
-    """The samples of a part, from the first of these on."""
-    size = (part.x[:1].nbytes + part.y[:1].nbytes) * batch
-    step = batch * max(1, together // max(1, size))
-    for start in range(first, len(part.indices), step):
-        x, y = part.taken(start, start + step)
-        for row in range(0, len(x), batch):
-            yield x[row : row + batch], y[row : row + batch]
-
-
-def _joined(pieces: list[Batch]) -> Batch:
-    if len(pieces) == 1:
-        return pieces[0]
-    x, y = (np.concatenate(some) for some in zip(*pieces, strict=True))
-    return x, y
+        yield open_

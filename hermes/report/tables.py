@@ -52,7 +52,8 @@ def fact_lines(facts: Mapping[str, str]) -> list[Text]:
 def result_table(result: Mapping[str, Any], story: Story | None = None) -> Table:
     """One row a worker, from a result and (for the shard at first) the run's story."""
     table = plain_table(
-        "worker", "rounds", "pushes", "quiet", "samples", "shard: first", "-> last", "waiting"
+        *("worker", "rounds", "pushes", "quiet", "vetoed"),
+        *("samples", "shard: first", "-> last", "waiting"),
     )
     for name, row in result["workers"].items():
         first = story.first_shard(name) if story else None
@@ -61,6 +62,7 @@ def result_table(result: Mapping[str, Any], story: Story | None = None) -> Table
             words.count(row["rounds"]),
             words.count(row["pushes"]),
             words.count(row["quiet"]),
+            words.count(row["vetoed"]),
             words.count(row["samples"]),
             words.count(first),
             words.count(row["final_shard"]),
@@ -79,18 +81,27 @@ def _result_facts(result: Mapping[str, Any]) -> dict[str, str]:
     paths = result["paths"]
     version = "none" if result["version"] is None else result["version"]
     resized = words.counted(result["reallocations"], "re-sizing")
+    virtual = " of virtual time" if result.get("simulated") else ""
     return {
         "run": f"{result['run']} ({result['strategy']}, seed {result['seed']}): "
         f"{result['status']}, {result['reason']}",
+        **_simulated(result),
         **{split: _result_scores(result, split) for split in ("test", "validation")},
         "model": f"version {version}, {words.counted(result['samples'], 'sample')} in "
-        f"{words.duration(result['seconds'])}, {resized}",
+        f"{words.duration(result['seconds'])}{virtual}, {resized}",
         "moved": ", ".join(f"{kind} {words.size(number)}" for kind, number in moved.items()),
         "folder": str(paths.get("folder")),
         "weights": str(paths.get("model") or "none"),
         "picture": str(paths.get("picture") or "none"),
         "report": str(paths.get("report") or "none"),
     }
+
+
+def _simulated(result: Mapping[str, Any]) -> dict[str, str]:
+    if not result.get("simulated"):
+        return {}
+    here = words.duration(result["real_seconds"])
+    return {"simulated": f"on the devices of {result['devices']['file']}, in {here} here"}
 
 
 def _result_scores(result: Mapping[str, Any], split: str) -> str:
@@ -123,7 +134,7 @@ def status_view(
         "term": str(state.authority.term),
         "version": f"{newest.version}" if newest else "-",
         "samples": _samples(state),
-        "time": _time(state, recent),
+        "time": _time(state, recent, virtual=opened is not None and opened.virtual),
         "validation": _scores(known.last_loss, known.last_accuracy, metric)
         + (f" (version {known.last_version})" if known.count or state.scored else ""),
     }
@@ -152,13 +163,13 @@ def _scores(loss: float | None, value: float | None, metric: str) -> str:
     return "-" if loss is None and value is None else in_words(loss, value, metric)
 
 
-def _time(state: MasterState, recent: Recent) -> str:
+def _time(state: MasterState, recent: Recent, *, virtual: bool) -> str:
     """How long it has trained, and how fast."""
     if recent.started is None:
         return "-"
     seconds, version = recent.seconds(state.time), state.newest.version if state.newest else 0
     rate = f", {version / seconds:.3g} versions/s" if seconds and version else ""
-    return f"{words.duration(seconds)}{rate}"
+    return f"{words.duration(seconds)}{rate}{', virtual: it is simulated' if virtual else ''}"
 
 
 def _resize_lines(story: Story) -> list[Text]:

@@ -138,7 +138,7 @@ def load(path: Path) -> Loaded:
         raise UsageError(
             f"the file of devices cannot be read: {error.strerror or error}",
             where=str(path),
-            remedy="Two come with Hermes: conf/devices/edge12.json and conf/devices/lan12.json.",
+            remedy="conf/devices/ has some, such as conf/devices/edge12.json.",
         ) from None
     world = read(data, str(path))
     return Loaded(str(path), hashlib.sha256(data).hexdigest(), world)

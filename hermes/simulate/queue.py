@@ -23,8 +23,7 @@ class Queue:
     """Callbacks in the order of (time, worker, number, age). Time is in nanoseconds.
 
     A record of the ledger comes to a thousand workers at one time: what is due together lies
-    together, and is put in order once its time has come. One heap of all of it took as long as
-    what the callbacks do.
+    together, and is put in order once its time has come.
     """
 
     def __init__(self) -> None:

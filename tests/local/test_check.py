@@ -359,6 +359,19 @@ def test_a_sound_job_warns_of_little(capsys: pytest.CaptureFixture[str]) -> None
     assert [text for text in found["warnings"] if not text.startswith("a step takes")] == []
 
 
+@pytest.mark.parametrize(("samples", "warns"), [("200000", False), ("off", True)])
+def test_storage_is_no_trouble_where_the_run_ends_before(
+    samples: str, warns: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """200,000 samples of digits leave about 8 MB."""
+    limits = ("--set", "storage.max=20MB", "--set", f"stop.samples={samples}")
+    _, found = checked(capsys, job(), *limits)
+    topics = found["topics"]
+    assert topics["lasts"] < 600
+    assert (topics["whole"] is None) == warns
+    assert any("storage.max is 20.0 MB" in text for text in found["warnings"]) == warns
+
+
 # --- bytes --------------------------------------------------------------------------------------
 
 

@@ -165,6 +165,9 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(shell: Shell) -> None:
     assert f"0 of 6 cells are done. To go on: hermes compare {file}" in said
     assert shell.left_behind() == []
     assert list((shell.folder / "compare" / "tiny" / "cells").iterdir()) == []
+    page = (shell.folder / "compare" / "tiny" / "compare.html").read_text("utf-8")
+    assert "no cell is done" in page
+    assert "nobody reached" not in page
 
 
 # --- files that are refused -----------------------------------------------------------------------

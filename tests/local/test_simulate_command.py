@@ -212,6 +212,23 @@ def test_ctrl_c_writes_what_there_is(shell: Shell) -> None:
         assert "simulated" in done.stderr
 
 
+def test_a_simulated_run_is_never_taken_for_a_real_one(shell: Shell) -> None:
+    """Not at its end, not by status and runs, not on its page; `why` tells no release it had."""
+    stop = ("--set", "stop.versions=2")
+    done = shell("simulate", DIGITS, "--devices", str(LAN), "--run", "told", *stop)
+    assert done.returncode == 0, done.stderr
+    assert f"simulated   on the devices of {LAN}, in " in done.stdout
+    assert " of virtual time, " in done.stdout
+    assert ", virtual: it is simulated" in shell("status", "told").stdout
+    assert " simulated " in shell("runs").stdout
+    page = (shell.folder / "runs" / "told" / "report.html").read_text("utf-8")
+    assert "virtual: it is simulated" in page
+    assert "virtual: the run is simulated" in page
+    why = " ".join(shell("why", "device-01", "--run", "told", "--last", "99").stdout.split())
+    assert "It begins from version" in why
+    assert "Hermes 0" not in page + why
+
+
 LINK = {"latency_ms": 5, "up_mbit": 10, "down_mbit": 10}
 
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {

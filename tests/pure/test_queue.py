@@ -6,13 +6,14 @@ import gc
 import heapq
 import weakref
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hermes.simulate.queue import Queue
 
-DUES = st.tuples(st.integers(0, 4), st.sampled_from(["", "a", "b"]), st.integers(0, 2))
-"""From now, worker, number."""
+DUES = st.tuples(st.integers(-2, 4), st.sampled_from(["", "a", "b"]), st.integers(0, 2))
+"""From now (what should have been before is now), worker, number."""
 
 
 @given(st.lists(DUES, max_size=12), st.lists(st.lists(DUES, max_size=3), max_size=24))
@@ -31,7 +32,7 @@ def test_it_is_the_heap_of_all_that_is_due(first, later):
         age += 1
         mark, due = age, more.pop() if more else []
         queue.at(time, lambda: told(mark, due), worker, number)
-        heapq.heappush(heap, (time, worker, number, mark))
+        heapq.heappush(heap, (max(time, queue.now), worker, number, mark))
 
     for after, worker, number in first:
         put(after, worker, number)
@@ -41,6 +42,7 @@ def test_it_is_the_heap_of_all_that_is_due(first, later):
         assert queue.step()
     assert not queue.step()
     assert seen == expected
+    assert not queue._later
 
 
 def test_what_should_have_been_before_is_now():
@@ -50,6 +52,22 @@ def test_what_should_have_been_before_is_now():
     while queue.step():
         pass
     assert seen == [5, 6]
+
+
+def test_what_raises_was_called():
+    """And is not called again: who catches the error may go on."""
+    queue, seen = Queue(), []
+
+    def fail():
+        raise KeyError("mine")
+
+    queue.at(1, fail)
+    queue.at(1, lambda: seen.append(queue.now))
+    with pytest.raises(KeyError):
+        queue.step()
+    assert queue.step()
+    assert not queue.step()
+    assert seen == [1]
 
 
 def test_it_holds_nothing_that_was_called():

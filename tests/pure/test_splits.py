@@ -188,9 +188,9 @@ parts = st.lists(st.integers(0, 20), max_size=4).map(
 )
 
 
-@given(parts, st.integers(1, 9), st.booleans(), st.sampled_from([0, 8, 80, 200, 1 << 20]))
-def test_batches_hold_each_sample_once_in_order(parts, batch, joined, together):
-    found = list(batches(parts, batch, joined=joined, together=together))
+@given(parts, st.integers(1, 9), st.booleans())
+def test_batches_hold_each_sample_once_in_order(parts, batch, joined):
+    found = list(batches(parts, batch, joined=joined))
     expected = [value for part in parts for value in part.x[part.indices].tolist()]
     assert [value for x, _ in found for value in x.tolist()] == expected
     assert all(np.array_equal(y, -x) for x, y in found)
@@ -201,14 +201,3 @@ def test_batches_hold_each_sample_once_in_order(parts, batch, joined, together):
         short = [len(part.indices) % batch for part in parts]
         assert [size for size in sizes if size != batch] == [size for size in short if size]
     assert all(1 <= size <= batch for size in sizes)
-
-
-def test_some_batches_are_gathered_together_and_no_more():
-    """Views of what is gathered at once: 200 bytes hold two batches of five samples of 16 bytes."""
-    part = Part(np.arange(40), np.arange(40), np.arange(40)[::-1])
-    found = [x for x, _ in batches([part], 5, together=200)]
-    assert [x.tolist() for x in found] == np.arange(40)[::-1].reshape(8, 5).tolist()
-    homes = [x.base for x in found]
-    assert all(home is not None and home.nbytes == 80 for home in homes)
-    assert [homes[i] is homes[i + 1] for i in range(7)] == [True, False] * 3 + [True]
-    assert not any(np.shares_memory(x, part.x) for x in found)

@@ -133,7 +133,11 @@ def tiles(run: Run, state: MasterState, beside: Beside) -> list[Tile]:
         ),
         Tile("versions", str(state.newest.version) if state.newest else "-"),
         Tile("samples", words.count(samples), f"of {words.count(limit)}" if limit else ""),
-        Tile("training time", words.duration(run.seconds) if story.started is not None else "-"),
+        Tile(
+            "training time",
+            words.duration(run.seconds) if story.started is not None else "-",
+            "virtual: it is simulated" if state.opened and state.opened.virtual else "",
+        ),
         Tile("bytes moved", words.size(moved) if moved else "-", "by all processes"),
         Tile(
             "rounds pushed",
@@ -288,14 +292,19 @@ def about(run: Run, state: MasterState, beside: Beside) -> list[tuple[str, str]]
     """Names and texts at the foot."""
     opened, data, story = state.opened, state.data, run.story
     found = [("run", beside.run), ("read from", beside.place), ("written", beside.written)]
+    if opened is not None and opened.virtual:
+        found += [("time", "virtual: the run is simulated")]
+    elif opened is not None:
+        found += [
+            ("opened", opened.opened),
+            ("hermes", f"{opened.software.hermes} (protocol {opened.software.protocol})"),
+            ("master runs", f"{opened.software.framework}, Python {opened.software.python}"),
+        ]
     if opened is not None:
         found += [
-            ("opened", opened.opened or "-"),
             ("strategy", state.settings.strategy),
             ("seed", str(opened.seed)),
             ("workers expected", str(opened.expect)),
-            ("hermes", f"{opened.software.hermes} (protocol {opened.software.protocol})"),
-            ("master runs", f"{opened.software.framework}, Python {opened.software.python}"),
         ]
     terms = [
         f"term {term}" + (f" from {words.duration(at / SECOND)} of run time" if index else "")
