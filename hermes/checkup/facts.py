@@ -157,7 +157,12 @@ class TopicFacts:
     lasts: float | None
     """Seconds until the limit is reached."""
     whole: int | None
-    """All that is there once `stop.samples` are merged, about; None: the run may go on longer."""
+    """All that is there once `stop.samples` are merged, about: by rounds of the first shards. None:
+    the run may go on longer."""
+
+    def ends_below(self, limit: int) -> bool:
+        """Whether the run ends before so many bytes are there."""
+        return self.whole is not None and self.whole <= limit
 
 
 @dataclass(frozen=True)

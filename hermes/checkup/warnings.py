@@ -138,18 +138,20 @@ def of_memory(memory: MemoryFacts, workers: int) -> Iterator[str]:
 
 def of_topics(topics: TopicFacts, links: tuple[LinkFacts, ...]) -> Iterator[str]:
     """Storage, and links."""
-    if topics.limit is not None and topics.data + topics.version > topics.limit:
+    limit = topics.limit
+    if limit is not None and topics.data + topics.version > limit:
         yield (
             f"data and first model take {size(topics.data + topics.version)}, and storage.max is "
-            f"{size(topics.limit)}: a run would stop before it starts"
+            f"{size(limit)}: a run would stop before it starts"
         )
     elif (
-        (topics.lasts is not None and topics.lasts < 600 and topics.limit is not None)
-        # Rounds are of the first shards, which are short: what is there at the end is less.
-        and (topics.whole is None or topics.whole > topics.limit)
+        limit is not None
+        and topics.lasts is not None
+        and topics.lasts < 600
+        and not topics.ends_below(limit)
     ):
         yield (
-            f"storage.max is {size(topics.limit)}, reached in about {duration(topics.lasts)}: "
+            f"storage.max is {size(limit)}, reached in about {duration(topics.lasts)}: "
             "the run stops there, its model saved. Take longer rounds (round.epochs), or more "
             "storage"
         )

@@ -255,6 +255,18 @@ def test_the_file_that_comes_with_hermes_fits() -> None:
     assert {cell.loaded.world.evaluate_seconds for cell in cells} == {0.5}
 
 
+def test_the_file_that_the_docs_show_fits(tmp_path: Path) -> None:
+    shown = (ROOT / "docs" / "compare.md").read_text("utf-8").split("```json\n")[1].split("```")[0]
+    file = tmp_path / "conf" / "compare" / "shown.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(shown)
+    for name in ("examples", "conf/devices"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    cells, odd = cells_of(load_matrix(file), JOB)
+    assert odd == []
+    assert len(cells) == 9
+
+
 @pytest.mark.parametrize("name", ["ablation", "ablation-paper"])
 def test_an_ablation_changes_one_thing_at_a_time(name: str) -> None:
     """Each is legal, has an effect, and is that preset but for one setting."""

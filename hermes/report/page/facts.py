@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from hermes.errors import SettingError
 from hermes.machine.state import MasterState
+from hermes.messages import RunOpened
 from hermes.policy.presets import resolve, to_tree
 from hermes.report import words
 from hermes.report.charts.chart import Table, table
@@ -288,19 +289,23 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _begun(opened: RunOpened) -> list[tuple[str, str]]:
+    if opened.virtual:
+        return [("time", "virtual: the run is simulated")]
+    software = opened.software
+    return [
+        ("opened", opened.opened),
+        ("hermes", f"{software.hermes} (protocol {software.protocol})"),
+        ("master runs", f"{software.framework}, Python {software.python}"),
+    ]
+
+
 def about(run: Run, state: MasterState, beside: Beside) -> list[tuple[str, str]]:
     """Names and texts at the foot."""
     opened, data, story = state.opened, state.data, run.story
     found = [("run", beside.run), ("read from", beside.place), ("written", beside.written)]
-    if opened is not None and opened.virtual:
-        found += [("time", "virtual: the run is simulated")]
-    elif opened is not None:
-        found += [
-            ("opened", opened.opened),
-            ("hermes", f"{opened.software.hermes} (protocol {opened.software.protocol})"),
-            ("master runs", f"{opened.software.framework}, Python {opened.software.python}"),
-        ]
     if opened is not None:
+        found += _begun(opened)
         found += [
             ("strategy", state.settings.strategy),
             ("seed", str(opened.seed)),

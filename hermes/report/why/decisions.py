@@ -334,6 +334,7 @@ class Retelling:
         data = entry.data
         most = largest(data, entry.pool, entry.own)
         size = min(data.first_size if known is None else known.size, most)
+        runs = None if entry.opened.virtual else entry.software  # simulated, it runs on nothing
         self._note(
             worker,
             "admitted",
@@ -349,7 +350,7 @@ class Retelling:
             pool=entry.pool,
             pool_size=most,
             started=entry.started,
-            software=msgspec.structs.asdict(entry.software) if entry.software else None,
+            software=msgspec.structs.asdict(runs) if runs else None,
         )
 
     def _left(self, worker: str, entry: WorkerLeft) -> None:

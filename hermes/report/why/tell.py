@@ -325,8 +325,7 @@ def _admitted(decision: Decision, setting: Setting) -> Told:
     software = details["software"] or {}
     parts = [f"Hermes {software.get('hermes')}", f"Python {software.get('python')}"]
     parts += [software["machine"]] if software.get("machine") else []
-    simulated = software.get("hermes") == "0"  # there is no such release
-    where = f" It runs {', '.join(parts)}." if software and not simulated else ""
+    where = f" It runs {', '.join(parts)}." if software else ""
     return Told("admitted", title, f"{body} It begins from version {details['base']}.{where}")
 
 
