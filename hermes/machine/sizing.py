@@ -12,13 +12,25 @@ from hermes.machine.pools import NONE, first_size, largest
 from hermes.machine.state import MasterState, Member
 from hermes.messages import DataPublished, ShardResized, UpdateRejected
 from hermes.policy import allocate
+from hermes.policy.resting import TOO_SLOW, resting
+from hermes.values import Reason
 
 
 def choose(draft: Draft) -> None:
-    """Where the quickest trains alone, the others have no work, and theirs is not merged."""
+    """Who has no work, though no round of it has just ended: the others, where the quickest trains
+    alone, and theirs is not merged. Where the slow rest, one may be back."""
     state = draft.state
-    if not allocate.one_alone(state.settings.size) or state.started is None or state.stopped:
+    if state.started is None or state.stopped:
         return
+    if allocate.one_alone(state.settings.size):
+        _all_but_one(draft)
+    for name in state.alive() if state.settings.size.slowest is not None else ():
+        if not state.members[name].size:
+            resize(draft, name)
+
+
+def _all_but_one(draft: Draft) -> None:
+    state = draft.state
     for name in state.alive():
         resize(draft, name)
         refusal = alone.refusal(draft.state, name)
@@ -42,6 +54,10 @@ def resize(draft: Draft, worker: str) -> None:
         # Not in the place of what matters more, such as that it is back.
         said = f"{worker} is re-sized from {member.size} to {answer.size} samples"
         draft.note = draft.note or said
+    if not answer.size and answer.reason.code == TOO_SLOW:
+        returned = draft.rules.release(draft.state.members[worker], TOO_SLOW)
+        if returned is not None:
+            draft.add(returned)
 
 
 def sized(state: MasterState, worker: str) -> allocate.Answer:
@@ -49,15 +65,31 @@ def sized(state: MasterState, worker: str) -> allocate.Answer:
     assert state.data is not None
     if allocate.one_alone(state.settings.size):
         return alone.sized(state, worker)
-    data, alive = state.data, [state.members[name] for name in state.alive()]
-    if not allocate.compares(state.settings.size):
-        alive = [state.members[worker]]
+    data, member, rule = state.data, state.members[worker], state.settings.size
+    alive = [state.members[name] for name in state.alive()]
+    if not allocate.compares(rule):
+        alive = [member]
+    times = {other.name: _times(data, other) for other in alive}
+    rest = _resting(rule, times)
+    if worker in rest:
+        reason = rest[worker]
+        return allocate.Sizing(0, member.batch, reason) if member.size else allocate.Keep(reason)
     return allocate.resize(
-        state.settings.size,
-        _times(data, state.members[worker]),
-        [_times(data, other) for other in alive if other.name != worker],
-        _work(state, data, alive),
+        rule,
+        _times(data, member),
+        [other for name, other in times.items() if name != worker and name not in rest],
+        _work(state, data, [other for other in alive if other.name not in rest]),
     )
+
+
+def _resting(
+    rule: allocate.SizeSettings, times: dict[str, allocate.WorkerTimes]
+) -> dict[str, Reason]:
+    """Who is too slow to have work, of those that the rule shares it out among."""
+    if rule.slowest is None or not allocate.shares_out(rule):
+        return {}
+    speeds = {name: allocate.samples_per_second(worker) for name, worker in times.items()}
+    return resting(rule.slowest, speeds, {name: one.size > 0 for name, one in times.items()})
 
 
 def _work(state: MasterState, data: DataPublished, alive: Sequence[Member]) -> allocate.Work:

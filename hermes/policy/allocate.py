@@ -42,6 +42,9 @@ class SizeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """`speed`: samples of a shard on average, once speeds are known: fast ones have more, slow ones
     less. At least 1; off: that of the first shards. All together are one pass over the train set at
     most."""
+    slowest: float | None = None
+    """`speed`: a worker slower than this share of the quickest one's speed has no work, and stands
+    by; above 0, below 1; off: all have some."""
     fence: float = 1.5
     """`iqr`: interquartile ranges beyond Q1 and Q3 from which a round time is an outlier; finite,
     at least 0. Source: the paper's code (Tukey's fences)."""
@@ -353,6 +356,7 @@ RANGES: dict[str, Allowed] = {
     "rule": one_of(*SIZES),
     "first": whole(1),
     "mean": whole(1, off=True),
+    "slowest": number(above=0, below=1, off=True),
     "fence": number(least=0),
     "near": number(least=0, below=1),
     "deadband": number(least=0, below=1),

@@ -108,8 +108,10 @@ NEVER: tuple[Idle, ...] = (
         "data.partition=iid makes no pools",
         "Leave it out, or take data.partition=dirichlet.",
     ),
-    Idle("size.mean", lambda s: s.size.rule != "speed", _SPEED, "Leave it out."),
-    Idle("size.deadband", lambda s: s.size.rule != "speed", _SPEED, "Leave it out."),
+    *(
+        Idle(f"size.{name}", lambda s: s.size.rule != "speed", _SPEED, "Leave it out.")
+        for name in ("mean", "slowest", "deadband")
+    ),
     Idle(
         "round.epochs",
         lambda s: s.round.steps is not None,

@@ -181,6 +181,9 @@ class Modelled:
         }
         self._rate_up, self._rate_down = up, down
         self._commit = round(world.master.commit_ms * SECOND / 1000)
+        rate = world.samples_per_second
+        self._takes = (1 / rate if rate else 0.0, world.step_seconds or 0.0)
+        """Seconds of a sample, and of a step beside its samples, on a device of speed 1."""
         self._rounds = {d.name: d.round_ms / 1000 * d.speed for d in world.devices}
         """Seconds of a round beside its work, as a device of speed 1 would take them."""
         self._begins = {d.name: round(d.start_seconds * SECOND) for d in world.devices}
@@ -279,10 +282,10 @@ class Modelled:
 
     def busy(self, worker: str, now: int, action: Train, work: Work) -> int:
         """Steps, and a look at the probe, at this device's pace."""
-        each, step = self._each(action.batch), self._world.step_seconds
-        seconds = work.samples * each if step is None else work.steps * step
+        sample, step = self._takes
+        seconds = work.samples * sample + work.steps * step
         seconds += self._rounds[worker]
-        seconds += self._probed(worker, action) * each / self._world.scoring
+        seconds += self._probed(worker, action) * self._each(action.batch) / self._world.scoring
         return self._paces[worker].busy(now, seconds)
 
     def test(self, worker: str, now: int, action: Train, samples: int) -> int:
@@ -300,11 +303,8 @@ class Modelled:
 
     def _each(self, batch: int) -> float:
         """Seconds in which a device of speed 1 trains a sample, in such batches."""
-        world = self._world
-        if world.step_seconds is not None:
-            return world.step_seconds / batch
-        assert world.samples_per_second is not None
-        return 1 / world.samples_per_second
+        sample, step = self._takes
+        return sample + step / batch
 
     def _probed(self, worker: str, action: Train) -> int:
         """Samples that the gate's probe holds."""

@@ -109,9 +109,9 @@ class World(Struct, frozen=True, kw_only=True):
     devices: tuple[Device, ...]
     links: dict[str, Link]
     samples_per_second: float | None = None
-    """That a device of speed 1 trains; or ..."""
+    """That a device of speed 1 trains, its steps for nothing; or ..."""
     step_seconds: float | None = None
-    """... seconds of its optimiser step, whatever the batch."""
+    """... seconds of its optimiser step, its samples for nothing; or both: it takes the sum."""
     scoring: float = 3.0
     """Samples that a device scores in the time that it trains one."""
     shared: Shared = Shared()
@@ -283,12 +283,11 @@ def _check_whole(world: World, file: str) -> None:
 
     if not world.devices:
         raise refuse("devices", "there is none", "At least one device has to train.")
-    if (world.samples_per_second is None) == (world.step_seconds is None):
-        both = "both are" if world.step_seconds is not None else "neither is"
+    if world.samples_per_second is None and world.step_seconds is None:
         raise refuse(
             "samples_per_second, step_seconds",
-            f"{both} given",
-            "Say how fast a device of speed 1 trains in one of the two.",
+            "neither is given",
+            "Say how fast a device of speed 1 trains in one of the two, or in both.",
         )
     seen: set[str] = set()
     for index, device in enumerate(world.devices):

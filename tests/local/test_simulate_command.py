@@ -195,6 +195,19 @@ def test_the_floors_fastest_alone_and_central(
     assert "central trains on no device of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("rate", "step", "seconds"),
+    [(2000, None, 4000 / 2000), (None, 0.01, 125 * 0.01), (2000, 0.01, 4000 / 2000 + 125 * 0.01)],
+)
+def test_a_step_takes_what_its_samples_and_itself_take(
+    rate: float | None, step: float | None, seconds: float, simulate: Simulate, tmp_path: Path
+) -> None:
+    """125 batches of 32, at the master's place, where nothing else takes time."""
+    file = written(tmp_path / "d.json", samples_per_second=rate, step_seconds=step)
+    central = ("--strategy", "central", "--set", "stop.samples=4000", "--set", "round.steps=25")
+    assert simulate(file, *central)["seconds"] == pytest.approx(seconds, rel=1e-3)
+
+
 def test_ctrl_c_writes_what_there_is(shell: Shell) -> None:
     """And says so by its exit code."""
     going = shell.start("simulate", DIGITS, "--devices", str(LAN), "--strategy", "bsp", *ENDLESS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hermes.policy.resting import TOO_SLOW
 from hermes.report.why.decided import Decision
 from hermes.report.why.phrases import Setting, Told, fact, many, seconds, when
 from hermes.report.words import count
@@ -28,8 +29,10 @@ ALONE = {
     "were measured ({alive} alive)",
     "not-quickest": "{quickest} trains alone, with {its} samples a second the quickest; this "
     "worker (measured: {speed}) has no work meanwhile",
+    TOO_SLOW: "it rests: it trains {speed} samples a second, less than {slowest} (size.slowest) of "
+    "the {its} of {quickest}, the quickest; it stands by, and nobody waits for it",
 }
-"""Code -> why one trains and the others do not; `{...}` stand for facts."""
+"""Code -> why some train and others do not; `{...}` stand for facts."""
 
 
 def alone(reason: Reason) -> str:
