@@ -525,6 +525,12 @@ def _odd_together(settings: Settings) -> list[str]:
             "close.rule=flagged asks for pushes while a newcomer still trains on the version "
             "before, and with merge.max_staleness=0 its work may be thrown away again and again"
         )
+    size, data = settings.size, settings.data
+    if size.slowest is not None and (data.resident or data.partition != "iid"):
+        found.append(
+            f"size.slowest={size.slowest:g} leaves slow workers out, and with them the data that "
+            "they alone may train on"
+        )
     return found
 
 

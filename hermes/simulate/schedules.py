@@ -178,6 +178,10 @@ class Schedule(NamedTuple):
     """Whether workers bring their data, and are asked what a version is worth."""
 
 
+SLOWEST = 0.6
+"""`size.slowest`, where the slow workers rest: workers of speed 1 train, those of 0.5 and 0.2 stand
+by."""
+
 STRATEGIES = (
     *("hermes-paper", "bsp", "fedavg", "fedavgm"),
     *("asp", "ssp", "fedbuff", "ebsp", "fastest-alone", "hermes", "selsync"),
@@ -350,13 +354,23 @@ def faults_of(script: tuple[Fault, ...]) -> Faults:
 
 
 @functools.cache
-def settings_of(strategy: str, versions: int, keep: int = 0) -> dict[str, Any]:
+def settings_of(
+    strategy: str, versions: int, keep: int = 0, slowest: float | None = None
+) -> dict[str, Any]:
     """The settings in force, as a tree."""
     common: dict[str, Any] = {"stop.versions": versions, "workers.heartbeat": 0.7}
     if keep:
         common |= {"retention.keep": f"last:{keep}", "retention.snapshots": max(1, keep // 2)}
     common |= {"workers.lost": LOST, "workers.longest": LONGEST}
+    if slowest is not None:
+        common["size.slowest"] = slowest
     return to_tree(resolve(strategy, [common, SHORT.get(strategy, {})]))
+
+
+def _settings(schedule: Schedule, versions: int) -> dict[str, Any]:
+    """Those of this schedule; in every other one of `hermes` the slow workers rest."""
+    rest = schedule.strategy == "hermes" and schedule.seed % 2 == 1
+    return settings_of(schedule.strategy, versions, schedule.keep, SLOWEST if rest else None)
 
 
 def setup_of(schedule: Schedule) -> Setup:
@@ -365,7 +379,7 @@ def setup_of(schedule: Schedule) -> Setup:
     numbers, chunks = itertools.count(1), CHUNKS if schedule.keep else 1
     run = RunOpened(
         run=RUN,
-        settings=settings_of(schedule.strategy, schedule.versions, schedule.keep),
+        settings=_settings(schedule, schedule.versions),
         seed=schedule.seed,
         expect=1,
         opened="",
@@ -429,7 +443,7 @@ def run(
 def _more(schedule: Schedule, versions: int) -> RunReopened:
     """The same run, by so many versions longer."""
     last = schedule.versions + versions
-    settings = settings_of(schedule.strategy, last, schedule.keep)
+    settings = _settings(schedule, last)
     return RunReopened(settings, Reason("asked", {"versions": last}))
 
 
