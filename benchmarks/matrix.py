@@ -31,7 +31,6 @@ JOB = ROOT / "examples" / "mnist.py"
 EDGE = ROOT / "conf" / "devices" / "edge12.json"
 PROCESSES = 2
 STRATEGIES = ("fedavg", "fedbuff")
-SEEDS = (1, 2)
 GRIDS = (1000.0, 10.0)
 """Virtual seconds between two points: as good as none, and a usual one."""
 
@@ -84,8 +83,8 @@ def loops(steps: int, args: list[str]) -> Took:
     return Took(max(one.wall for one in found), sum(one.cpu for one in found))
 
 
-def orders(samples: int, grid: float, args: list[str], folder: Path) -> list[Order]:
-    """The cells."""
+def orders(samples: int, grid: float, seeds: int, args: list[str], folder: Path) -> list[Order]:
+    """The cells: each strategy with so many seeds."""
     source, loaded = load_source(JOB), load(EDGE)
     job = build(source.text, source.name, args)
     world = msgspec.structs.replace(loaded.world, evaluate_seconds=grid)
@@ -107,14 +106,14 @@ def orders(samples: int, grid: float, args: list[str], folder: Path) -> list[Ord
             path=str(folder / f"{strategy}-{seed}-{grid:g}.json"),
         )
         for strategy in STRATEGIES
-        for seed in SEEDS
+        for seed in range(1, seeds + 1)
     ]
 
 
-def matrix(samples: int, grid: float, args: list[str]) -> tuple[Took, int, int]:
+def matrix(samples: int, grid: float, seeds: int, args: list[str]) -> tuple[Took, int, int]:
     """What all cells took, the samples that they trained, and the points that were scored."""
     with common.scratch() as folder:
-        cells = orders(samples, grid, args, folder)
+        cells = orders(samples, grid, seeds, args, folder)
         began, spent = time.monotonic(), used()
         for ended in run_all(cells, PROCESSES, lambda: False, lambda _running: None):
             if ended.error:
@@ -124,14 +123,15 @@ def matrix(samples: int, grid: float, args: list[str]) -> tuple[Took, int, int]:
     return took, sum(one.trained for one in done), sum(len(one.points) for one in done)
 
 
-def row(samples: int, grid: float, args: list[str]) -> list[str]:
+def row(samples: int, grid: float, seeds: int, args: list[str]) -> list[str]:
     """A line of the table."""
-    took, trained, points = matrix(samples, grid, args)
+    took, trained, points = matrix(samples, grid, seeds, args)
     steps = trained // 32
     before, after = loops(steps // 2, args), loops(steps // 2, args)
     wall, cpu = before.wall + after.wall, before.cpu + after.cpu
     return [
         f"{grid:g}",
+        str(len(STRATEGIES) * seeds),
         grouped(trained),
         str(points),
         f"{cpu:.1f} / {took.cpu:.1f}",
@@ -145,6 +145,7 @@ def main() -> None:
     """All grids."""
     parser = common.arguments(str(__doc__))
     parser.add_argument("--samples", type=int, default=120_000, help="of each cell")
+    parser.add_argument("--seeds", type=int, default=2, help="of each strategy: a cell each")
     parser.add_argument("--grid", type=float, nargs="*", default=GRIDS)
     parser.add_argument("--bare", type=int, help=argparse.SUPPRESS)
     given = sys.argv[1:]
@@ -156,9 +157,10 @@ def main() -> None:
         print(json.dumps(bare(wishes.bare, args)))
         return
     args = [str(Path(arg).resolve()) if Path(arg).exists() else arg for arg in args]
-    rows = [row(wishes.samples, grid, args) for grid in wishes.grid]
+    rows = [row(wishes.samples, grid, wishes.seeds, args) for grid in wishes.grid]
     head = (
         "grid (virtual s)",
+        "cells",
         "samples trained",
         "points scored",
         "CPU s: loops / matrix",

@@ -350,9 +350,10 @@ def _on(state: MasterState, member: Member, version: int) -> int:
 def _absurd(state: MasterState, worker: str) -> MasterState:
     """Where everybody alive is absurd again and again, the run has become another one (its learning
     rate was raised, say): its norms are learned anew. Some beside others never get there, nor does
-    one that is gone, where nobody is alive."""
+    one that is gone, where nobody is alive. Whoever rests has nothing to say to it."""
     state = _member(state, worker, absurd=state.members[worker].absurd + 1)
-    if any(state.members[name].absurd < norm.INSISTED for name in {worker, *state.alive()}):
+    alive = [name for name in state.alive() if not _rests(state, state.members[name])]
+    if any(state.members[name].absurd < norm.INSISTED for name in {worker, *alive}):
         return state
     members = {name: replace(member, absurd=0) for name, member in state.members.items()}
     return replace(state, members=members, norms=())
@@ -394,11 +395,18 @@ def _step_closed(state: MasterState, entry: StepClosed) -> MasterState:
     return replace(state, step=entry)
 
 
+def _rests(state: MasterState, member: Member) -> bool:
+    """Whether this worker takes the newest version before it trains again (`size.slowest`)."""
+    return state.settings.size.slowest is not None and not (member.size or member.grants)
+
+
 def _keep(state: MasterState) -> MasterState:
     """The newest versions, those that somebody still starts from, and all since the older
     snapshot of the master's own tensors (protocol 13)."""
     assert state.newest is not None
-    in_use = {m.base for m in state.members.values() if m.status == "alive"}
+    in_use = {
+        m.base for m in state.members.values() if m.status == "alive" and not _rests(state, m)
+    }
     in_use |= {p.update.base.version for p in state.pending}
     in_use |= {state.asked.version} if state.asked is not None else set()
     oldest = state.newest.version - retention.versions(state.settings.retention)

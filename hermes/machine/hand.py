@@ -79,6 +79,8 @@ class WorkerState(msgspec.Struct, frozen=True):
     stuck: bool = False
     """That we get nowhere, as the ledger says: our blocks go to others, until we are back with a
     step, a round or an update. Whoever has none of these to show knocks anew."""
+    rests: bool = False
+    """That others are so much quicker that we have no work (`size.slowest`)."""
     current: Plan | None = None
     """The round being trained."""
     done: Round | None = None

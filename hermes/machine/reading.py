@@ -34,6 +34,7 @@ from hermes.messages import (
     RunReopened,
     RunScored,
     RunStopped,
+    ShardResized,
     StepClosed,
     TrainingStarted,
     UpdateRejected,
@@ -246,6 +247,15 @@ def _entry_started(hand: Hand, _entry: TrainingStarted) -> None:
     hand.become(started=True)
 
 
+def _entry_resized(hand: Hand, entry: ShardResized) -> None:
+    """Whoever has work again takes the newest version first: its own may be long gone."""
+    if entry.worker != hand.state.name or hand.state.settings.size.slowest is None:
+        return
+    if hand.state.rests and entry.size and hand.state.phase == "idle":
+        hand.become(base=None)
+    hand.become(rests=not entry.size)
+
+
 def _entry_granted(hand: Hand, entry: BlocksGranted) -> None:
     if entry.worker == hand.state.name:
         hand.become(grants=(*hand.state.grants, entry))
@@ -393,6 +403,7 @@ ENTRIES: dict[type, Callable[[Hand, Any], None]] = {
     TrainingStarted: _entry_started,
     BlocksGranted: _entry_granted,
     BlocksReturned: _entry_returned,
+    ShardResized: _entry_resized,
     VersionPublished: _entry_version,
     StepClosed: _entry_step,
     UpdateRejected: _entry_rejected,

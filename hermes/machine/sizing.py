@@ -12,24 +12,37 @@ from hermes.machine.pools import NONE, first_size, largest
 from hermes.machine.state import MasterState, Member
 from hermes.messages import DataPublished, ShardResized, UpdateRejected
 from hermes.policy import allocate
-from hermes.policy.resting import TOO_SLOW, resting
+from hermes.policy.resting import TOO_SLOW, TRIED, TRIED_AGAIN, resting
 from hermes.values import Reason
 
 
 def choose(draft: Draft) -> None:
-    """Who has no work, though no round of it has just ended: the others, where the quickest trains
-    alone, and theirs is not merged. Where the slow rest, one may be back."""
+    """Who has no work, or some again, though no round of it has just ended."""
     state = draft.state
     if state.started is None or state.stopped:
         return
     if allocate.one_alone(state.settings.size):
         _all_but_one(draft)
-    for name in state.alive() if state.settings.size.slowest is not None else ():
-        if not state.members[name].size:
+    if state.settings.size.slowest is not None:
+        _back_again(draft)
+
+
+def _back_again(draft: Draft) -> None:
+    """Those who rest, and no longer need to."""
+    state = draft.state
+    idle = [name for name in state.alive() if not state.members[name].size]
+    if not idle:
+        return
+    assert state.data is not None
+    times = {name: _times(state.data, state.members[name]) for name in state.alive()}
+    rest = _resting(state.settings.size, times)
+    for name in idle:
+        if name not in rest:
             resize(draft, name)
 
 
 def _all_but_one(draft: Draft) -> None:
+    """Where the quickest trains alone the others have no work, and theirs is not merged."""
     state = draft.state
     for name in state.alive():
         resize(draft, name)
@@ -45,7 +58,7 @@ def _all_but_one(draft: Draft) -> None:
 
 
 def resize(draft: Draft, worker: str) -> None:
-    """The size of this worker's next grants, after a round of it."""
+    """The size of this worker's next grants. Whoever has none lets go of those it holds."""
     member, answer = draft.state.members[worker], sized(draft.state, worker)
     if not isinstance(answer, allocate.Sizing):
         return
@@ -61,7 +74,7 @@ def resize(draft: Draft, worker: str) -> None:
 
 
 def sized(state: MasterState, worker: str) -> allocate.Answer:
-    """What the size rule answers about this worker, after a round of it."""
+    """What the size rule answers about this worker now."""
     assert state.data is not None
     if allocate.one_alone(state.settings.size):
         return alone.sized(state, worker)
@@ -74,6 +87,9 @@ def sized(state: MasterState, worker: str) -> allocate.Answer:
     if worker in rest:
         reason = rest[worker]
         return allocate.Sizing(0, member.batch, reason) if member.size else allocate.Keep(reason)
+    if not member.size and not member.timings:
+        size = first_size(data, member.pool, member.own)
+        return allocate.Sizing(size, member.batch, Reason(TRIED_AGAIN, {"size": size}))
     return allocate.resize(
         rule,
         _times(data, member),
@@ -88,7 +104,10 @@ def _resting(
     """Who is too slow to have work, of those that the rule shares it out among."""
     if rule.slowest is None or not allocate.shares_out(rule):
         return {}
-    speeds = {name: allocate.samples_per_second(worker) for name, worker in times.items()}
+    speeds = {
+        name: allocate.samples_per_second(one) if len(one.timings) >= TRIED else None
+        for name, one in times.items()
+    }
     return resting(rule.slowest, speeds, {name: one.size > 0 for name, one in times.items()})
 
 

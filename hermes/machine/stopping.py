@@ -32,7 +32,8 @@ def stopping_rule(state: MasterState, now: int) -> Reason | None:
 
 
 TRIES = 5
-"""Rounds of each worker alive whose numbers are of no use, until the run counts as diverged."""
+"""Rounds of each worker alive that has work whose numbers are of no use, until the run counts as
+diverged."""
 
 
 def diverged(state: MasterState) -> Reason | None:
@@ -40,10 +41,10 @@ def diverged(state: MasterState) -> Reason | None:
     everybody: no version will ever be made of it."""
     if state.unusable < TRIES:
         return None
-    alive = state.alive()
-    if state.unusable < TRIES * max(1, len(alive)):
+    working = [name for name in state.alive() if state.members[name].size]
+    if state.unusable < TRIES * max(1, len(working)):
         return None
-    if not all(state.members[name].unusable for name in alive):
+    if not all(state.members[name].unusable for name in working):
         return None  # one who floods the others with NaN does not end their run
     assert state.newest is not None
     return Reason("diverged", {"rounds": state.unusable, "version": state.newest.version})

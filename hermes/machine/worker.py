@@ -172,7 +172,7 @@ def _begin(hand: Hand) -> None:
         # What it hung on has ended, and without blocks it never shows that it gets on.
         gone(hand, "again", "it was stuck, and its blocks went to others")
         return
-    if ahead(state):
+    if ahead(state) or (state.rests and not state.grants):
         return
     rebases = CONTINUE[state.settings.continue_.rule].rebases
     newer = rebases and (state.anew or state.base != base_of(state.newest))

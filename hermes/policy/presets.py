@@ -455,6 +455,12 @@ def _check_together(settings: Settings) -> None:
             f"{settings.round.steps} fixes their length",
             remedy="Take size.rule=fixed, or round.steps=off.",
         )
+    if settings.size.slowest is not None and settings.continue_.rule != "on-version":
+        raise SettingError(
+            f"size.slowest={settings.size.slowest:g} leaves workers out, and continue.rule="
+            f"{settings.continue_.rule} has all keep up with the versions, or with each other",
+            remedy="Take continue.rule=on-version, or size.slowest=off.",
+        )
     if settings.merge.rule == "interpolate" and settings.close.rule != "each":
         raise SettingError(
             f"close.rule={settings.close.rule} closes over several updates, and merge.rule="

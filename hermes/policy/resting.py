@@ -16,25 +16,32 @@ from hermes.values import Facts, Reason
 TOO_SLOW = "too-slow"
 """Why a worker has no work."""
 
+TRIED_AGAIN = "tried-again"
+"""Why one that had none has some: it is another process, of which nothing is known."""
+
+TRIED = 3
+"""Rounds that are measured before a worker may be left out: the first of a device is often slow."""
+
 BACK = 1.1
-"""How many times the least speed a worker that rests must have to be back: its speed is that of its
-last rounds, and the quickest's goes up and down with its jitter."""
+"""How many times the least speed a worker that rests must have to be back, at most as fast as the
+quickest: its speed is that of its last rounds, and the quickest's goes up and down with its
+jitter."""
 
 
 def resting(
     slowest: float | None, speeds: Mapping[str, float | None], working: Mapping[str, bool]
 ) -> dict[str, Reason]:
-    """Who has no work, and why. `speeds`: samples a second of those alive, None before a first
-    round (they work); `working`: whether they have work now; `slowest`: the share of the quickest's
-    speed from which on a worker has work, None: all do."""
+    """Who has no work, and why. `speeds`: samples a second of those alive, None as long as too
+    little is measured (they have some); `working`: whether they have work now; `slowest`: the share
+    of the quickest's speed from which on a worker has work, None: all do."""
     known = {name: speed for name, speed in speeds.items() if speed is not None}
     if slowest is None or not known:
         return {}
     quickest = min(known, key=lambda name: (-known[name], name))
     found = {}
     for name, speed in known.items():
-        least = slowest * known[quickest] * (1 if working[name] else BACK)
-        if name != quickest and speed < least:
+        share = slowest if working[name] else min(1.0, slowest * BACK)
+        if speed < share * known[quickest]:
             facts: Facts = {"speed": speed, "quickest": quickest, "its": known[quickest]}
             found[name] = Reason(TOO_SLOW, {**facts, "slowest": slowest})
     return found

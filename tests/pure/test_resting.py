@@ -8,16 +8,23 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from stage import MasterStage, of, one
 from test_alone import push, retold, sizes
 
 from hermes.errors import SettingError
+from hermes.machine import master
 from hermes.machine.events import Merge, Ticked, TopicRead
-from hermes.messages import BlocksGranted, BlocksReturned, ShardResized, WorkerLost
+from hermes.machine.hand import Hand, WorkerState
+from hermes.machine.reading import ENTRIES
+from hermes.machine.rules import PROTOCOL_RULES
+from hermes.machine.stopping import TRIES
+from hermes.messages import BlocksGranted, BlocksReturned, RunStopped, ShardResized, WorkerLost
 from hermes.policy.presets import Layer, resolve, warnings
-from hermes.policy.resting import BACK, resting
+from hermes.policy.resting import BACK, TRIED, resting
 from hermes.report.why.of_run import told
 from hermes.report.why.phrases import Setting
+from hermes.values import Base, Reason
 
 few = settings(max_examples=60, deadline=None)
 
@@ -47,6 +54,16 @@ def test_those_rest_who_are_slower_and_the_quickest_never_does(
             assert name not in found
 
 
+def test_of_equals_none_stays_out_however_small_the_difference_allowed() -> None:
+    assert not resting(0.95, {"a": 1.0, "b": 1.0}, {"a": True, "b": False})
+
+
+@pytest.mark.parametrize("rule", ["at-once", "bounded"])
+def test_it_goes_with_waiting_for_versions_alone(rule: str) -> None:
+    with pytest.raises(SettingError, match=r"size\.slowest=0\.5 leaves workers out"):
+        resolve("hermes", [{"size.slowest": 0.5, "continue.rule": rule}])
+
+
 @pytest.mark.parametrize(
     ("changes", "wants"),
     [({}, 0), ({"data.resident": True}, 1), ({"data.partition": "by-class"}, 1)],
@@ -61,27 +78,45 @@ def test_it_is_refused_where_no_rule_looks_at_it() -> None:
         resolve("hermes-paper", [Layer("--set", {"size.slowest": 0.5})])
 
 
-def stage_of(workers: int = 3) -> MasterStage:
-    """Where a version waits for all who work, and each has work by its speed."""
+def stage_of(**changes: Any) -> MasterStage:
+    """Three workers; a version waits for all who work, and each has work by its speed."""
     words = {"size__rule": "speed", "size__slowest": 0.6, "size__first": 24, "size__mean": 24}
-    return MasterStage("fedavg", workers=workers, round__steps=None, **words)
+    return MasterStage("fedavg", workers=3, round__steps=None, **words, **changes)
+
+
+def rounds(stage: MasterStage, **busy: float) -> master.Decision:
+    """Each has a round of so many seconds, and a version is made of them: so often that all are
+    measured."""
+    for _ in range(TRIED):
+        for name, seconds in busy.items():
+            last = push(stage, name, seconds)
+        stage.store(last)
+    return last
+
+
+def lose(stage: MasterStage, gone: str, *others: str) -> master.Decision:
+    for _ in range(3):
+        for name in others:
+            stage.beat(name, later=4.0)
+    stage.put(Ticked())
+    decision = stage.put(TopicRead(gone))
+    assert one(WorkerLost, decision).worker == gone
+    return decision
 
 
 def test_the_slow_one_rests_and_nobody_waits_for_it() -> None:
-    """It is told why; what it had done is merged, what it held is another's."""
+    """Once it is measured, and told why; what it had done is merged, what it held is another's."""
     stage = stage_of()
-    assert not of(Merge, push(stage, "w1", 1.0))
-    assert not of(Merge, push(stage, "w2", 1.2))
-    last = push(stage, "w3", 2.0)
-    resized = one(ShardResized, last)
+    last = rounds(stage, w1=1.0, w2=1.2, w3=9.0)
+    resized = of(ShardResized, last)[-1]
     assert (resized.worker, resized.size, resized.reason.code) == ("w3", 0, "too-slow")
     assert one(BlocksReturned, last).worker == "w3"
     assert [part.worker for part in one(Merge, last).parts] == ["w1", "w2", "w3"]
-    stage.store(last)
-    push(stage, "w1", 1.0)
-    closing = push(stage, "w2", 1.2)
-    assert [part.worker for part in one(Merge, closing).parts] == ["w1", "w2"]
-    stage.store(closing)
+    for _ in range(2):
+        push(stage, "w1", 1.0)
+        closing = push(stage, "w2", 1.2)
+        assert [part.worker for part in one(Merge, closing).parts] == ["w1", "w2"]
+        stage.store(closing)
     found = sizes(stage)
     assert found["w3"] == 0
     assert 46 <= found["w1"] + found["w2"] <= 48, "24 each, of those who work"
@@ -89,28 +124,74 @@ def test_the_slow_one_rests_and_nobody_waits_for_it() -> None:
     assert "w3" not in {grant.worker for grant in of(BlocksGranted, after)}
     setting = Setting(stage.state.settings, 0)
     texts = [told(d, setting).body for d in retold(stage).decisions if d.worker == "w3"]
-    assert any("less than 0.6 (size.slowest) of" in text and "of w1" in text for text in texts)
+    assert any("too few where size.slowest is 0.6" in text and "w1" in text for text in texts)
+
+
+def test_its_versions_are_let_go_of() -> None:
+    """Else the topic of the models would grow for as long as it rests."""
+    stage = stage_of(retention__keep="last:2")
+    rounds(stage, w1=1.0, w2=1.0, w3=9.0)
+    for _ in range(4):
+        push(stage, "w1", 1.0)
+        stage.store(push(stage, "w2", 1.0))
+    assert min(stage.state.versions) >= stage.state.newest.version - 2  # type: ignore[union-attr]
 
 
 def test_it_is_back_where_the_quicker_are_lost_or_become_slow() -> None:
     stage = stage_of()
-    for name, busy in (("w1", 1.0), ("w2", 1.0), ("w3", 2.0)):
-        last = push(stage, name, busy)
-    stage.store(last)
+    rounds(stage, w1=1.0, w2=1.0, w3=9.0)
     assert sizes(stage)["w3"] == 0
-    for _ in range(3):
-        for name in ("w2", "w3"):
-            stage.beat(name, later=4.0)
-    stage.put(Ticked())
-    assert one(WorkerLost, stage.put(TopicRead("w1"))).worker == "w1"
+    lose(stage, "w1", "w2", "w3")
     assert sizes(stage)["w3"] == 0, "w2 is as quick as w1 was"
     for _ in range(8):
-        decision = push(stage, "w2", 2.2)
+        decision = push(stage, "w2", 9.0)
         if of(Merge, decision):
             stage.store(decision)
     assert sizes(stage)["w3"] > 0
-    rest, back = (e for e in of(ShardResized, stage.entries) if e.worker == "w3")
+    rest, back = [e for e in of(ShardResized, stage.entries) if e.worker == "w3"][-2:]
     assert (rest.reason.code, back.reason.code) == ("too-slow", "by-speed")
     after = stage.entries[stage.entries.index(back) :]
     assert "w3" in {grant.worker for grant in of(BlocksGranted, after)}
     retold(stage)
+
+
+def test_another_process_of_it_is_tried_again() -> None:
+    """Nothing is known of it: it may be the only one left."""
+    stage = stage_of()
+    rounds(stage, w1=1.0, w2=1.0, w3=9.0)
+    decision = stage.hello("w3", "w3-2", previous="w3-1")
+    assert [r.reason.code for r in of(ShardResized, decision)] == ["tried-again"]
+    assert sizes(stage)["w3"] == 24
+    assert "w3" in {grant.worker for grant in of(BlocksGranted, decision)}
+    retold(stage)
+
+
+def test_a_run_of_which_all_that_work_diverge_ends() -> None:
+    stage = stage_of()
+    rounds(stage, w1=1.0, w2=1.0, w3=9.0)
+    reason = Reason("not-finite", {"tensor": "w"})
+    for _ in range(TRIES):
+        for name in ("w1", "w2"):
+            assert not of(RunStopped, stage.entries)
+            body = stage.round(name, None, busy=1.0)
+            stage.say(name, replace(body, verdict="veto", reason=reason))
+    assert one(RunStopped, stage.entries).reason.code == "diverged"
+
+
+def test_a_worker_that_has_work_again_takes_the_newest_version() -> None:
+    """Its own may be long gone; and while it rests it fetches none."""
+    settings = resolve("hermes", [{"size.slowest": 0.5}])
+    base = Base(3, "d")
+    state = WorkerState("w", "w-1", "idle", settings=settings, base=base)
+    resized = ShardResized("w", 0, 32, Reason("too-slow"))
+    resting_now = read(state, resized)
+    assert (resting_now.rests, resting_now.base) == (True, base)
+    assert read(state, replace(resized, worker="other")) == state
+    back = read(resting_now, replace(resized, size=24))
+    assert (back.rests, back.base) == (False, None)
+
+
+def read(state: WorkerState, entry: ShardResized) -> WorkerState:
+    hand = Hand(PROTOCOL_RULES, state, 0)
+    ENTRIES[ShardResized](hand, entry)
+    return hand.state

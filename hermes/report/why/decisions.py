@@ -200,8 +200,9 @@ class Retelling:
         return None
 
     def _resized(self, worker: str, entry: ShardResized) -> None:
-        answer = self._answers.pop(worker, None) or sizing.sized(self.state, worker)
-        member = self.state.members[worker]
+        answer, member = self._answers.pop(worker, None), self.state.members[worker]
+        if answer is None or not member.size:  # who has no work may have some for others' rounds
+            answer = sizing.sized(self.state, worker)
         check = recompute.resized(self.state, entry, answer)
         self._note(
             worker,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hermes.policy.resting import TOO_SLOW
+from hermes.policy.resting import TOO_SLOW, TRIED_AGAIN
 from hermes.report.why.decided import Decision
 from hermes.report.why.phrases import Setting, Told, fact, many, seconds, when
 from hermes.report.words import count
@@ -29,8 +29,9 @@ ALONE = {
     "were measured ({alive} alive)",
     "not-quickest": "{quickest} trains alone, with {its} samples a second the quickest; this "
     "worker (measured: {speed}) has no work meanwhile",
-    TOO_SLOW: "it rests: it trains {speed} samples a second, less than {slowest} (size.slowest) of "
-    "the {its} of {quickest}, the quickest; it stands by, and nobody waits for it",
+    TOO_SLOW: "it rests: it trains {speed} samples a second, and {quickest}, the quickest, {its}; "
+    "that is too few where size.slowest is {slowest}. It stands by, and nobody waits for it",
+    TRIED_AGAIN: "it has work again: it is a new process, and nothing is measured of it yet",
 }
 """Code -> why some train and others do not; `{...}` stand for facts."""
 

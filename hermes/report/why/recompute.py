@@ -240,6 +240,8 @@ def closing_of(state: MasterState) -> Closing | None:
     if state.settings.merge.rule == "interpolate":
         return Closing(births, answer.reason, (), None)
     weights = tuple(closing.weights(state, members))
+    if not any(weights):  # all are of no samples, and about to be refused
+        return None
     return Closing(births, answer.reason, weights, closing.outer(state, members))
 
 
