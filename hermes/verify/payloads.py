@@ -90,5 +90,5 @@ class Payloads:
 
 SAID = {
     RETENTION: "retention let go of them",
-    NO_BROKER: "there is no broker to ask",
+    NO_BROKER: "they are not at hand",
 }

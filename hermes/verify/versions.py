@@ -42,7 +42,7 @@ WORDS = {
     RETENTION: "retention",
     LOST: "lost by the broker",
     DAMAGED: "damaged",
-    NO_BROKER: "no broker",
+    NO_BROKER: "not at hand",
     FIRST: "not made of updates",
     NO_START: "the version before it is gone",
     DIFFERS: "differs",

@@ -36,7 +36,7 @@ OUTCOMES = {
     "recomputed": "recomputed",
     "checked": "by their bytes alone",
     RETENTION: "trimmed",
-    NO_BROKER: "not to be had without a broker",
+    NO_BROKER: "not at hand",
     "rewound": "lost and done again",
     "lost": "lost",
     "differs": "differing",

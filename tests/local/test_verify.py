@@ -778,7 +778,7 @@ def test_the_folder_of_a_run_without_its_broker(
     assert looked_up(crew).findings == []
     args = ("verify", "r", "--out", str(tmp_path))
     text = told(0, *args, capsys=capsys)
-    assert "7 not to be had without a broker" in text
+    assert "7 not at hand" in text
     assert "model.safetensors is version 6" in text
     assert "result.json says what the ledger says" in text
 
