@@ -350,10 +350,9 @@ def _on(state: MasterState, member: Member, version: int) -> int:
 def _absurd(state: MasterState, worker: str) -> MasterState:
     """Where everybody alive is absurd again and again, the run has become another one (its learning
     rate was raised, say): its norms are learned anew. Some beside others never get there, nor does
-    one that is gone, where nobody is alive. Whoever rests has nothing to say to it."""
+    one that is gone, where nobody is alive. Whoever has no work has nothing to say to it."""
     state = _member(state, worker, absurd=state.members[worker].absurd + 1)
-    alive = [name for name in state.alive() if not _rests(state, state.members[name])]
-    if any(state.members[name].absurd < norm.INSISTED for name in {worker, *alive}):
+    if any(state.members[name].absurd < norm.INSISTED for name in {worker, *state.working()}):
         return state
     members = {name: replace(member, absurd=0) for name, member in state.members.items()}
     return replace(state, members=members, norms=())

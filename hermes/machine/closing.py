@@ -70,10 +70,7 @@ def awaited(state: MasterState) -> list[str]:
         far = sync.too_far_ahead(rule, members[name].closed, slowest)
         return far and name not in pushed
 
-    def rests(name: str) -> bool:
-        return not members[name].size
-
-    names = [name for name in state.alive() if not rests(name) and not spent(name)]
+    names = [name for name in state.working() if not spent(name)]
     return names if rule.slack is None else [name for name in names if not held(name)]
 
 

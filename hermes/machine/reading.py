@@ -251,7 +251,7 @@ def _entry_resized(hand: Hand, entry: ShardResized) -> None:
     """Whoever has work again takes the newest version first: its own may be long gone."""
     if entry.worker != hand.state.name or hand.state.settings.size.slowest is None:
         return
-    if hand.state.rests and entry.size and hand.state.phase == "idle":
+    if hand.state.rests and entry.size and hand.state.phase in ("idle", "scoring"):
         hand.become(base=None)
     hand.become(rests=not entry.size)
 

@@ -201,6 +201,10 @@ class MasterState(Struct, frozen=True):
         """Names of the workers alive, in order of name."""
         return sorted([n for n, member in self.members.items() if member.status == "alive"])
 
+    def working(self) -> list[str]:
+        """Those of them that have work: the others stand by, or another one trains alone."""
+        return [name for name in self.alive() if self.members[name].size]
+
 
 def check(state: MasterState) -> None:
     """Raise `Defect` if anything that must always hold does not."""

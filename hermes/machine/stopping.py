@@ -41,7 +41,7 @@ def diverged(state: MasterState) -> Reason | None:
     everybody: no version will ever be made of it."""
     if state.unusable < TRIES:
         return None
-    working = [name for name in state.alive() if state.members[name].size]
+    working = state.working()
     if state.unusable < TRIES * max(1, len(working)):
         return None
     if not all(state.members[name].unusable for name in working):
