@@ -155,6 +155,23 @@ def test_it_is_back_where_the_quicker_are_lost_or_become_slow() -> None:
     retold(stage)
 
 
+def test_why_asks_again_where_one_record_has_its_late_round_and_its_return() -> None:
+    """The rule was asked after its round, and again after another's, before the record was whole."""
+    stage = stage_of()
+    rounds(stage, w1=1.0, w2=1.0, w3=9.0)
+    lose(stage, "w1", "w2", "w3")
+    decision = None
+    while decision is None or "w3" not in {r.worker for r in of(ShardResized, decision)}:
+        stage.say("w3", stage.round("w3", busy=9.0))
+        begun = len(stage.records) - 1
+        decision = push(stage, "w2", 9.0)
+    late, *rest = stage.records[begun:]
+    entries = (*late.entries, *(entry for record in rest for entry in record.entries))
+    stage.records[begun:] = [replace(late, entries=entries)]
+    assert of(ShardResized, entries)[-1].reason.code == "by-speed"
+    retold(stage)
+
+
 def test_another_process_of_it_is_tried_again() -> None:
     """Nothing is known of it: it may be the only one left."""
     stage = stage_of()
