@@ -156,7 +156,7 @@ def test_it_is_back_where_the_quicker_are_lost_or_become_slow() -> None:
 
 
 def test_why_asks_again_where_one_record_has_its_late_round_and_its_return() -> None:
-    """The rule was asked after its round, and again after another's, before the record was whole."""
+    """The rule was asked after its round, and again after another's."""
     stage = stage_of()
     rounds(stage, w1=1.0, w2=1.0, w3=9.0)
     lose(stage, "w1", "w2", "w3")
