@@ -120,8 +120,7 @@ def run_cell(order: Order, tell: Callable[[float], None], kept: Kept | None = No
         seen, wanted = Seen(run, driver, order.until), list[bool]()
 
         def look() -> None:
-            # How far it is to a target nobody can tell.
-            tell(_part(driver) if order.until is None else 0.0)
+            tell(_part(driver))
             if not wanted and driver.watch.state.stopped is None and seen.held():
                 wanted.append(True)
 

@@ -1,4 +1,8 @@
-"""How long will the rest take? From cells that are done, and from the share of those under way."""
+"""How long will the rest take? From cells that are done, and from the share of those under way.
+
+A cell that ends at a target may do so at any moment: its share is of its limit. Until one of its
+kind is through, what is left is told as what it is at most.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +39,10 @@ class Pace:
             kind = (one.order.strategy, one.order.devices)
             if one.part >= SURE:
                 whole = one.seconds / one.part
+                if one.order.until is not None:
+                    whole = min(whole, known.get(kind, whole))
                 known.setdefault(kind, whole)
-                rest.append(whole - one.seconds)
+                rest.append(max(0.0, whole - one.seconds))
             else:
                 unsure.append((kind, one.seconds))
         if not known and not self._expected:
@@ -52,6 +58,15 @@ class Pace:
         later = [whole_of(one.strategy, one.devices) for one in waiting]
         whole = sum(rest) + sum(later)
         return max(whole / self._processes, max([*rest, *later], default=0.0))
+
+    def at_most(self, running: Sequence[Running], waiting: Sequence[Order]) -> bool:
+        """Whether what is left is a bound: some end at a target, and none like them has ended."""
+        orders = [*(one.order for one in running), *waiting]
+        open_ended = [one for one in orders if one.until is not None]
+        return any(
+            (one.strategy, one.devices) not in self._took and one.strategy not in self._expected
+            for one in open_ended
+        )
 
     def _scale(self, known: Mapping[tuple[str, str], float]) -> float:
         """How much longer than expected it takes."""

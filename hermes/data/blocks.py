@@ -8,7 +8,7 @@ sample of a pass, and on thin ones images as bytes take longer than the training
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +18,9 @@ from hermes import codec
 from hermes.errors import DecodeError, JobError
 
 Array: TypeAlias = npt.NDArray[Any]
+
+Deflate: TypeAlias = Callable[[bytes], bytes]
+"""What makes bytes smaller: `deflated`, or what remembers what that gave."""
 
 LARGEST = 960 * 1024
 """Bytes of a block at most, also inflated: below a stock broker's 1 MiB a record."""
@@ -52,13 +55,18 @@ def count_blocks(samples: int, block: int) -> int:
     return -(-samples // block)
 
 
-def encode_block(x: Array, y: Array, *, deflate: bool = True) -> bytes:
-    """The bytes of a block, deflated where that helps; the same samples always give the same, with
-    the same zlib."""
+def deflated(plain: bytes) -> bytes:
+    """In zlib's frame; the same bytes always give the same, with the same zlib."""
+    return zlib.compress(plain, LEVEL)
+
+
+def encode_block(x: Array, y: Array, *, deflate: Deflate | None = deflated) -> bytes:
+    """The bytes of a block, deflated where that helps (None: it is not tried); the same samples
+    always give the same."""
     plain = codec.encode_tensors({"x": native(x), "y": native(y)})
-    if not deflate:
+    if deflate is None:
         return plain
-    small = DEFLATED + zlib.compress(plain, LEVEL)
+    small = DEFLATED + deflate(plain)
     return small if len(small) <= len(plain) - len(plain) // 8 else plain
 
 

@@ -12,7 +12,15 @@ import numpy.typing as npt
 
 from hermes.blame import call_user, place_of
 from hermes.chance import generator
-from hermes.data.blocks import DEFLATED, Array, block_samples, count_blocks, encode_block
+from hermes.data.blocks import (
+    DEFLATED,
+    Array,
+    Deflate,
+    block_samples,
+    count_blocks,
+    deflated,
+    encode_block,
+)
 from hermes.data.partition import in_order, owners
 from hermes.data.sources import Dataset, Samples, check_numbers, open_data
 from hermes.data.splits import SPLITS, Indices, split_indices, split_sizes
@@ -58,6 +66,8 @@ class Prepared:
     """Types and shapes of a sample of those; "": there is none."""
     metric: str = ""
     """What is measured beside the loss, as `DataPublished` has it."""
+    deflate: Deflate = deflated
+    """What makes blocks smaller."""
 
     def __iter__(self) -> Iterator[Block]:
         in_vain = number = 0
@@ -65,7 +75,8 @@ class Prepared:
             for index, place in enumerate(self._cuts(split)):
                 chosen, number = indices[place], number + 1
                 tries = in_vain < SPARED or number % SPARED == 0
-                data = encode_block(samples.x[chosen], samples.y[chosen], deflate=tries)
+                deflate = self.deflate if tries else None
+                data = encode_block(samples.x[chosen], samples.y[chosen], deflate=deflate)
                 if tries:
                     in_vain = 0 if data.startswith(DEFLATED) else in_vain + 1
                 yield split, index, data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ class LocalRun:
         self.threads: int | None = None
         """Of the framework; None: as it likes."""
         self.kept: Kept | None = None
-        """Where scores are kept for other runs."""
+        """Where scores and deflated blocks are kept for other runs."""
         self.names = map("{:032x}".format, itertools.count(1))
         """Of payloads: the same run names them alike."""
         self._decoded: dict[tuple[str, int], Batch] = {}
@@ -289,6 +290,8 @@ class LocalHands:
             run.folder,
             partition_of(run.settings.data, run.expect, run.job.batch),
         )
+        if run.kept is not None:
+            prepared = dataclasses.replace(prepared, deflate=run.kept.deflated)
         signer = Signer(RUN, b"simulated")
         data = upload(self._store, signer, run.source, prepared, run.job.batch)
         _, run.manifest = read_upload(self._store, data)

@@ -33,6 +33,10 @@ class Kept(Protocol):
         """Keep it for others."""
         ...
 
+    def deflated(self, plain: bytes) -> bytes:
+        """As `blocks.deflated`."""
+        ...
+
 
 class Scored:
     """What is known, by model and split; of one job and its data."""

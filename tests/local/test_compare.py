@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from commands import DIGITS, ROOT, Shell, wait_for
 from matrices import FRAIL, GIVEN, MATRIX, Compare, outcome, typed, written
+from msgspec.structs import replace
 
 from hermes.cli.entry import run
 from hermes.compare.cell import Order
-from hermes.compare.matrix import cells_of, load_matrix
+from hermes.compare.matrix import Until, cells_of, load_matrix
 from hermes.compare.outcome import Outcome, Point
 from hermes.compare.pace import Pace
 from hermes.compare.pool import Running
@@ -363,6 +364,20 @@ def test_what_is_left_is_told_from_what_is_known() -> None:
     assert pace.left([], [slow, quick]) == 50.0
     pace.note("quick", "d", 5.0)
     assert pace.left([Running(slow, 1.0, 0.0)], [quick]) == 19.0 + 5.0
+
+
+def test_what_ends_at_a_target_is_told_as_a_bound_until_one_has_ended() -> None:
+    """A quarter of its limit after 10 s: it may take 30 more, or end now."""
+    pace, open_ended = Pace(1), replace(order("slow"), until=Until("test", 0.9))
+    running = [Running(open_ended, 10.0, 0.25)]
+    assert not Pace(1).at_most([Running(order("slow"), 10.0, 0.25)], [])
+    assert pace.at_most(running, [])
+    assert pace.left(running, [open_ended]) == 30.0 + 40.0
+    pace.note("slow", "d", 15.0)
+    assert not pace.at_most(running, [open_ended])
+    assert pace.left(running, [open_ended]) == 5.0 + 15.0
+    assert pace.left([Running(open_ended, 20.0, 0.25)], []) == 0.0  # longer than the one before it
+    assert not Pace(1, {"slow": 40.0}).at_most(running, [])  # it is known what such a one takes
 
 
 def order(strategy: str) -> Order:

@@ -1,12 +1,17 @@
-"""Is a model scored once, and only where it is the same in all that matters?"""
+"""Is a model scored once, and only where it is the same in all that matters? Is a block deflated
+once?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from hermes.chance import generator
+from hermes.compare import kept
 from hermes.compare.kept import Folder
+from hermes.data.blocks import deflated
 from hermes.messages import Block, JobSource, Manifest
 from hermes.simulate.scored import Scored
 from hermes.train.protocol import Scores
@@ -51,3 +56,22 @@ def test_a_model_is_scored_once_by_all_who_share_a_folder(tmp_path: Path) -> Non
     assert len(asked) == 8
     ask(Scored(JOB, None, DATA, Folder(tmp_path / "none")), 1.0)
     assert len(asked) == 9, "a folder that is gone costs time, and nothing else"
+
+
+def test_a_block_is_deflated_once_by_all_who_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+
+    def deflating(plain: bytes) -> bytes:
+        asked.append(plain)
+        return deflated(plain)
+
+    monkeypatch.setattr(kept, "deflated", deflating)
+    plain, noise = bytes(5000), generator(1, "noise").bytes(5000)
+    for _ in range(2):
+        assert Folder(tmp_path).deflated(plain) == deflated(plain)
+        assert Folder(tmp_path / "none").deflated(plain) == deflated(plain)
+        assert Folder(tmp_path).deflated(noise) == deflated(noise)
+    assert [asked.count(one) for one in (plain, noise)] == [3, 2], "what got no smaller is not kept"
+    assert len(list(tmp_path.iterdir())) == 1
