@@ -30,6 +30,8 @@ ROOT = Path(__file__).parents[1]
 JOB = ROOT / "examples" / "mnist.py"
 EDGE = ROOT / "conf" / "devices" / "edge12.json"
 PROCESSES = 2
+BATCH = 32
+"""Samples of a step, as the job has it."""
 STRATEGIES = ("fedavg", "fedbuff")
 GRIDS = (1000.0, 10.0)
 """Virtual seconds between two points: as good as none, and a usual one."""
@@ -125,9 +127,10 @@ def matrix(samples: int, grid: float, seeds: int, args: list[str]) -> tuple[Took
 
 def row(samples: int, grid: float, seeds: int, args: list[str]) -> list[str]:
     """A line of the table."""
+    half = samples * len(STRATEGIES) * seeds // BATCH // 2
+    before = loops(half, args)
     took, trained, points = matrix(samples, grid, seeds, args)
-    steps = trained // 32
-    before, after = loops(steps // 2, args), loops(steps // 2, args)
+    after = loops(trained // BATCH - half, args)  # cells train a little more than they merge
     wall, cpu = before.wall + after.wall, before.cpu + after.cpu
     return [
         f"{grid:g}",

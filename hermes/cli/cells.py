@@ -244,8 +244,10 @@ class Teller:
         from hermes.report.words import duration
 
         self._due = time.monotonic() + PROGRESS
-        bound = "at most " * self._pace.at_most(running, self._waiting)
-        self._say(f"{bound}about {duration(left)} left; {self._through} of {self._all} done")
+        bound = "at most " * left.at_most
+        self._say(
+            f"{bound}about {duration(left.seconds)} left; {self._through} of {self._all} done"
+        )
 
     def ended(self, order: Order, outcome: Outcome | None) -> None:
         """A cell is through."""

@@ -107,7 +107,7 @@ def code_digest() -> str:
 
 def run_cell(order: Order, tell: Callable[[float], None], kept: Kept | None = None) -> Outcome:
     """Run it to its end; `tell` is called with the share of it that is done. `kept`: what other
-    cells have scored. Raises `HermesError` for what is wrong with the job or its data."""
+    cells have scored and deflated. Raises `HermesError` for what is wrong with the job or data."""
     began, code = time.monotonic(), code_digest()
     settings = from_tree(order.settings)
     job = build(order.job_text, order.job_file, order.args, order.backend).on(order.device)

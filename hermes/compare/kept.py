@@ -5,17 +5,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 from pathlib import Path
 
 import msgspec
 
-from hermes.data.blocks import deflated
+from hermes.data.blocks import deflated, pays
 from hermes.runtime.at_once import write_at_once
 from hermes.train.protocol import Scores
 
+DIGEST = hashlib.sha256().digest_size
+"""Bytes before a deflated block: the SHA-256 of what follows."""
+
+ROOM = 2 << 30
+"""Bytes that are left free on that disk: with fewer, nothing more is kept."""
+
 
 class Folder:
-    """Scores by key. What goes wrong with the disk costs time, and nothing else."""
+    """Scores and blocks by key. What goes wrong with the disk costs time, and nothing else."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -32,15 +39,22 @@ class Folder:
         self._write(key, msgspec.msgpack.encode(scores))
 
     def deflated(self, plain: bytes) -> bytes:
-        """As `blocks.deflated`, done once for all; what gets no smaller is not kept."""
-        key = f"{hashlib.sha256(plain).hexdigest()}.deflated"
+        """As `blocks.deflated`, done once for all; what does not pay is not kept."""
+        key = f"{_digest(plain).hex()}.deflated"
         with contextlib.suppress(OSError):
-            return (self._folder / key).read_bytes()
+            found = (self._folder / key).read_bytes()
+            if _digest(found[DIGEST:]) == found[:DIGEST]:
+                return found[DIGEST:]
         small = deflated(plain)
-        if len(small) < len(plain):
-            self._write(key, small)
+        if pays(small, plain):
+            self._write(key, _digest(small) + small)
         return small
 
     def _write(self, key: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
-            write_at_once(self._folder / key, data)
+            if shutil.disk_usage(self._folder).free > ROOM:
+                write_at_once(self._folder / key, data)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()

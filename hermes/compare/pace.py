@@ -1,19 +1,42 @@
 """How long will the rest take? From cells that are done, and from the share of those under way.
 
-A cell that ends at a target may do so at any moment: its share is of its limit. Until one of its
-kind is through, what is left is told as what it is at most.
+A cell that ends at a target may do so at any moment: its share is that of its limit, which is all
+that is known of it until one like it has ended.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from hermes.compare.cell import Order
 from hermes.compare.pool import Running
 
 SURE = 0.03
 """Share of a cell from which on its pace can be told."""
+
+Kind: TypeAlias = tuple[str, str]
+"""Cells of one take about as long: the strategy, and the devices."""
+
+
+class Left(NamedTuple):
+    """What is not done yet."""
+
+    seconds: float
+    """Real ones."""
+    at_most: bool = False
+    """Whether some of it is what limits allow: it may well be less."""
+
+
+class _Known(NamedTuple):
+    """What can be said of a kind."""
+
+    took: dict[Kind, float]
+    """Seconds: the mean of those that have ended, or told by one under way that ends at its
+    limit."""
+    limits: dict[Kind, float]
+    """Seconds at most: told by those under way that end at a target, where none has ended."""
 
 
 class Pace:
@@ -23,53 +46,75 @@ class Pace:
         """`expected`: seconds of a cell by strategy, before any is known."""
         self._processes = processes
         self._expected = expected or {}
-        self._took: dict[tuple[str, str], list[float]] = {}
-        """By strategy and devices."""
+        self._took: dict[Kind, list[float]] = {}
 
     def note(self, strategy: str, devices: str, seconds: float) -> None:
         """A cell of this strategy on these devices took so long."""
         self._took.setdefault((strategy, devices), []).append(seconds)
 
-    def left(self, running: Sequence[Running], waiting: Sequence[Order]) -> float | None:
-        """Seconds until all are through; None where nothing is known yet."""
-        known = {kind: statistics.fmean(times) for kind, times in self._took.items()}
-        rest: list[float] = []
-        unsure = []
-        for one in running:
-            kind = (one.order.strategy, one.order.devices)
-            if one.part >= SURE:
-                whole = one.seconds / one.part
-                if one.order.until is not None:
-                    whole = min(whole, known.get(kind, whole))
-                known.setdefault(kind, whole)
-                rest.append(max(0.0, whole - one.seconds))
-            else:
-                unsure.append((kind, one.seconds))
-        if not known and not self._expected:
+    def left(self, running: Sequence[Running], waiting: Sequence[Order]) -> Left | None:
+        """Until all are through; None where nothing is known yet."""
+        known = self._known(running)
+        numbers = [*known.took.values()] or [*known.limits.values()] or [*self._expected.values()]
+        if not numbers:
             return None
-        usual = statistics.fmean(known.values() or self._expected.values())
-        scale = self._scale(known)
+        usual, scale = statistics.fmean(numbers), self._scale(known.took)
+        at_most = False
 
-        def whole_of(strategy: str, devices: str) -> float:
-            guess = self._expected.get(strategy)
-            return known.get((strategy, devices), usual if guess is None else guess * scale)
+        def whole_of(kind: Kind) -> float:
+            """Seconds of a cell of which nothing is seen."""
+            nonlocal at_most
+            if kind in known.took:
+                return known.took[kind]
+            if kind[0] in self._expected:
+                return self._expected[kind[0]] * scale
+            at_most = at_most or kind in known.limits
+            return known.limits.get(kind, usual)
 
-        rest += [max(0.0, whole_of(*kind) - spent) for kind, spent in unsure]
-        later = [whole_of(one.strategy, one.devices) for one in waiting]
+        def rest_of(one: Running) -> float:
+            """Seconds of one under way: what it shows of itself, or what others like it took."""
+            nonlocal at_most
+            kind, sure = _kind(one.order), one.part >= SURE
+            limit = one.seconds / one.part if sure else float("inf")
+            if sure and one.order.until is None:
+                return limit - one.seconds
+            whole = whole_of(kind)
+            if whole <= one.seconds and sure:  # it takes longer than those before it
+                at_most = True
+                return limit - one.seconds
+            return max(0.0, min(whole, limit) - one.seconds)
+
+        rest = [rest_of(one) for one in running]
+        later = [whole_of(_kind(one)) for one in waiting]
         whole = sum(rest) + sum(later)
-        return max(whole / self._processes, max([*rest, *later], default=0.0))
+        seconds = max(whole / self._processes, max([*rest, *later], default=0.0))
+        return Left(seconds, at_most and not self._guessed(running, waiting, known))
 
-    def at_most(self, running: Sequence[Running], waiting: Sequence[Order]) -> bool:
-        """Whether what is left is a bound: some end at a target, and none like them has ended."""
-        orders = [*(one.order for one in running), *waiting]
-        open_ended = [one for one in orders if one.until is not None]
+    def _known(self, running: Sequence[Running]) -> _Known:
+        took = {kind: statistics.fmean(times) for kind, times in self._took.items()}
+        limits: dict[Kind, float] = {}
+        for one in running:
+            kind = _kind(one.order)
+            if kind in self._took or one.part < SURE:
+                continue
+            seen = took if one.order.until is None else limits
+            seen[kind] = max(seen.get(kind, 0.0), one.seconds / one.part)
+        return _Known(took, limits)
+
+    def _guessed(self, running: Sequence[Running], waiting: Sequence[Order], known: _Known) -> bool:
+        """Whether some are of a kind of which nothing is known."""
+        kinds = {_kind(order) for order in (*(one.order for one in running), *waiting)}
         return any(
-            (one.strategy, one.devices) not in self._took and one.strategy not in self._expected
-            for one in open_ended
+            kind not in known.took and kind not in known.limits and kind[0] not in self._expected
+            for kind in kinds
         )
 
-    def _scale(self, known: Mapping[tuple[str, str], float]) -> float:
+    def _scale(self, took: Mapping[Kind, float]) -> float:
         """How much longer than expected it takes."""
-        pairs = [(took, self._expected.get(kind[0])) for kind, took in known.items()]
+        pairs = [(seconds, self._expected.get(kind[0])) for kind, seconds in took.items()]
         sums = [sum(one) for one in zip(*((t, e) for t, e in pairs if e is not None), strict=True)]
         return sums[0] / sums[1] if sums else 1.0
+
+
+def _kind(order: Order) -> Kind:
+    return order.strategy, order.devices

@@ -66,8 +66,13 @@ def encode_block(x: Array, y: Array, *, deflate: Deflate | None = deflated) -> b
     plain = codec.encode_tensors({"x": native(x), "y": native(y)})
     if deflate is None:
         return plain
-    small = DEFLATED + deflate(plain)
-    return small if len(small) <= len(plain) - len(plain) // 8 else plain
+    small = deflate(plain)
+    return DEFLATED + small if pays(small, plain) else plain
+
+
+def pays(small: bytes, plain: bytes) -> bool:
+    """Whether these bytes, deflated, are smaller by an eighth."""
+    return len(DEFLATED) + len(small) <= len(plain) - len(plain) // 8
 
 
 def decode_block(data: bytes) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ from hermes.cli.entry import run
 from hermes.compare.cell import Order
 from hermes.compare.matrix import Until, cells_of, load_matrix
 from hermes.compare.outcome import Outcome, Point
-from hermes.compare.pace import Pace
+from hermes.compare.pace import Left, Pace
 from hermes.compare.pool import Running
 from hermes.compare.score import ratio, ratios, reached, rows, told
 from hermes.policy.presets import Layer
@@ -357,27 +357,42 @@ def test_what_is_left_is_told_from_what_is_known() -> None:
     pace, slow, quick = Pace(2), order("slow"), order("quick")
     assert pace.left([Running(slow, 1.0, 0.0)], [quick]) is None
     pace.note("quick", "d", 4.0)
-    assert pace.left([Running(slow, 10.0, 0.5)], [slow, slow, quick]) == (10 + 20 + 20 + 4) / 2
-    assert pace.left([Running(slow, 10.0, 0.5)], []) == 10.0
+    going = [Running(slow, 10.0, 0.5)]
+    assert pace.left(going, [slow, slow, quick]) == Left((10 + 20 + 20 + 4) / 2)
+    assert pace.left(going, []) == Left(10.0)
     # What is expected is told first, and corrected by what is seen.
     pace = Pace(1, {"slow": 40.0, "quick": 10.0})
-    assert pace.left([], [slow, quick]) == 50.0
+    assert pace.left([], [slow, quick]) == Left(50.0)
     pace.note("quick", "d", 5.0)
-    assert pace.left([Running(slow, 1.0, 0.0)], [quick]) == 19.0 + 5.0
+    assert pace.left([Running(slow, 1.0, 0.0)], [quick]) == Left(19.0 + 5.0)
 
 
 def test_what_ends_at_a_target_is_told_as_a_bound_until_one_has_ended() -> None:
     """A quarter of its limit after 10 s: it may take 30 more, or end now."""
     pace, open_ended = Pace(1), replace(order("slow"), until=Until("test", 0.9))
+    other = replace(order("other"), until=Until("test", 0.9))
     running = [Running(open_ended, 10.0, 0.25)]
-    assert not Pace(1).at_most([Running(order("slow"), 10.0, 0.25)], [])
-    assert pace.at_most(running, [])
-    assert pace.left(running, [open_ended]) == 30.0 + 40.0
+    assert pace.left(running, []) == Left(30.0, at_most=True)
+    assert pace.left(running, [open_ended]) == Left(30.0 + 40.0, at_most=True)
+    assert pace.left(running, [other]) == Left(30.0 + 40.0), "of the other nothing is known"
+    for two in (
+        [*running, Running(open_ended, 1.0, 0.1)],
+        [Running(open_ended, 1.0, 0.1), *running],
+    ):
+        assert pace.left(two, []) == Left(30.0 + 9.0, at_most=True)
     pace.note("slow", "d", 15.0)
-    assert not pace.at_most(running, [open_ended])
-    assert pace.left(running, [open_ended]) == 5.0 + 15.0
-    assert pace.left([Running(open_ended, 20.0, 0.25)], []) == 0.0  # longer than the one before it
-    assert not Pace(1, {"slow": 40.0}).at_most(running, [])  # it is known what such a one takes
+    assert pace.left(running, [open_ended]) == Left(5.0 + 15.0)
+    longer = [Running(open_ended, 20.0, 0.25)]
+    assert pace.left(longer, []) == Left(60.0, at_most=True), "it takes longer than the one before"
+
+
+def test_a_limit_tells_nothing_of_what_is_expected() -> None:
+    """Of `hermes reproduce`: what cells take is known, about, and they end at a target."""
+    early, later = (replace(order(name), until=Until("test", 0.9)) for name in ("early", "later"))
+    pace = Pace(1, {"early": 24.0, "later": 140.0})
+    assert pace.left([Running(early, 5.0, 0.04)], [later]) == Left(19.0 + 140.0)
+    pace.note("early", "d", 48.0)
+    assert pace.left([], [later]) == Left(280.0)
 
 
 def order(strategy: str) -> Order:

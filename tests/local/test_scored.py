@@ -7,12 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matrices import written
+from msgspec.structs import replace
 
 from hermes.chance import generator
 from hermes.compare import kept
+from hermes.compare.cell import order_of, run_cell
 from hermes.compare.kept import Folder
+from hermes.compare.matrix import cells_of, load_matrix
 from hermes.data.blocks import deflated
+from hermes.jobfile import load_source
 from hermes.messages import Block, JobSource, Manifest
+from hermes.policy.presets import Layer
 from hermes.simulate.scored import Scored
 from hermes.train.protocol import Scores
 
@@ -74,4 +80,26 @@ def test_a_block_is_deflated_once_by_all_who_share_a_folder(
         assert Folder(tmp_path / "none").deflated(plain) == deflated(plain)
         assert Folder(tmp_path).deflated(noise) == deflated(noise)
     assert [asked.count(one) for one in (plain, noise)] == [3, 2], "what got no smaller is not kept"
-    assert len(list(tmp_path.iterdir())) == 1
+    (file,) = tmp_path.iterdir()
+    for damaged in (b"", file.read_bytes()[:-1], file.read_bytes() + b"?"):
+        file.write_bytes(damaged)
+        assert Folder(tmp_path).deflated(plain) == deflated(plain)
+    assert asked.count(plain) == 6
+    monkeypatch.setattr(kept, "ROOM", 1 << 60)
+    file.unlink()
+    assert Folder(tmp_path).deflated(plain) == deflated(plain)
+    assert not list(tmp_path.iterdir()), "where the disk is nearly full, nothing is kept"
+
+
+def test_a_cell_comes_to_the_same_with_what_others_have_kept(tmp_path: Path) -> None:
+    matrix = load_matrix(written(tmp_path, limit={"samples": 500}))
+    cells, _ = cells_of(matrix, {(): Layer("job", {}, typed=False)})
+    source = JobSource("job.py", load_source(matrix.job).text, ())
+    order = order_of(cells[0], source, matrix.job, None, tmp_path / "cell.json")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    found = [run_cell(order, lambda _part: None, kept) for kept in (None, *[Folder(shared)] * 2)]
+    assert found[0].points[-1].test_accuracy is not None
+    one, *others = (replace(outcome, real_seconds=0.0) for outcome in found)
+    assert others == [one, one]
+    assert len({path.suffix for path in shared.iterdir()}) == 2, "scores, and blocks"
