@@ -4,6 +4,7 @@ once?"""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 
 from hermes.chance import generator
 from hermes.compare import kept
-from hermes.compare.cell import order_of, run_cell
+from hermes.compare.cell import Order, order_of, run_cell
 from hermes.compare.kept import Folder
 from hermes.compare.matrix import cells_of, load_matrix
 from hermes.data.blocks import deflated
@@ -91,11 +92,22 @@ def test_a_block_is_deflated_once_by_all_who_share_a_folder(
     assert not list(tmp_path.iterdir()), "where the disk is nearly full, nothing is kept"
 
 
-def test_a_cell_comes_to_the_same_with_what_others_have_kept(tmp_path: Path) -> None:
-    matrix = load_matrix(written(tmp_path, limit={"samples": 500}))
+def cell_of(folder: Path, limit: dict[str, Any]) -> Order:
+    matrix = load_matrix(written(folder, limit=limit))
     cells, _ = cells_of(matrix, {(): Layer("job", {}, typed=False)})
     source = JobSource("job.py", load_source(matrix.job).text, ())
-    order = order_of(cells[0], source, matrix.job, None, tmp_path / "cell.json")
+    return order_of(cells[0], source, matrix.job, None, folder / "cell.json")
+
+
+def test_a_cell_that_ends_at_a_target_says_how_far_it_is_to_its_limit(tmp_path: Path) -> None:
+    parts: list[float] = []
+    run_cell(cell_of(tmp_path, {"samples": 500, "target": True}), parts.append)
+    assert parts == sorted(parts)
+    assert parts[-1] == 1.0
+
+
+def test_a_cell_comes_to_the_same_with_what_others_have_kept(tmp_path: Path) -> None:
+    order = cell_of(tmp_path, {"samples": 500})
     shared = tmp_path / "shared"
     shared.mkdir()
     found = [run_cell(order, lambda _part: None, kept) for kept in (None, *[Folder(shared)] * 2)]
