@@ -1,17 +1,21 @@
-"""How much of two bare training loops is left where a matrix of simulated cells trains? The same
-model, steps and batches, by two processes of `hermes compare` and by two plain loops of torch, in
-turns: loops, matrix, loops. What a cell does besides - simulating, merging, scoring the grid on
-validation and test, starting Python - counts against it.
+"""How much of bare training is left where a matrix of simulated cells trains? The same model and
+batches, by a process of `hermes compare` on one core and by a plain loop of torch on another one at
+the same time, then the other way about: a machine's speed, which changes from minute to minute, is
+the same for both. What a cell does besides - simulating, merging, scoring the grid on validation
+and test, starting Python - counts against it; what the loop does before its first step does not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,19 +33,13 @@ from hermes.simulate.devices import load
 ROOT = Path(__file__).parents[1]
 JOB = ROOT / "examples" / "mnist.py"
 EDGE = ROOT / "conf" / "devices" / "edge12.json"
-PROCESSES = 2
 BATCH = 32
 """Samples of a step, as the job has it."""
 STRATEGIES = ("fedavg", "fedbuff")
+LOOK = 50
+"""Steps between two looks at whether the loop is to end."""
 GRIDS = (1000.0, 10.0)
 """Virtual seconds between two points: as good as none, and a usual one."""
-
-
-class Took(NamedTuple):
-    """Seconds, of both processes together where they are the CPU's."""
-
-    wall: float
-    cpu: float
 
 
 def used() -> float:
@@ -50,8 +48,8 @@ def used() -> float:
     return spent.ru_utime + spent.ru_stime
 
 
-def bare(steps: int, args: list[str]) -> Took:
-    """So many steps as a plain loop takes them; what stands before the first is not counted."""
+def bare(args: list[str]) -> tuple[int, float]:
+    """Steps of a plain loop until stdin ends, and their CPU seconds; says so before the first."""
     import torch
 
     torch.set_num_threads(1)
@@ -63,30 +61,39 @@ def bare(steps: int, args: list[str]) -> Took:
     model, loss = job.model(), job.loss
     optimizer = job.optimizer(model.parameters())
     order = torch.randperm(len(x))
-    began, spent = time.monotonic(), time.process_time()
-    for step in range(steps):
-        place = step * job.batch % (len(x) - job.batch)
-        chosen = order[place : place + job.batch]
+    print("ready", flush=True)
+    step, spent = 0, time.process_time()
+    while not (step % LOOK == 0 and select.select([sys.stdin], [], [], 0)[0]):
+        place = step * BATCH % (len(x) - BATCH)
+        chosen = order[place : place + BATCH]
         optimizer.zero_grad()
         found = loss(model(x[chosen]), y[chosen])
         found.backward()
         optimizer.step()
         found.item()
-    return Took(time.monotonic() - began, time.process_time() - spent)
+        step += 1
+    return step, time.process_time() - spent
 
 
-def loops(steps: int, args: list[str]) -> Took:
-    """That many in all, in two processes at once."""
-    command = [sys.executable, "-m", "benchmarks.matrix", "--bare", str(steps // PROCESSES)]
-    going = [
-        subprocess.Popen([*command, "--", *args], stdout=subprocess.PIPE) for _ in range(PROCESSES)
-    ]
-    found = [Took(*json.loads(one.communicate()[0])) for one in going]
-    return Took(max(one.wall for one in found), sum(one.cpu for one in found))
+def loop_on(core: int, args: list[str]) -> subprocess.Popen[str]:
+    """One beside us, on that core; its first step is under way."""
+    command = [sys.executable, "-m", "benchmarks.matrix", "--bare", "--", *args]
+    going = subprocess.Popen(
+        ["taskset", "-c", str(core), *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert going.stdout is not None
+    if going.stdout.readline() != "ready\n":
+        raise SystemExit("the plain loop did not begin; what it said stands above")
+    return going
 
 
-def orders(samples: int, grid: float, seeds: int, args: list[str], folder: Path) -> list[Order]:
-    """The cells: each strategy with so many seeds."""
+def orders(
+    samples: int, grid: float, seeds: Sequence[int], args: list[str], folder: Path
+) -> list[Order]:
+    """The cells: each strategy with these seeds."""
     source, loaded = load_source(JOB), load(EDGE)
     job = build(source.text, source.name, args)
     world = msgspec.structs.replace(loaded.world, evaluate_seconds=grid)
@@ -108,39 +115,73 @@ def orders(samples: int, grid: float, seeds: int, args: list[str], folder: Path)
             path=str(folder / f"{strategy}-{seed}-{grid:g}.json"),
         )
         for strategy in STRATEGIES
-        for seed in range(1, seeds + 1)
+        for seed in seeds
     ]
 
 
-def matrix(samples: int, grid: float, seeds: int, args: list[str]) -> tuple[Took, int, int]:
-    """What all cells took, the samples that they trained, and the points that were scored."""
-    with common.scratch() as folder:
-        cells = orders(samples, grid, seeds, args, folder)
-        began, spent = time.monotonic(), used()
-        for ended in run_all(cells, PROCESSES, lambda: False, lambda _running: None):
+class Side(NamedTuple):
+    """What was trained on one side, with how many CPU seconds."""
+
+    samples: int
+    cpu: float
+
+    @property
+    def rate(self) -> float:
+        """Samples a CPU second."""
+        return self.samples / self.cpu
+
+
+class Half(NamedTuple):
+    """A matrix on one core, and a loop on the other one."""
+
+    matrix: Side
+    points: int
+    """Of the grid, scored."""
+    loop: Side
+
+
+def half(cores: tuple[int, int], cells: list[Order], args: list[str]) -> Half:
+    """These cells on the first core, a loop on the second one as long as they take."""
+    loop = loop_on(cores[1], args)
+    os.sched_setaffinity(0, {cores[0]})
+    spent = used()
+    try:
+        for ended in run_all(cells, 1, lambda: False, lambda _running: None):
             if ended.error:
                 raise SystemExit(ended.error)
-        took = Took(time.monotonic() - began, used() - spent)
-        done = [msgspec.json.decode(Path(o.path).read_bytes(), type=Outcome) for o in cells]
-    return took, sum(one.trained for one in done), sum(len(one.points) for one in done)
+        cpu = used() - spent
+    finally:
+        os.sched_setaffinity(0, set(cores))
+        told, _ = loop.communicate("")
+    steps, seconds = json.loads(told)
+    done = [msgspec.json.decode(Path(o.path).read_bytes(), type=Outcome) for o in cells]
+    trained = sum(one.trained for one in done)
+    points = sum(len(one.points) for one in done)
+    return Half(Side(trained, cpu), points, Side(steps * BATCH, seconds))
 
 
 def row(samples: int, grid: float, seeds: int, args: list[str]) -> list[str]:
     """A line of the table."""
-    half = samples * len(STRATEGIES) * seeds // BATCH // 2
-    before = loops(half, args)
-    took, trained, points = matrix(samples, grid, seeds, args)
-    after = loops(trained // BATCH - half, args)  # cells train a little more than they merge
-    wall, cpu = before.wall + after.wall, before.cpu + after.cpu
+    one, other = sorted(os.sched_getaffinity(0))[:2]
+    with common.scratch() as folder:
+        first, second = range(1, seeds + 1), range(seeds + 1, 2 * seeds + 1)
+        halves = [
+            half(cores, orders(samples, grid, some, args, folder), args)
+            for cores, some in (((one, other), first), ((other, one), second))
+        ]
+    ours, theirs = (
+        Side(sum(side.samples for side in sides), sum(side.cpu for side in sides))
+        for sides in zip(*((h.matrix, h.loop) for h in halves), strict=True)
+    )
     return [
         f"{grid:g}",
-        str(len(STRATEGIES) * seeds),
-        grouped(trained),
-        str(points),
-        f"{cpu:.1f} / {took.cpu:.1f}",
-        f"**{100 * cpu / took.cpu:.0f} %**",
-        f"{wall:.1f} / {took.wall:.1f}",
-        f"{100 * wall / took.wall:.0f} %",
+        str(len(STRATEGIES) * seeds * 2),
+        grouped(ours.samples),
+        str(sum(h.points for h in halves)),
+        grouped(round(ours.rate)),
+        grouped(round(theirs.rate)),
+        f"**{100 * ours.rate / theirs.rate:.0f} %**",
+        ", ".join(f"{100 * h.matrix.rate / h.loop.rate:.0f} %" for h in halves),
     ]
 
 
@@ -148,16 +189,16 @@ def main() -> None:
     """All grids."""
     parser = common.arguments(str(__doc__))
     parser.add_argument("--samples", type=int, default=120_000, help="of each cell")
-    parser.add_argument("--seeds", type=int, default=2, help="of each strategy: a cell each")
+    parser.add_argument("--seeds", type=int, default=2, help="of each strategy, on each core")
     parser.add_argument("--grid", type=float, nargs="*", default=GRIDS)
-    parser.add_argument("--bare", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     given = sys.argv[1:]
     own, args = (given, ["--smoke"])
     if "--" in given:
         own, args = given[: given.index("--")], given[given.index("--") + 1 :]
     wishes = parser.parse_args(own)
     if wishes.bare:
-        print(json.dumps(bare(wishes.bare, args)))
+        print(json.dumps(bare(args)))
         return
     args = [str(Path(arg).resolve()) if Path(arg).exists() else arg for arg in args]
     rows = [row(wishes.samples, grid, wishes.seeds, args) for grid in wishes.grid]
@@ -166,10 +207,10 @@ def main() -> None:
         "cells",
         "samples trained",
         "points scored",
-        "CPU s: loops / matrix",
-        "of bare (CPU)",
-        "wall s: loops / matrix",
-        "of bare (wall)",
+        "samples a CPU second",
+        "bare",
+        "of bare (>= 90 %)",
+        "by core",
     )
     common.report("matrix", common.table(head, rows), update=wishes.update)
 
