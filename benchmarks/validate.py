@@ -324,7 +324,7 @@ def main() -> None:
         folder = wishes.keep or stack.enter_context(common.scratch())
         folder.mkdir(parents=True, exist_ok=True)
         address = stack.enter_context(common.broker(kind)).address
-        # A broker answers its first runs more slowly than its later ones: fit none of those.
+        # Nothing is fitted on the first minute of a broker, which may be slower than the rest.
         warming = Wish("warming", "bsp", (f"stop.samples={WARMING}",), speeds, wishes.step)
         for seed in (one, other):
             real(Place(folder), address, warming, seed, f"warming-{seed}")
