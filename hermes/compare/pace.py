@@ -7,7 +7,7 @@ that is known of it until one like it has ended.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from hermes.compare.cell import Order
@@ -37,6 +37,34 @@ class _Known(NamedTuple):
     limit."""
     limits: dict[Kind, float]
     """Seconds at most: told by those under way that end at a target, where none has ended."""
+    expected: dict[Kind, float]
+    """Seconds by what was expected, where neither is known."""
+
+    @property
+    def usual(self) -> float | None:
+        """Seconds of a cell of a kind of which nothing is known; None where nothing is at all."""
+        numbers = next((part.values() for part in self if part), None)
+        return None if numbers is None else statistics.fmean(numbers)
+
+    def whole(self, kind: Kind, usual: float) -> Left:
+        """Of a cell of which nothing is seen."""
+        for part in (self.took, self.expected):
+            if kind in part:
+                return Left(part[kind])
+        return Left(self.limits.get(kind, usual), kind in self.limits)
+
+    def rest(self, one: Running, usual: float) -> Left:
+        """Of one under way: what it shows of itself, or what others like it took."""
+        if one.part < SURE:
+            whole = self.whole(_kind(one.order), usual)
+            return Left(max(0.0, whole.seconds - one.seconds), whole.at_most)
+        limit = one.seconds / one.part
+        if one.order.until is None:
+            return Left(limit - one.seconds)
+        whole = self.whole(_kind(one.order), usual)
+        if whole.seconds <= one.seconds:  # it takes longer than those before it
+            return Left(limit - one.seconds, at_most=True)
+        return Left(min(whole.seconds, limit) - one.seconds, whole.at_most)
 
 
 class Pace:
@@ -54,43 +82,21 @@ class Pace:
 
     def left(self, running: Sequence[Running], waiting: Sequence[Order]) -> Left | None:
         """Until all are through; None where nothing is known yet."""
-        known = self._known(running)
-        numbers = [*known.took.values()] or [*known.limits.values()] or [*self._expected.values()]
-        if not numbers:
+        kinds = {_kind(order) for order in (*(one.order for one in running), *waiting)}
+        known = self._known(running, kinds)
+        usual = known.usual
+        if usual is None:
             return None
-        usual, scale = statistics.fmean(numbers), self._scale(known.took)
-        at_most = False
+        rest = [known.rest(one, usual) for one in running]
+        rest += [known.whole(_kind(one), usual) for one in waiting]
+        guessed = any(not any(kind in part for part in known) for kind in kinds)
+        seconds = [one.seconds for one in rest]
+        return Left(
+            max(sum(seconds) / self._processes, max(seconds, default=0.0)),
+            any(one.at_most for one in rest) and not guessed,
+        )
 
-        def whole_of(kind: Kind) -> float:
-            """Seconds of a cell of which nothing is seen."""
-            nonlocal at_most
-            if kind in known.took:
-                return known.took[kind]
-            if kind[0] in self._expected:
-                return self._expected[kind[0]] * scale
-            at_most = at_most or kind in known.limits
-            return known.limits.get(kind, usual)
-
-        def rest_of(one: Running) -> float:
-            """Seconds of one under way: what it shows of itself, or what others like it took."""
-            nonlocal at_most
-            kind, sure = _kind(one.order), one.part >= SURE
-            limit = one.seconds / one.part if sure else float("inf")
-            if sure and one.order.until is None:
-                return limit - one.seconds
-            whole = whole_of(kind)
-            if whole <= one.seconds and sure:  # it takes longer than those before it
-                at_most = True
-                return limit - one.seconds
-            return max(0.0, min(whole, limit) - one.seconds)
-
-        rest = [rest_of(one) for one in running]
-        later = [whole_of(_kind(one)) for one in waiting]
-        whole = sum(rest) + sum(later)
-        seconds = max(whole / self._processes, max([*rest, *later], default=0.0))
-        return Left(seconds, at_most and not self._guessed(running, waiting, known))
-
-    def _known(self, running: Sequence[Running]) -> _Known:
+    def _known(self, running: Sequence[Running], kinds: Collection[Kind]) -> _Known:
         took = {kind: statistics.fmean(times) for kind, times in self._took.items()}
         limits: dict[Kind, float] = {}
         for one in running:
@@ -99,21 +105,16 @@ class Pace:
                 continue
             seen = took if one.order.until is None else limits
             seen[kind] = max(seen.get(kind, 0.0), one.seconds / one.part)
-        return _Known(took, limits)
-
-    def _guessed(self, running: Sequence[Running], waiting: Sequence[Order], known: _Known) -> bool:
-        """Whether some are of a kind of which nothing is known."""
-        kinds = {_kind(order) for order in (*(one.order for one in running), *waiting)}
-        return any(
-            kind not in known.took and kind not in known.limits and kind[0] not in self._expected
-            for kind in kinds
-        )
+        scale, expected = self._scale(took), self._expected
+        scaled = {kind: expected[kind[0]] * scale for kind in kinds if kind[0] in expected}
+        return _Known(took, limits, scaled)
 
     def _scale(self, took: Mapping[Kind, float]) -> float:
         """How much longer than expected it takes."""
-        pairs = [(seconds, self._expected.get(kind[0])) for kind, seconds in took.items()]
-        sums = [sum(one) for one in zip(*((t, e) for t, e in pairs if e is not None), strict=True)]
-        return sums[0] / sums[1] if sums else 1.0
+        pairs = [
+            (t, self._expected[kind[0]]) for kind, t in took.items() if kind[0] in self._expected
+        ]
+        return sum(t for t, _ in pairs) / sum(e for _, e in pairs) if pairs else 1.0
 
 
 def _kind(order: Order) -> Kind:
