@@ -22,6 +22,7 @@ from typing import NamedTuple
 import msgspec
 
 from benchmarks import common
+from benchmarks.plain import of_example
 from hermes.compare.cell import Order
 from hermes.compare.outcome import Outcome
 from hermes.compare.pool import run_all
@@ -52,25 +53,13 @@ def bare(args: list[str]) -> tuple[int, float]:
     """Steps of a plain loop until stdin ends, and their CPU seconds; says so before the first."""
     import torch
 
-    torch.set_num_threads(1)
-    source = load_source(JOB)
-    job = build(source.text, source.name, args)
-    data = job.data()
-    (x, y) = data[0] if isinstance(data[0], tuple) else data
-    x, y = torch.tensor(x), torch.tensor(y).long()
-    model, loss = job.model(), job.loss
-    optimizer = job.optimizer(model.parameters())
-    order = torch.randperm(len(x))
+    plain = of_example(JOB, args)
+    order = torch.randperm(plain.count)
     print("ready", flush=True)
     step, spent = 0, time.process_time()
     while not (step % LOOK == 0 and select.select([sys.stdin], [], [], 0)[0]):
-        place = step * BATCH % (len(x) - BATCH)
-        chosen = order[place : place + BATCH]
-        optimizer.zero_grad()
-        found = loss(model(x[chosen]), y[chosen])
-        found.backward()
-        optimizer.step()
-        found.item()
+        place = step * BATCH % (plain.count - BATCH)
+        plain.step(order[place : place + BATCH])
         step += 1
     return step, time.process_time() - spent
 

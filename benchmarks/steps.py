@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import common
-from hermes.jobfile import build, load_source
+from benchmarks.plain import of_example
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (4, 8, 16, 32, 64)
@@ -24,21 +24,12 @@ def seconds(job_file: Path, turns: int) -> dict[int, float]:
     """CPU seconds of a step, by batch: medians over so many turns. A first turn does not count."""
     import torch
 
-    torch.set_num_threads(1)
-    source = load_source(job_file)
-    job = build(source.text, source.name, ["--smoke"])
-    x, y = job.data()
-    x, y = torch.tensor(x), torch.tensor(y).long()
-    model = job.model()
-    optimizer = job.optimizer(model.parameters())
+    plain = of_example(job_file, ["--smoke"])
 
     def turn(batch: int) -> float:
         began = time.process_time()
         for _ in range(STEPS):
-            chosen = torch.randint(len(x), (batch,))
-            optimizer.zero_grad()
-            job.loss(model(x[chosen]), y[chosen]).backward()
-            optimizer.step()
+            plain.step(torch.randint(plain.count, (batch,)))
         return (time.process_time() - began) / STEPS
 
     took = [{batch: turn(batch) for batch in BATCHES} for _ in range(1 + turns)][1:]
