@@ -3,11 +3,12 @@ against. One thread."""
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hermes.jobfile import build, load_source
+from hermes import Job
 
 
 class Plain(NamedTuple):
@@ -19,18 +20,23 @@ class Plain(NamedTuple):
     """One optimiser step on the samples of these indices (a tensor); its loss."""
 
 
-def of_example(job_file: Path, args: list[str]) -> Plain:
-    """That of this job."""
+def job_of(file: Path, args: list[str]) -> Job:
+    """The job of an example, with these words."""
+    found: Job = runpy.run_path(str(file))["job"](args)
+    return found
+
+
+def of_job(job: Job) -> Plain:
+    """Its loop. It trains in place: each has a model of its own."""
     import torch
 
     torch.set_num_threads(1)
-    source = load_source(job_file)
-    job = build(source.text, source.name, args)
-    data = job.data()
+    data: Any = job.data() if job.data else None
     x, y = data[0] if isinstance(data[0], tuple) else data
     x, y = torch.tensor(x), torch.tensor(y).long()
     model, criterion = job.model(), job.loss
-    optimizer = job.optimizer(model.parameters())
+    optimizer = job.optimizer(model.parameters()) if job.optimizer else None
+    assert optimizer is not None
 
     def step(chosen: Any) -> float:
         optimizer.zero_grad()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import common
-from benchmarks.plain import of_example
+from benchmarks.plain import job_of, of_job
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (4, 8, 16, 32, 64)
@@ -24,7 +24,7 @@ def seconds(job_file: Path, turns: int) -> dict[int, float]:
     """CPU seconds of a step, by batch: medians over so many turns. A first turn does not count."""
     import torch
 
-    plain = of_example(job_file, ["--smoke"])
+    plain = of_job(job_of(job_file, ["--smoke"]))
 
     def turn(batch: int) -> float:
         began = time.process_time()

@@ -40,9 +40,9 @@ def load_source(path: str | Path) -> Source:
         raise JobError(
             "this is a folder, not a job file", where=where, remedy="Name the .py file in it."
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter: no path at all
         raise JobError(
-            f"the job file cannot be read: {error.strerror}",
+            f"the job file cannot be read: {getattr(error, 'strerror', error)}",
             where=where,
             remedy="Check that it is an ordinary file that you may read.",
         ) from None

@@ -1,11 +1,10 @@
-"""How are the cells of a comparison checked and run, and what is told meanwhile?"""
+"""How are the cells of a comparison checked, and run?"""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +15,8 @@ if TYPE_CHECKING:
     from hermes.compare.cell import Order
     from hermes.compare.matrix import Cell, Matrix
     from hermes.compare.outcome import Outcome
-    from hermes.compare.pace import Pace
-    from hermes.compare.pool import Running
     from hermes.job import Job
     from hermes.messages import JobSource
-
-PROGRESS = 10.0
-"""Real seconds between two lines of how much is left."""
-
 
 # --- before anything is run -----------------------------------------------------------------------
 
@@ -37,7 +30,13 @@ def checked(matrix: Matrix, device: str | None) -> tuple[list[Cell], JobSource]:
     from hermes.messages import JobSource
     from hermes.policy.presets import Layer
 
-    read = load_source(matrix.job)
+    _check_granted(matrix)
+    try:
+        read = load_source(matrix.job)
+    except JobError as error:
+        raise JobError(
+            f"{error.where}: {error.what}", where=f"{matrix.file}: job", remedy=error.remedy
+        ) from None
     jobs: dict[tuple[str, ...], Job] = {}
     layers: dict[tuple[str, ...], Layer] = {}
     for name in matrix.contenders:
@@ -46,7 +45,7 @@ def checked(matrix: Matrix, device: str | None) -> tuple[list[Cell], JobSource]:
             continue
         with _blaming(matrix, name):
             job = jobs[args] = build(read.text, read.name, args).on(device)
-        _check_metric(matrix, job)
+        _check_job(matrix, job)
         # What a job says of its own end counts for nothing here.
         said = {key: value for key, value in job.settings().items() if not key.startswith("stop.")}
         layers[args] = Layer(job.place or str(matrix.job), said, typed=False)
@@ -75,9 +74,29 @@ def _blaming(matrix: Matrix, name: str) -> Iterator[None]:
         ) from None
 
 
-def _check_metric(matrix: Matrix, job: Job) -> None:
+def _check_granted(matrix: Matrix) -> None:
+    """No cell may leave the data with its workers: a comparison has none to give each of them."""
     from hermes.errors import SettingError
 
+    said = {f"{matrix.place(name)}.set": one.set for name, one in matrix.contenders.items()}
+    for key, values in {"set": matrix.common, **said}.items():
+        if values.get("data.resident"):
+            raise SettingError(
+                "data.resident is set, and the cells of a comparison grant their data",
+                where=f"{matrix.file}: {key}",
+                remedy="Leave it out; hermes simulate divides a job's data among its devices.",
+            )
+
+
+def _check_job(matrix: Matrix, job: Job) -> None:
+    from hermes.errors import SettingError
+
+    if job.data is None:
+        raise JobError(
+            "this job has no data of its own (data=None), and the cells of a comparison grant it",
+            where=f"{matrix.file}: job",
+            remedy="Give it data, which the cells grant and score by.",
+        )
     if job.metric is None:
         raise SettingError(
             f"it is {matrix.target:g}, and this job measures none: its metric is None",
@@ -152,6 +171,7 @@ class Work:
     def run(self, processes: int, expected: Mapping[str, float] | None = None) -> None:
         """What is missing, over so many processes; told as it goes. `expected`: seconds of a cell
         by strategy, to tell how long it takes before anything is known."""
+        from hermes.cli.teller import Teller
         from hermes.compare.pace import Pace
         from hermes.compare.pool import run_all
         from hermes.runtime.interrupt import on_interrupt
@@ -215,51 +235,3 @@ class Work:
     def _say(self, text: str) -> None:
         if not self._quiet:
             note(text)
-
-
-class Teller:
-    """Says how much is left: first as soon as that is known, then as cells end and now and then."""
-
-    def __init__(
-        self,
-        orders: list[Order],
-        done: list[Outcome],
-        pace: Pace,
-        on: str,
-        say: Callable[[str], None],
-    ) -> None:
-        self._waiting, self._all, self._say = list(orders), len(orders), say
-        self._pace, self._through = pace, 0
-        self._on, self._due = on, 0.0
-        for one in done:
-            self._pace.note(one.strategy, one.devices, one.real_seconds)
-
-    def look(self, running: list[Running]) -> None:
-        """What is under way."""
-        begun = {one.order.path for one in running}
-        self._waiting = [one for one in self._waiting if one.path not in begun]
-        left = self._pace.left(running, self._waiting)
-        if left is None or time.monotonic() < self._due or not (running or self._waiting):
-            return
-        from hermes.report.words import duration
-
-        self._due = time.monotonic() + PROGRESS
-        bound = "at most " * left.at_most
-        self._say(
-            f"{bound}about {duration(left.seconds)} left; {self._through} of {self._all} done"
-        )
-
-    def ended(self, order: Order, outcome: Outcome | None) -> None:
-        """A cell is through."""
-        from hermes.compare.score import accuracy_at_end
-        from hermes.report.words import duration, score
-
-        self._through += 1
-        if outcome is None:
-            return
-        self._pace.note(order.strategy, order.devices, outcome.real_seconds)
-        final = outcome.test_accuracy if self._on == "test" else accuracy_at_end(outcome)
-        self._say(
-            f"{self._through:4d} of {self._all}  {Path(order.path).stem}: {score(final)} on "
-            f"{self._on} at the end ({duration(outcome.real_seconds)})"
-        )

@@ -36,11 +36,12 @@ def told(work: Work) -> Told:
         " or ".join(limits),
         next(worlds).world.evaluate_seconds,
         matrix.seeds,
-        rows(work.outcomes, *names, matrix.baseline, matrix.target),
+        rows(work.outcomes, *names, matrix.baseline, matrix.target, matrix.seeds),
         work.failed,
         len(work.cells),
         utc_now(),
         "" if matrix.tuned is None else _chosen(matrix.tuned),
+        codes=len({one.code for one in work.outcomes}),
     )
 
 
@@ -76,7 +77,7 @@ def _result(work: Work, known: Told) -> dict[str, Any]:
     from msgspec import to_builtins
 
     from hermes.compare.page import claim
-    from hermes.compare.score import ENOUGH, told
+    from hermes.compare.score import told
 
     worlds, tuned = work.matrix.worlds.items(), work.matrix.tuned
     return {
@@ -97,8 +98,9 @@ def _result(work: Work, known: Told) -> dict[str, Any]:
         },
         "baseline": known.baseline,
         "seeds": list(known.seeds),
-        "interval_claimed": len(known.seeds) >= ENOUGH,
-        "claim": claim(len(known.seeds)),
+        "interval_claimed": any(row.ratios["seconds"].interval for row in known.rows),
+        "claim": claim(known),
+        "one_code": known.codes <= 1,
         "complete": len(work.outcomes) == len(work.cells),
         "written": known.written,
         "strategies": [told(row) for row in known.rows],
@@ -134,6 +136,7 @@ def _table(work: Work) -> Iterable[dict[str, Any]]:
             "training_seconds": round(outcome.spent.training, 3),
             "transfer_seconds": round(outcome.spent.transfer, 3),
             "waiting_seconds": round(outcome.spent.waiting, 3),
+            "code": outcome.code[:12],
             "model_digest": outcome.model_digest,
             "ledger_digest": outcome.ledger_digest,
             "real_seconds": outcome.real_seconds,
@@ -178,5 +181,5 @@ def show(told: Told, result: dict[str, Any]) -> None:
         console.print(f"{devices}, to {told.target:g} on test", style="bold")
         console.print(shown, soft_wrap=True)
     console.print(f"Ratios: {told.baseline}'s number / a strategy's own, paired by seed.")
-    console.print(claim(len(told.seeds)))
+    console.print(claim(told))
     console.print(result["paths"]["html"], soft_wrap=True)

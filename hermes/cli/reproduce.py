@@ -68,7 +68,7 @@ def reproduce(
     many = processes or cores()
     work.run(many, expected(full=full))
     known = told(work)
-    found = verdict.findings(known.rows, OWN)
+    found = verdict.findings(known.rows, OWN, known.seeds)
     said = known._replace(first=verdict.section(found, OWN, known.target))
     result = {**conclude(work, said), **_verdict(found, known)}
     write(work.folder, "reproduce.json", json.dumps(result, indent=2, allow_nan=False))

@@ -3,11 +3,13 @@ on the test set (`points`), off the clock and beside the run: it changes nothing
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as release
 from pathlib import Path
 
@@ -39,6 +41,11 @@ from hermes.simulate.modelled import ModelledRun, drive
 from hermes.simulate.scored import Kept
 from hermes.values import SECOND, Payload
 
+FRAMEWORKS = ("torch", "keras", "tensorflow")
+"""What a job may compute with, beside NumPy: the word in its text; ..."""
+PACKAGES = (*FRAMEWORKS, "tensorflow-cpu")
+"""... and what is installed for it. Keras computes with one of the others."""
+
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """All that a cell depends on, and where its outcome goes."""
@@ -68,12 +75,25 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """Of what its outcome depends on: two cells with the same are the same."""
         parts = (
-            *(FORMAT, release("hermes-edge"), zlib.ZLIB_RUNTIME_VERSION),
+            *(FORMAT, release("hermes-edge"), zlib.ZLIB_RUNTIME_VERSION, *self._libraries()),
             *(self.settings, self.world, self.seed),
             *(self.job_name, self.job_text, self.args, self.device or "", self.backend),
             *(() if self.until is None else (self.until,)),
         )
         return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+    def _libraries(self) -> list[str]:
+        """Releases of what computes: another one may round otherwise."""
+        heavy = any(name in self.job_text for name in FRAMEWORKS)
+        return [f"{name} {_release(name)}" for name in ("numpy", *(PACKAGES if heavy else ()))]
+
+
+@functools.cache
+def _release(name: str) -> str:
+    try:
+        return release(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def order_of(cell: Cell, source: JobSource, job: Path, device: str | None, path: Path) -> Order:

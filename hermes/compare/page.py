@@ -42,6 +42,8 @@ class Told(NamedTuple):
     """How the settings were chosen; empty where the file does not say."""
     first: str = ""
     """What stands before all else, as HTML."""
+    codes: int = 1
+    """States of Hermes's source that ran the cells."""
 
 
 def page(told: Told) -> str:
@@ -77,17 +79,22 @@ def _header(told: Told, worlds: Sequence[str]) -> str:
         f'<p class="answer">{said_html(_headline(told))}</p>'
         f'<p class="kind">{escape(told.job)} to {told.target:g} on test; {done} of {told.cells} '
         f"cells; each to {escape(told.limit)}</p>"
-        f'<p class="note">{escape(claim(len(told.seeds)))}</p>'
+        f'<p class="note">{escape(claim(told))}</p>'
         f'<nav aria-label="Parts">{links}<a href="#method">Method</a></nav></header>'
     )
 
 
-def claim(seeds: int) -> str:
-    """What so many seeds allow to be said."""
+def claim(told: Told) -> str:
+    """What so many seeds, and the cells that are there, allow to be said."""
+    seeds = len(told.seeds)
     if seeds >= ENOUGH:
+        without = [row.strategy for row in told.rows if row.ratios["seconds"].interval is None]
+        names = words.listed(list(dict.fromkeys(without)), 99)
         return (
             f"{seeds} seeds: smallest and largest ratio hold the median ratio with "
             f"{100 * coverage(seeds):.1f} % confidence, whatever the distribution."
+            + f" Points only, as not all pairs are there: {names}."
+            * bool(names)
         )
     return (
         f"{words.counted(seeds, 'seed')}: points only. No claim of significance is made; "
@@ -395,10 +402,15 @@ def _method(told: Told) -> str:
         "ratios": f"{base}'s number / a strategy's own, paired by seed: above 1 is better than "
         f"{base}, 0 never got there, ∞ where {base} never did, - where neither did",
         "seeds": ", ".join(map(str, told.seeds)),
-        "claim": claim(len(told.seeds)),
+        "claim": claim(told),
         "at end": "accuracy on test at the end of a cell, median of the seeds",
         "front": "no other strategy took less time with no more bytes, by medians",
     }
+    if told.codes > 1:
+        facts["source"] = (
+            f"the cells were run by {told.codes} states of Hermes's source, of the same version; "
+            "compare.json says which ran which"
+        )
     if told.tuned:
         facts["settings"] = told.tuned
     items = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())

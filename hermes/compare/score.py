@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hermes.compare.outcome import Outcome, Point
@@ -104,11 +104,14 @@ class Ratios(NamedTuple):
     """Smallest and largest, where there are enough pairs to claim something."""
 
 
-def ratios(baseline: Mapping[int, float], own: Mapping[int, float]) -> Ratios:
-    """Baseline / own, for the seeds that both have."""
+def ratios(
+    baseline: Mapping[int, float], own: Mapping[int, float], seeds: Collection[int]
+) -> Ratios:
+    """Baseline / own, for the seeds that both have. `seeds`: all that there are to be; who fails on
+    some of them has no interval, as those that fail are not just any."""
     found = {seed: ratio(baseline[seed], own[seed]) for seed in own if seed in baseline}
     known = [value for value in found.values() if value is not None]
-    if len(known) < len(found) or len(known) < ENOUGH:
+    if len(known) < len(seeds) or len(known) < ENOUGH:
         return Ratios(found, None)
     return Ratios(found, (min(known), max(known)))
 
@@ -154,8 +157,9 @@ def rows(
     worlds: Sequence[str],
     baseline: str,
     target: float,
+    seeds: Collection[int],
 ) -> list[Row]:
-    """One for each strategy and file of devices."""
+    """One for each strategy and file of devices. `seeds`: all that there are to be."""
     found: list[Row] = []
     for devices in worlds:
         known = {
@@ -172,7 +176,7 @@ def rows(
                 name,
                 known[name],
                 got[name],
-                _against(got[baseline], got[name]),
+                _against(got[baseline], got[name], seeds),
                 got[baseline],
             )
             for name in strategies
@@ -181,11 +185,14 @@ def rows(
     return found
 
 
-def _against(base: Mapping[int, Reached], own: Mapping[int, Reached]) -> dict[str, Ratios]:
+def _against(
+    base: Mapping[int, Reached], own: Mapping[int, Reached], seeds: Collection[int]
+) -> dict[str, Ratios]:
     return {
         measure: ratios(
             {seed: getattr(one, measure) for seed, one in base.items()},
             {seed: getattr(one, measure) for seed, one in own.items()},
+            seeds,
         )
         for measure in MEASURES
     }

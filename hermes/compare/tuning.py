@@ -161,7 +161,7 @@ def tuned_file(matrix: Matrix, found: Sequence[Tried], release: str, place: Path
         "set": matrix.common,
         "strategies": {name: _contender(one) for name, one in strategies.items()},
         "tuned": {
-            "file": matrix.file,
+            "file": os.path.relpath(matrix.file, folder),
             "digest": matrix.digest,
             "hermes": release,
             "trials": search.trials,

@@ -40,7 +40,8 @@ CAVEATS = (
 
 READ = (
     "One number a seed. Met: on every seed. At least: the baseline had not arrived when its cell "
-    "ended; open: and that is not enough to tell. Below 1 time, or 0 %: more than the baseline."
+    "ended; -: a cell is missing; open: that is not enough to tell. Below 1 time, or 0 %: more "
+    "than the baseline."
 )
 
 
@@ -78,20 +79,26 @@ class Finding(NamedTuple):
     own: str
     baseline: str
     measure: Measure
+    seeds: tuple[int, ...]
+    """All that there are to be."""
     by_seed: dict[int, tuple[float, bool]]
-    """(value, whether it is a lower bound); -inf where the strategy itself never got there."""
+    """(value, whether it is a lower bound) of those whose cells are there; -inf where the strategy
+    itself never got there."""
 
     @property
     def verdict(self) -> str:
-        """Over all seeds that there are; open without any, and where a bound leaves it so."""
-        found = {self._of(value, bound) for value, bound in self.by_seed.values()}
+        """Over all seeds: what no seed that is missing, or left open by a bound, can change."""
+        found = {self._of(seed) for seed in self.seeds}
+        if found > {MET} and found & {NOT, NEVER}:
+            return PARTLY
         if not found or OPEN in found:
             return OPEN
-        if len(found) == 1:
-            return found.pop()
-        return PARTLY if MET in found else NOT
+        return found.pop() if len(found) == 1 else NOT
 
-    def _of(self, value: float, bound: bool) -> str:
+    def _of(self, seed: int) -> str:
+        if seed not in self.by_seed:
+            return OPEN
+        value, bound = self.by_seed[seed]
         if math.isinf(value):
             return NEVER
         if value >= self.measure.bar:
@@ -100,23 +107,24 @@ class Finding(NamedTuple):
 
     @property
     def text(self) -> str:
-        """`3.1, at least 4.2, never`"""
-        return (
-            ", ".join(
-                "never"
-                if math.isinf(value)
-                else f"{'at least ' if bound else ''}{self.measure.text(value)}"
-                for value, bound in self.by_seed.values()
-            )
-            or "-"
-        )
+        """`3.1, at least 4.2, never, -`: the last where a cell is missing."""
+        return ", ".join(self._text(seed) for seed in self.seeds)
+
+    def _text(self, seed: int) -> str:
+        if seed not in self.by_seed:
+            return "-"
+        value, bound = self.by_seed[seed]
+        if math.isinf(value):
+            return "never"
+        return f"{'at least ' if bound else ''}{self.measure.text(value)}"
 
 
-def findings(rows: Sequence[Row], own: Sequence[str]) -> list[Finding]:
-    """Each of `own` that is there against each of the others, by each measure."""
+def findings(rows: Sequence[Row], own: Sequence[str], seeds: Sequence[int]) -> list[Finding]:
+    """Each of `own` that is there against each of the others, by each measure. `seeds`: all that
+    there are to be."""
     known = {row.strategy: row for row in rows}
     return [
-        Finding(name, other, measure, _by_seed(known[name], known[other], measure))
+        Finding(name, other, measure, tuple(seeds), _by_seed(known[name], known[other], measure))
         for measure in MEASURES
         for name in own
         if name in known

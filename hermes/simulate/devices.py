@@ -233,7 +233,9 @@ def check_memory(loaded: Loaded, model: int, shard: int) -> None:
 
 # --- checks -------------------------------------------------------------------------------------
 
-_RATE = number(above=0, most=1e9)
+_RATE = number(least=0.001, most=1e9)
+_PATIENCE = 1e4
+"""Seconds that one sample, or a step beside its samples, may take: beats alone would fill a run."""
 _MEGABITS = number(least=0.001, most=1e7)
 _SPEED = number(least=1e-4, most=1e4)
 _SECONDS = number(above=0, most=LONGEST)
@@ -242,8 +244,8 @@ _MILLIS = number(least=0, most=1e6)
 
 def _values(world: World) -> Iterator[tuple[str, Any, Allowed]]:
     """Every number of the file: where it stands, what it is, what it may be."""
-    yield "samples_per_second", world.samples_per_second, number(above=0, most=1e9, off=True)
-    yield "step_seconds", world.step_seconds, number(above=0, most=1e6, off=True)
+    yield "samples_per_second", world.samples_per_second, number(least=0.001, most=1e9, off=True)
+    yield "step_seconds", world.step_seconds, number(above=0, most=_PATIENCE, off=True)
     yield "scoring", world.scoring, number(least=0.01, most=1000)
     yield "evaluate_seconds", world.evaluate_seconds, number(least=0.5, most=LONGEST)
     yield "shared.up_mbit", world.shared.up_mbit, _MEGABITS
@@ -289,9 +291,17 @@ def _check_whole(world: World, file: str) -> None:
             "neither is given",
             "Say how fast a device of speed 1 trains in one of the two, or in both.",
         )
+    sample = 0.0 if world.samples_per_second is None else 1 / world.samples_per_second
+    slowest = max(sample, world.step_seconds or 0.0)
     seen: set[str] = set()
     for index, device in enumerate(world.devices):
         key = f"devices[{index}]"
+        if slowest / device.speed > _PATIENCE:
+            raise refuse(
+                f"{key}.speed",
+                f"at {device.speed:g} a step of one sample takes {slowest / device.speed:.3g} s",
+                f"It may take {_PATIENCE:g} s: make it faster, or leave this device out.",
+            )
         try:
             checked_worker(device.name)
         except UsageError as error:

@@ -51,8 +51,8 @@ def cell(name: str, seed: int) -> Outcome:
 def test_it_shows_every_seed_and_no_table_is_cut(watched: Watched, tmp_path: Path) -> None:
     """Three drawings and the bars; the legend hides a strategy, with all its seeds."""
     seeds = (1, 2, 3)
-    known = rows([cell(n, s) for n in NAMES for s in seeds], NAMES, ["edge12"], "bsp", 0.9)
-    found = findings(known, ("hermes",))
+    known = rows([cell(n, s) for n in NAMES for s in seeds], NAMES, ["edge12"], "bsp", 0.9, seeds)
+    found = findings(known, ("hermes",), seeds)
     told = Told("demo", "job.py", 0.9, "bsp", "90 s", 1.0, seeds, known, [], 12, "2026-01-01")
     told = told._replace(first=section(found, ("hermes",), 0.9), tuned="of all: the best of 8")
     file = tmp_path / "compare.html"

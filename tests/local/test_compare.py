@@ -196,6 +196,16 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         ": strategies.fedavg.set",
         "would never take effect",
     ),
+    "resident data": ({"set": {"data.resident": True}}, ": set", "grant their data"),
+    "resident data of one": (
+        {"strategies": {"fedavg": {**ONE, "set": {"data.resident": True}}}},
+        ": strategies.fedavg.set",
+        "grant their data",
+    ),
+    "a job without data": ({"job": str(ROOT / "examples" / "resident.py")}, ": job", "data=None"),
+    "no job": ({"job": "none.py"}, ": job", "there is no such job file"),
+    "a job that is a folder": ({"job": "."}, ": job", "this is a folder"),
+    "a job that is no path": ({"job": "a\0b.py"}, ": job", "embedded null byte"),
     "a common one out of range": ({"set": {"round.steps": 0}}, ": set", "round.steps is 0"),
     "a stop of its own": ({"set": {"stop.accuracy": 0.9}}, ": set", "only `limit` ends a cell"),
     "no limit": ({"limit": {}}, ": limit", "no limit is set"),
@@ -270,7 +280,7 @@ def test_the_file_that_the_docs_show_fits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ablation", "ablation-paper"])
 def test_an_ablation_changes_one_thing_at_a_time(name: str) -> None:
-    """Each is legal, has an effect, and is that preset but for one setting."""
+    """Each is legal, and is that preset but for one setting."""
     matrix = load_matrix(COMES / f"{name}.json")
     cells, odd = cells_of(matrix, JOB)
     assert odd == []
@@ -321,12 +331,16 @@ def test_ratios_are_paired_and_never_is_infinite() -> None:
     assert ratio(math.inf, math.inf) is None
     base = dict.fromkeys(range(6), 12.0)
     own = {0: 4.0, 1: 3.0, 2: 6.0, 3: 12.0, 4: 2.0, 5: 24.0, 6: 1.0}  # 6 has no partner
-    known = ratios(base, own)
+    known = ratios(base, own, range(6))
     assert known.by_seed == {0: 3, 1: 4, 2: 2, 3: 1, 4: 6, 5: 0.5}
     assert known.interval == (0.5, 6)
-    assert ratios(base, {**own, 5: math.inf}).interval == (0, 6)
-    assert ratios({**base, 5: math.inf}, {**own, 5: math.inf}).interval is None
-    assert ratios(base, {seed: own[seed] for seed in range(5)}).interval is None, "five are few"
+    assert ratios(base, own, range(7)).interval is None, "the baseline failed on 6"
+    assert ratios({**base, 6: 2.0}, {**own, 6: 4.0}, range(7)).interval == (0.5, 6)
+    assert ratios(base, {**own, 5: math.inf}, range(6)).interval == (0, 6)
+    lost = {**base, 5: math.inf}
+    assert ratios(lost, {**own, 5: math.inf}, range(6)).interval is None, "neither got there"
+    few = {seed: own[seed] for seed in range(5)}
+    assert ratios(base, few, range(5)).interval is None, "five are few"
 
 
 def test_rows_medians_and_the_front() -> None:
@@ -338,7 +352,7 @@ def test_rows_medians_and_the_front() -> None:
 
     cells = [cell("a", 6 + s, 10, s) for s in (0, 1)] + [cell("b", 2 + s, 40, s) for s in (0, 1)]
     cells += [cell("c", 3 + s, 50, s) for s in (0, 1)] + [cell("d", 9, 1, s) for s in (0, 1)]
-    a, b, c, d = rows(cells, ["a", "b", "c", "d"], ["d"], "a", 0.9)
+    a, b, c, d = rows(cells, ["a", "b", "c", "d"], ["d"], "a", 0.9, (0, 1))
     assert [row.on_front for row in (a, b, c, d)] == [True, True, False, False]
     assert (a.median("seconds"), b.median("bytes"), d.median("seconds")) == (6.5, 40, math.inf)
     shown = told(b)

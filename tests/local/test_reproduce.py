@@ -39,8 +39,8 @@ def test_a_figure_is_met_only_where_every_seed_meets_it() -> None:
     cells += [cell("mixed", 1, 133), cell("mixed", 2, 131)]
     cells += [cell("near", s, 20, size=100, calls=200) for s in (1, 2)]  # twice
     cells += [cell("away", s, None, size=110) for s in (1, 2)]  # 200 s at least: 20 times
-    known = rows(cells, ["h", "lost", "slow", "mixed", "near", "away"], ["d"], "slow", 0.9)
-    found = {(f.own, f.baseline, f.measure.key): f for f in findings(known, own)}
+    known = rows(cells, ["h", "lost", "slow", "mixed", "near", "away"], ["d"], "slow", 0.9, (1, 2))
+    found = {(f.own, f.baseline, f.measure.key): f for f in findings(known, own, (1, 2))}
     assert len(found) == 2 * 4 * 3
 
     def verdict(*key: str) -> tuple[str, str]:
@@ -55,6 +55,13 @@ def test_a_figure_is_met_only_where_every_seed_meets_it() -> None:
     assert verdict("h", "near", "calls") == ("met", "90.0 %, 90.0 %")
     assert verdict("h", "away", "calls") == ("open", "at least 60.0 %, at least 60.0 %")
     assert verdict("lost", "slow", "bytes") == ("never got there", "never, never")
+
+    # Of three seeds the third is not there: what it would have been is not known.
+    found_of_three = {(f.own, f.baseline): f for f in findings(known, own, (1, 2, 3))[:8]}
+    of_three = {key: (f.verdict, f.text) for key, f in found_of_three.items()}
+    assert of_three["h", "slow"] == ("open", "14, 14, -")
+    assert of_three["h", "mixed"] == ("on some seeds", "13.3, 13.1, -")
+    assert of_three["h", "near"] == ("open", "2, 2, -")
 
     said = sentences(list(found.values()), own, 0.9)
     assert said[0] == (

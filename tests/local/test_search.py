@@ -124,6 +124,7 @@ def test_what_was_chosen_is_compared_on_other_seeds(compare: Compare, tmp_path: 
     assert tree["strategies"]["fast"] == {**FILE["strategies"]["fast"], "args": fast["args"]}
     assert tree["strategies"]["bsp"] == FILE["strategies"]["bsp"]
     assert tree["tuned"]["digest"] == result["file"]["digest"]
+    assert (tuned.parent / tree["tuned"]["file"]).resolve() == Path(result["file"]["file"])
     known = tree["tuned"]["strategies"]["fedavg"]["tried"]
     assert [one["chosen"] for one in known].count(True) == 1
     times = [math.inf if one["seconds"]["7"] is None else one["seconds"]["7"] for one in known]

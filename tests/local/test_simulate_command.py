@@ -247,6 +247,17 @@ LINK = {"latency_ms": 5, "up_mbit": 10, "down_mbit": 10}
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a link of 0": ({"links": {"default": {**LINK, "up_mbit": 0}}}, "links.default.up_mbit", "0"),
     "a speed of 0": ({"devices": [{"name": "a", "speed": 0}]}, "devices[0].speed", "it is 0"),
+    "as good as no speed": ({"samples_per_second": 1e-300}, "samples_per_second", "1e-300"),
+    "as good as no scoring": (
+        {"master": {"samples_per_second": 1e-300}},
+        "master.samples_per_second",
+        "1e-300",
+    ),
+    "a step of hours": (
+        {"samples_per_second": 0.5, "devices": [{"name": "a"}, {"name": "b", "speed": 1e-4}]},
+        "devices[1].speed",
+        "takes 2e+04 s",
+    ),
     "a device twice": (
         {"devices": [{"name": "a"}, {"name": "a"}]},
         "devices[1].name",
