@@ -87,6 +87,20 @@ def test_it_is_the_same_with_one_process_and_two_and_what_is_there_is_not_run_ag
     assert [row["seconds_to_target"] for row in table] == [""] * 4
 
 
+def test_cells_of_two_states_of_the_source_are_told_apart(compare: Compare, tmp_path: Path) -> None:
+    """Kept, as the release is the same; said, as their numbers may not be of one piece."""
+    file = written(tmp_path, limit={"samples": 300})
+    code, one, said = compare(file)
+    assert (code, one["one_code"], "another state" in said) == (0, True, False)
+    old = tmp_path / "out" / "compare" / "tiny" / "cells" / "alone--pair--1.json"
+    old.write_text(json.dumps(json.loads(old.read_text()) | {"code": "0" * 64}))
+    code, two, said = compare(file)
+    assert (code, two["one_code"]) == (0, False)
+    assert "of those, 1 by another state of Hermes's source" in said
+    assert [cell["code"] for cell in two["cells"]] == [one["cells"][0]["code"], "0" * 12]
+    assert "by 2 states of Hermes" in Path(two["paths"]["html"]).read_text("utf-8")
+
+
 def test_a_strategy_has_arguments_of_its_own(compare: Compare, tmp_path: Path) -> None:
     """They are the job's, after those of the file, and a part of what a cell depends on."""
     (tmp_path / "given.py").write_text(GIVEN)
