@@ -228,8 +228,8 @@ class Work:
         other = sum(one.code != now for one in self._reused)
         if other:
             warn(
-                f"of those, {other} by another state of Hermes's source, of the same version; to run "
-                f"them again, remove {self.folder / 'cells'}"
+                f"of those, {other} by another state of Hermes's source, of the same version; to "
+                f"run them again, remove {self.folder / 'cells'}"
             )
 
     def _say(self, text: str) -> None:

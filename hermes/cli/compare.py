@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes.cli import options
-from hermes.cli.trouble import INTERRUPTED, note, say_error
+from hermes.cli.trouble import INTERRUPTED, interrupted_with, note, say_error
 
 if TYPE_CHECKING:
     from hermes.cli.cells import Work
@@ -93,7 +93,7 @@ def prepared(matrix: Matrix, folder: Path, device: str | None, *, quiet: bool) -
     from hermes.runtime.folder import check_place
 
     check_place(folder / "cells", "the comparison's folder cannot be made", "--out DIR")
-    with job_talks_aside():
+    with interrupted_with(lambda: "interrupted: no cell was begun"), job_talks_aside():
         cells, source = checked(matrix, device)
     return Work(matrix, cells, source, device, folder, quiet=quiet)
 

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hermes.cli.cells import Work
+    from hermes.compare.matrix import Contender
     from hermes.compare.page import Told
     from hermes.compare.space import Tuned
+
+FLOORS = ("central", "fastest-alone")
+"""Strategies that use one machine."""
 
 
 def told(work: Work) -> Told:
@@ -41,8 +45,13 @@ def told(work: Work) -> Told:
         len(work.cells),
         utc_now(),
         "" if matrix.tuned is None else _chosen(matrix.tuned),
+        floors=tuple(name for name, one in matrix.contenders.items() if _is_floor(one)),
         codes=len({one.code for one in work.outcomes}),
     )
+
+
+def _is_floor(one: Contender) -> bool:
+    return one.only is not None or one.strategy in FLOORS
 
 
 def _chosen(tuned: Tuned) -> str:

@@ -87,8 +87,11 @@ def progress_line(state: MasterState, now: int) -> str:
     samples, limit = newest.samples if newest else 0, state.settings.stop.samples
     target = f" of {words.count(limit)}" if limit else ""
     alive = words.counted(len(state.alive()), "worker")
+    scores = in_words(known.last_loss, known.last_accuracy, metric_of(state.data), "  ")
+    behind = newest is not None and 0 <= known.last_version < newest.version
+    scored = f" (version {known.last_version})" if behind else ""
     return (
         f"{seconds:7.1f} s  version {newest.version if newest else 0}  "
         f"{words.count(samples)}{target} samples  "
-        f"{in_words(known.last_loss, known.last_accuracy, metric_of(state.data), '  ')}  {alive}"
+        f"{scores}{scored}  {alive}"
     )

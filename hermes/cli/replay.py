@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hermes.cli import options
-from hermes.cli.verify import RunOrPath, opened_run
-from hermes.errors import CheckFailed
+from hermes.cli.verify import Opened, RunOrPath, opened_run
+from hermes.errors import CheckFailed, RunError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,6 +50,7 @@ def replay(
         job_talks_aside(),
         _progress(quiet or json_) as told,
         opened_run(run, out, broker, lambda _what, _done, _total: None) as opened,
+        _real(opened),
         training(opened.source, known_key(key_file), device, threads or 1) as material,
     ):
         found = replay_(opened.source, material, told)
@@ -70,6 +71,20 @@ def replay(
             remedy="Other versions of Hermes or of the framework, another processor or --threads "
             "round otherwise. Where none of that is so: hermes verify, and report it.",
         )
+
+
+@contextlib.contextmanager
+def _real(opened: Opened) -> Iterator[None]:
+    """Refuses a run that was simulated: nobody's key has signed its job."""
+    note = opened.folder.read_note() if opened.folder is not None else None
+    if note is not None and note.simulated:
+        raise RunError(
+            "it was simulated, and its job is not signed: there is nothing that a replay may run",
+            where=f"run {opened.source.called}",
+            remedy="Simulate it again: the same job, devices, settings and seed give the same "
+            "ledger_digest in result.json. What was recorded: hermes verify.",
+        )
+    yield
 
 
 def summary(found: Replayed) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from hermes.cli import options
 from hermes.cli.compare import Processes, cores, end, prepared
+from hermes.errors import JobError
 
 if TYPE_CHECKING:
     from hermes.compare.matrix import Matrix
@@ -64,7 +65,11 @@ def reproduce(
     from hermes.compare import verdict
 
     matrix = matrix_of(data, full=full)
-    work = prepared(matrix, (out / "compare" / matrix.name).absolute(), None, quiet=quiet)
+    try:
+        work = prepared(matrix, (out / "compare" / matrix.name).absolute(), None, quiet=quiet)
+    except JobError as error:  # the job is ours: what is wrong is the file
+        what = error.what.removeprefix(f"{matrix.args[0]}: ")
+        raise JobError(what, where=str(data), remedy=error.remedy) from None
     many = processes or cores()
     work.run(many, expected(full=full))
     known = told(work)

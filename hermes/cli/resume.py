@@ -147,7 +147,7 @@ def broker_of(run: str, out: Path, broker: str | None) -> str:
     note = RunFolder(out, checked_run(run)).read_note()
     if broker is None and note is not None and note.simulated:
         raise RunError(
-            "it was simulated: its records lay in memory, and are gone",
+            "it was simulated: there is no broker where it could go on",
             where=f"run {run}",
             remedy="Simulate it again: the same job, devices, settings and seed give the same run.",
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hermes.cli import options
-from hermes.cli.trouble import note, warn
+from hermes.cli.trouble import interrupted_with, note, warn
 
 if TYPE_CHECKING:
     from hermes.cli.prepare import Wishes
@@ -99,13 +99,23 @@ def simulate(
     wishes = Wishes(
         job, tuple(args or ()), strategy, tuple(set_ or ()), seed, out, run, None, False, device
     )
-    with job_talks_aside(), tempfile.TemporaryDirectory(prefix="hermes-simulate-") as work:
-        folder, modelled = _prepared(wishes, loaded, only, threads or 1, Path(work))
-        crew = processes or _processes(modelled)
-        with contextlib.closing(modelled):
-            driver = modelled.driver(crew)
-            result = _see_through(folder, modelled, driver, keep_log=keep_log, quiet=quiet)
-    conclude(folder, result, json_=json_, quiet=quiet)
+    made: list[RunFolder] = []
+    with interrupted_with(lambda: _left(made)):
+        with job_talks_aside(), tempfile.TemporaryDirectory(prefix="hermes-simulate-") as work:
+            folder, modelled = _prepared(wishes, loaded, only, threads or 1, Path(work))
+            crew = processes or _processes(modelled)
+            with contextlib.closing(modelled):
+                driver = modelled.driver(crew)
+                made.append(folder)
+                result = _see_through(folder, modelled, driver, keep_log=keep_log, quiet=quiet)
+        conclude(folder, result, json_=json_, quiet=quiet)
+
+
+def _left(made: list[RunFolder]) -> str:
+    """What Ctrl-C has left of it, where it did not end with its results."""
+    if not made or not made[0].path.exists():
+        return "interrupted: nothing was run"
+    return f"interrupted: what there is of the run, some of it unfinished, lies in {made[0].path}"
 
 
 # --- before anything is run -----------------------------------------------------------------------

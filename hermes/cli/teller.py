@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from hermes.compare.pool import Running
 
 PROGRESS = 10.0
-"""Real seconds between two lines of how much is left."""
+"""Real seconds between two lines of how much is left, at least; ..."""
+PART = 0.02
+"""... or this part of it, where that is longer: a night's work takes no thousand lines."""
 
 
 class Teller:
@@ -43,7 +45,7 @@ class Teller:
             return
         from hermes.report.words import duration
 
-        self._due = time.monotonic() + PROGRESS
+        self._due = time.monotonic() + max(PROGRESS, PART * left.seconds)
         bound = "at most " * left.at_most
         self._say(
             f"{bound}about {duration(left.seconds)} left; {self._through} of {self._all} done"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import typer
@@ -39,6 +41,16 @@ def exit_code_of(error: BaseException) -> int:
         return refused.exit_code
     _tell_defect(error)
     return DEFECT
+
+
+@contextlib.contextmanager
+def interrupted_with(words: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C ends what is within, as ever, and these words say what there is of it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(words())
+        raise
 
 
 def tell(error: HermesError) -> None:

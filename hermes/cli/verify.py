@@ -112,7 +112,7 @@ def _mismatch(report: Report) -> CheckFailed:
     return CheckFailed(
         "what is recorded does not hold; first:\n  "
         + "\n  ".join([*(one.text for one in found), *rest]),
-        where=f"run {report.source.run}",
+        where=f"run {report.source.called}",
         remedy="Somebody, or something, has changed or lost what the run had written; all of it: "
         "hermes verify --json",
     )
@@ -182,7 +182,8 @@ def _simulated(folder: RunFolder) -> Opened:
         why = "it was simulated, and its topics were not kept (--keep-log)"
         return Opened(in_folder(folder, None, why), folder)
     log = FiledLog(folder.topics)
-    return Opened(in_folder(folder, log, "")._replace(run=log.index.run), folder, log)
+    source = in_folder(folder, log, "")._replace(run=log.index.run, name=folder.run)
+    return Opened(source, folder, log)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,8 @@ class Told(NamedTuple):
     """How the settings were chosen; empty where the file does not say."""
     first: str = ""
     """What stands before all else, as HTML."""
+    floors: tuple[str, ...] = ()
+    """Strategies without a cluster: one device alone, or the master's place."""
     codes: int = 1
     """States of Hermes's source that ran the cells."""
 
@@ -114,11 +116,22 @@ def _headline(told: Told) -> str:
             found.append(f"{devices}: {said}.")
             continue
         first = [row.strategy for row in here if row.median("seconds") == least]
-        found.append(
-            f"{devices}: least median time to {told.target:g}: {words.listed(first)}, "
-            f"{words.duration(least)} of virtual time."
-        )
+        said = f"{devices}: least median time to {told.target:g}: {words.listed(first)}, "
+        said += f"{words.duration(least)} of virtual time."
+        found.append(said + _but_for_floors(told, here, first))
     return " ".join(found)
+
+
+def _but_for_floors(told: Told, here: list[Row], first: Sequence[str]) -> str:
+    """Who is first of those that use the cluster, where a floor is first of all."""
+    floors = [name for name in first if name in told.floors]
+    rest = [row for row in here if row.strategy not in told.floors]
+    if not floors or not rest:
+        return ""
+    least = min(row.median("seconds") for row in rest)
+    who = words.listed([row.strategy for row in rest if row.median("seconds") == least])
+    found = "nobody reached it" if math.isinf(least) else f"{who}, {words.duration(least)}"
+    return f" A floor, which uses no cluster: {words.listed(floors)}; with one: {found}."
 
 
 # --- one file of devices ------------------------------------------------------------------------
@@ -275,7 +288,8 @@ def _front(told: Told, devices: str, here: list[Row], looks: dict[str, int]) -> 
         else "In the median nobody reached it.",
         Table(("strategy", "seed", "time", "bytes"), tuple(rows)),
         "One point a seed; left and below is better. Runs that never reached it are not here. "
-        "Filled points are the first six strategies, rings the others.",
+        "Filled points are the first six strategies, rings the others; what coincides lies side by "
+        "side.",
     )
     xs, ys = [x for s in series for x in s.xs], [y for s in series for y in s.ys]
     x_axis = axis("virtual time to the target", "time", xs, zero=True)

@@ -18,6 +18,10 @@ from hermes.errors import JobError
 
 BATCH = 16
 RATE = 0.1
+REMEDY = (
+    "It holds x_train (60000, 28, 28) and x_test (10000, 28, 28), uint8, with y_train and y_test, "
+    "as ~/.keras/datasets/mnist.npz does; see the top of examples/mnist.py."
+)
 
 
 class Scaled(nn.Flatten):
@@ -37,7 +41,10 @@ def model() -> nn.Module:
 
 def mnist(path: str) -> Any:
     """What the file holds; called on the master alone. Raises `JobError` where it is not MNIST."""
-    found = hermes.data.npz(path)
+    try:
+        found = hermes.data.npz(path)
+    except JobError as error:
+        raise JobError(error.what, where=path, remedy=REMEDY) from None
     for part in found:
         if (
             not isinstance(part, tuple)
@@ -47,9 +54,7 @@ def mnist(path: str) -> Any:
             raise JobError(
                 "it is not MNIST as this job reads it",
                 where=path,
-                remedy="It holds x_train (60000, 28, 28) and x_test (10000, 28, 28), uint8, with "
-                "y_train and y_test, as ~/.keras/datasets/mnist.npz does; see the top of "
-                "examples/mnist.py.",
+                remedy=REMEDY,
             )
     return found
 

@@ -71,6 +71,8 @@ MEASURES = (
 )
 
 MET, PARTLY, NOT, OPEN, NEVER = "met", "on some seeds", "not met", "open", "never got there"
+NONE = "not run yet"
+"""Of a figure for which no seed has both cells."""
 
 
 class Finding(NamedTuple):
@@ -88,10 +90,12 @@ class Finding(NamedTuple):
     @property
     def verdict(self) -> str:
         """Over all seeds: what no seed that is missing, or left open by a bound, can change."""
+        if not self.by_seed:
+            return NONE
         found = {self._of(seed) for seed in self.seeds}
         if found > {MET} and found & {NOT, NEVER}:
             return PARTLY
-        if not found or OPEN in found:
+        if OPEN in found:
             return OPEN
         return found.pop() if len(found) == 1 else NOT
 
@@ -162,6 +166,8 @@ def _amount(reached: Reached, outcome: Outcome, key: str) -> tuple[float, bool]:
 
 def sentences(found: Sequence[Finding], own: Sequence[str], target: float) -> list[str]:
     """The verdict, a sentence for each figure and strategy."""
+    if all(one.verdict == NONE for one in found):
+        return ["No strategy has a cell and a baseline's beside it yet: there is no verdict."]
     said = []
     for measure in MEASURES:
         for name in own:
@@ -188,7 +194,7 @@ def _against(here: Sequence[Finding]) -> str:
         groups.setdefault(one.verdict, []).append(one.baseline)
     if set(groups) == {NEVER}:
         return "it never got there."
-    order = (MET, PARTLY, NOT, OPEN, NEVER)
+    order = (MET, PARTLY, NOT, OPEN, NEVER, NONE)
     parts = [
         f"{verdict} against {words.listed(groups[verdict], 9)}"
         for verdict in order

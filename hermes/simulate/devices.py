@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -220,14 +221,15 @@ def check_memory(loaded: Loaded, model: int, shard: int) -> None:
     shard."""
     needed = COPIES * model + shard
     for index, device in enumerate(loaded.world.devices):
-        if device.memory_mb is not None and device.memory_mb * 1e6 < needed:
+        has = math.inf if device.memory_mb is None else device.memory_mb * 1e6
+        if has < needed:
             raise SettingError(
-                f"{device.name} has {device.memory_mb:g} MB, and training takes "
+                f"{device.name} has {has / 1e6:g} MB, and training takes "
                 f"{needed / 1e6:.3g} MB there: {COPIES} times the model, {model / 1e6:.3g} MB "
                 f"each, and a shard of {shard / 1e6:.3g} MB",
                 where=f"{loaded.file}: devices[{index}].memory_mb",
-                remedy="Give it less (--set size.first=N), take a smaller model, or leave this "
-                "device out.",
+                remedy=("A smaller first shard (size.first), a" if COPIES * model < has else "A")
+                + " smaller model, or leave this device out.",
             )
 
 

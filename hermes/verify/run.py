@@ -44,6 +44,13 @@ class Source(NamedTuple):
     """The log that holds the tensors; None where there is none."""
     why: str = ""
     """Why there is none."""
+    name: str = ""
+    """For people, where its topics have another one."""
+
+    @property
+    def called(self) -> str:
+        """What people call it."""
+        return self.name or self.run
 
 
 class Report(NamedTuple):
@@ -156,14 +163,14 @@ def _first_to_last(source: Source) -> Iterator[Record]:
     except BrokerRefused as error:
         raise CheckFailed(
             f"the ledger's beginning is gone, and it is never trimmed: {error.what}",
-            where=f"run {source.run}",
+            where=f"run {source.called}",
             remedy="Somebody, or the broker's own retention, has deleted it.",
         ) from None
 
 
 def _refuse_unreadable(source: Source, chain: Chain, found: list[Finding]) -> None:
     """Raise `RunError` where there is nothing that could be verified."""
-    where, voids = f"run {source.run}", chain.voids
+    where, voids = f"run {source.called}", chain.voids
     if chain.newer is not None and not found:
         raise RunError(
             f"from offset {chain.newer} on the ledger is written in protocol {chain.protocol}; "

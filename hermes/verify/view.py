@@ -47,7 +47,7 @@ OUTCOMES = {
 def page(report: Report, notes: list[str]) -> RenderableType:
     """What `hermes verify` shows; `notes`: what else is to be said, a line each."""
     lines = {
-        "run": f"{report.source.run} ({report.source.kind}; {report.source.place})",
+        "run": f"{report.source.called} ({report.source.kind}; {report.source.place})",
         "ledger": _ledger(report),
         "decisions": _decisions(report),
         "versions": _versions(report),
@@ -204,7 +204,7 @@ def _stretches(versions: list[Looked]) -> list[tuple[str, int, int, str]]:
 def as_json(report: Report, notes: list[str]) -> dict[str, Any]:
     """All of it."""
     return {
-        "run": report.source.run,
+        "run": report.source.called,
         "source": report.source.kind,
         "place": report.source.place,
         "holds": not report.findings,

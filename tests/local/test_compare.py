@@ -20,6 +20,7 @@ from hermes.compare.cell import Order
 from hermes.compare.matrix import Until, cells_of, load_matrix
 from hermes.compare.outcome import Outcome, Point
 from hermes.compare.pace import Left, Pace
+from hermes.compare.page import Told, page
 from hermes.compare.pool import Running
 from hermes.compare.score import ratio, ratios, reached, rows, told
 from hermes.policy.presets import Layer
@@ -377,6 +378,20 @@ def test_rows_medians_and_the_front() -> None:
     assert shown["shares"] == {"training": 0.25, "transfer": 0.25, "waiting": 0.5}
     lost = told(d)["ratios"]["seconds"]["by_seed"][1]
     assert lost == {"seed": 1, "ratio": 0.0, "reached": False, "baseline_reached": True}
+
+
+def test_a_floor_that_is_first_is_called_one() -> None:
+    """Beside it stands who is first of those that use the cluster."""
+    points = (Point(4, 1, 1, 1, 1, 9, 0.9, None, None),)
+    late = (Point(6, 1, 1, 1, 1, 9, 0.9, None, None),)
+    cells = [outcome([], strategy="central", seed=0, points=points)]
+    cells += [outcome([], strategy="h", seed=0, points=late)]
+    known = rows(cells, ["central", "h"], ["d"], "h", 0.9, (0,))
+    told = Told("t", "job.py", 0.9, "h", "9 s", 1.0, (0,), known, [], 2, "now", floors=("central",))
+    text = page(told).replace("\u202f", " ").replace("\xa0", " ")
+    assert "central, 4.0 s of virtual time." in text
+    assert "A floor, which uses no cluster: central; with one: h, 6.0 s" in text
+    assert "A floor" not in page(told._replace(floors=()))
 
 
 def test_what_is_left_is_told_from_what_is_known() -> None:

@@ -63,6 +63,10 @@ def test_a_figure_is_met_only_where_every_seed_meets_it() -> None:
     assert of_three["h", "mixed"] == ("on some seeds", "13.3, 13.1, -")
     assert of_three["h", "near"] == ("open", "2, 2, -")
 
+    none = findings(rows([], ["h", "slow"], ["d"], "slow", 0.9, (1,)), own, (1,))
+    assert {(f.verdict, f.text) for f in none} == {("not run yet", "-")}
+    assert len(sentences(none, own, 0.9)) == 1, "no verdict of any figure"
+
     said = sentences(list(found.values()), own, 0.9)
     assert said[0] == (
         "13.22 times faster to 0.9 on test, h: met against slow and away; on some seeds against "
@@ -161,6 +165,7 @@ def test_what_it_runs_is_what_the_paper_says_as_far_as_is_known() -> None:
         (None, "the paper's setting needs MNIST, which does not come with Hermes"),
         ("none.npz", "none.npz: there is no such file"),
         ("digits.npz", "it is not MNIST as this job reads it"),
+        ("text.npz", "not a readable .npz file"),
     ],
 )
 def test_bad_mnist_is_refused(
@@ -172,6 +177,7 @@ def test_bad_mnist_is_refused(
 ) -> None:
     x, y = hermes.data.digits()
     np.savez(tmp_path / "digits.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    (tmp_path / "text.npz").write_text("no archive")
     given = [] if file is None else [str(tmp_path / file)]
     assert run(["reproduce", *given, "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr().err

@@ -98,6 +98,11 @@ def test_the_same_again_is_the_same(
     verified = json.loads(capsys.readouterr().out)
     assert verified["findings"] == []
     assert verified["outcomes"]["recomputed"] == one["version"]
+    assert verified["run"] == "one"
+    assert run(["replay", "one", *where]) == 2
+    assert "run one: it was simulated, and its job is not signed" in capsys.readouterr().err
+    told = (tmp_path / "a" / "runs" / "one" / "report.html").read_text("utf-8")
+    assert "hermes 0" not in told
     assert run(["verify", "other", "--out", str(tmp_path / "b")]) == 0
     assert "its topics were not kept" in capsys.readouterr().out
 

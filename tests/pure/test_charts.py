@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes.report.charts.chart import TABLE, table
+from hermes.report.charts.chart import TABLE, Head, Lines, Series, Table, table
 from hermes.report.charts.course import courses, curves, run_of, total
 from hermes.report.charts.looks import DARK, HUES, LIGHT, dash, hue
 from hermes.report.charts.moved import KINDS, avoided, by_process, said
@@ -197,6 +198,21 @@ def test_bytes_by_process_add_up_and_short_traffic_counts_as_zeros() -> None:
     assert [bar.name for bar in chart.bars] == ["master", "worker-2"]
     assert [sum(bar.parts) for bar in chart.bars] == [45, 6]
     assert by_process({"master": ()}).head.says.endswith("nothing yet.")
+
+
+def test_points_that_coincide_lie_side_by_side() -> None:
+    """Two seeds of two strategies, three of the four at one place: four are seen."""
+    axes = (axis("time", "time", [0.0, 10.0]), axis("bytes", "bytes", [0.0, 10.0]))
+    pairs = {"a": ((5.0, 5.0), (5.0, 5.0)), "b": ((5.0, 9.0), (5.0, 9.0))}
+    series = [
+        Series(name, xs, ys, look, scattered=True)
+        for look, (name, (xs, ys)) in enumerate(pairs.items())
+    ]
+    head = Head("front", "A front", "", Table(("x",), ()), "")
+    text = drawn(Lines(head, *axes, tuple(series)))
+    wide = text[: text.index("</svg>")]
+    places = re.findall(r'<circle class="dot[^>]*cx="([0-9.]+)" cy="([0-9.]+)"', wide)
+    assert len(places) == len(set(places)) == 4
 
 
 def test_names_cannot_leave_the_drawing_or_the_numbers() -> None:

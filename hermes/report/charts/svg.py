@@ -7,6 +7,7 @@ other than a pixel are one. Everything that comes from a run is escaped. Pure.
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Iterable
 from html import escape
 from typing import NamedTuple
@@ -42,6 +43,9 @@ BESIDE = 100
 
 DENSE = 5
 """Pixels of a round, on average, below which rounds are drawn together."""
+
+DOT = 5
+"""Pixels: radius of a point."""
 
 NUDGE = 3.0
 """Pixels that lines which would lie on each other are drawn apart."""
@@ -153,10 +157,11 @@ def _lines(chart: Lines, shape: Shape) -> tuple[Frame, str]:
     right = shape.width - shape.right - beside
     frame = Frame(chart.x, chart.y, shape.left, TOP, right, shape.height - BOTTOM)
     body = [_y_axis(frame), _x_axis(frame, shape)]
+    taken: Counter[tuple[int, int]] = Counter()
     for index, series in enumerate(chart.series):
         owner = f' data-worker="{escape(series.name)}"' if series.worker else ""
         if series.scattered:
-            body.append(_dots(series, frame, owner))
+            body.append(_dots(series, frame, owner, taken))
             continue
         dashed = f' stroke-dasharray="{dash(series.look)}"' if dash(series.look) else ""
         body.append(
@@ -173,21 +178,29 @@ def _lines(chart: Lines, shape: Shape) -> tuple[Frame, str]:
     return frame, "".join(body)
 
 
-def _dots(series: Series, frame: Frame, owner: str) -> str:
-    """Points that no line joins; the second six looks are rings."""
+def _dots(series: Series, frame: Frame, owner: str, taken: Counter[tuple[int, int]]) -> str:
+    """Points that no line joins, beside those that lie there already; the second six looks are
+    rings."""
     ring = " ring" if series.look // HUES % 2 else ""
-    return "".join(
-        f'<circle class="dot{ring} c{hue(series.look)}" cx="{number(frame.at_x(x))}" '
-        f'cy="{number(frame.at_y(y))}" r="5"{owner}><title>{escape(series.name)}</title></circle>'
-        for x, y in zip(series.xs, series.ys, strict=True)
-    )
+    parts = []
+    for x, y in zip(series.xs, series.ys, strict=True):
+        left, top = frame.at_x(x), frame.at_y(y)
+        place = (round(left / DOT), round(top / DOT))
+        left += DOT * taken[place]
+        taken[place] += 1
+        parts.append(
+            f'<circle class="dot{ring} c{hue(series.look)}" cx="{number(left)}" '
+            f'cy="{number(top)}" r="{DOT}"{owner}><title>{escape(series.name)}</title></circle>'
+        )
+    return "".join(parts)
 
 
 def _equal(chart: Lines, index: int) -> int:
-    """Lines before this one that end where it ends."""
+    """Lines before this one that would hide it: steps that end where it ends, or the same."""
     assert chart.series[index].ys
     end = chart.y.place(chart.series[index].ys[-1])
-    before = (one for one in chart.series[:index] if one.step)
+    same = chart.series[index].ys
+    before = (one for one in chart.series[:index] if one.step or one.ys == same)
     return sum(abs(chart.y.place(one.ys[-1]) - end) < 0.006 for one in before)
 
 

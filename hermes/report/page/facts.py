@@ -45,6 +45,10 @@ class Tile(NamedTuple):
     detail: str = ""
 
 
+SIMULATED = "0"
+"""What a simulated worker says is its release of Hermes."""
+
+
 def headline(state: MasterState, beside: Beside) -> str:
     """How the run stands, in one sentence."""
     if state.opened is None:
@@ -168,7 +172,7 @@ def versions(run: Run) -> Table:
 
 def _version_row(run: Run, one: Version, point: Point | None, measured: bool) -> tuple[str, ...]:
     """`measured`: whether the job has a metric."""
-    members = [f"{worker} ({weight:.3g})" for worker, weight in one.members]
+    members = [f"{worker} ({_weight(weight)})" for worker, weight in one.members]
     return (
         str(one.version),
         words.duration(run.story.seconds(one.at)),
@@ -180,6 +184,10 @@ def _version_row(run: Run, one: Version, point: Point | None, measured: bool) ->
         one.reason.code,
         one.digest[:12],
     )
+
+
+def _weight(value: float) -> str:
+    return words.count(round(value)) if value >= 100 else f"{value:.3g}"
 
 
 def resizes(run: Run) -> Table:
@@ -225,6 +233,8 @@ def _runs(story: Story, worker: str) -> str:
     """Framework and device, machine and versions: as far as the worker has said them."""
     known = story.software.get(worker)
     said = [story.trainers.get(worker, known.framework if known else "")]
+    if known is not None and known.hermes == SIMULATED:
+        return "simulated"
     if known is not None:
         said += [known.machine, f"Python {known.python}", f"hermes {known.hermes}"]
     return ", ".join(text for text in said if text) or "not known"
