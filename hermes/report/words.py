@@ -179,13 +179,14 @@ def score(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def sparkline(values: Sequence[float], width: int = 24) -> str:
-    """The course of a number as a line of blocks; the newest `width` parts of it."""
+def sparkline(values: Sequence[float], width: int = 24, *, zero: bool = False) -> str:
+    """The course of a number as a line of blocks; the newest `width` parts of it. `zero`: amounts
+    are drawn from 0 on, and not from the smallest."""
     if len(values) > width:
         step = len(values) / width
         values = [values[int((index + 1) * step) - 1] for index in range(width)]
     if not values:
         return ""
-    low, high = min(values), max(values)
+    low, high = 0.0 if zero else min(values), max(values)
     spread = (high - low) or 1.0
     return "".join(BARS[min(7, int((value - low) / spread * 7.999))] for value in values)

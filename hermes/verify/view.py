@@ -168,7 +168,7 @@ def histogram_line(report: Report) -> str:
     found = histogram(report)
     if not found:
         return ""
-    bars = words.sparkline(list(found.values()))
+    bars = words.sparkline(list(found.values()), zero=True)
     parts = [f"{passes} times {count(blocks)}" for passes, blocks in found.items()]
     more = f" ... {parts[-1]}" if len(parts) > SHOWN else ""
     return f"blocks by how often they were trained: {', '.join(parts[:SHOWN])}{more}  {bars}"

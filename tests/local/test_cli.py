@@ -251,22 +251,22 @@ def sleep(seconds):
 
 waits, sleeping = [], time.sleep
 threading.Event, time.sleep = Patient, sleep
-began = time.perf_counter()
 code = run(["master", {DIGITS!r}, "--broker", {NOBODY!r}])
-print(sum(waits), time.perf_counter() - began)
+print(sum(waits), time.process_time())
 sys.exit(code)
 """
 
 
 def test_a_broker_that_is_not_there_is_waited_for_shortly(tmp_path: Path) -> None:
-    """A cause is told within 5 s; of them 2 are for the start of Python, which is not ours."""
+    """A cause is told within 5 s: what it waits, and what it computes, the start of Python included
+    (how long that takes beside other work is not ours)."""
     command = [sys.executable, "-c", WAITING]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 3, done.stderr
     assert "nothing listens there" in done.stderr
-    waited, took = map(float, done.stdout.split())
+    waited, computed = map(float, done.stdout.split())
     assert 1 < waited <= FIRST
-    assert took < 5
+    assert waited + computed < 5
 
 
 def test_a_job_file_is_its_own_program(tmp_path: Path) -> None:
@@ -459,5 +459,6 @@ def test_numbers_for_people() -> None:
     ]
     assert [words.size(n) for n in (12, 1500, 2_500_000)] == ["12 B", "1.5 kB", "2.5 MB"]
     assert words.sparkline([0, 1, 2, 3]) == "▁▃▆█"
+    assert words.sparkline([4627, 2936], zero=True) == "█▆", "63 % is not the least of all"
     assert words.sparkline([]) == ""
     assert len(words.sparkline(list(range(1000)))) == 24
