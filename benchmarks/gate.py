@@ -68,7 +68,6 @@ GATES = {
     "innovation, 0.25, no veto": {"gate.rate": 0.25, "gate.veto": None},
     "innovation, 0.5, no veto": {"gate.rate": 0.5, "gate.veto": None},
     "innovation, 0.5, veto 3": {"gate.rate": 0.5},
-    "innovation, 1, veto 3: as shipped": {},
 }
 """Name -> settings over those of `hermes`."""
 
