@@ -80,7 +80,7 @@ def _check_granted(matrix: Matrix) -> None:
 
     said = {f"{matrix.place(name)}.set": one.set for name, one in matrix.contenders.items()}
     for key, values in {"set": matrix.common, **said}.items():
-        if values.get("data.resident"):
+        if values.get("data.resident") is True:
             raise SettingError(
                 "data.resident is set, and the cells of a comparison grant their data",
                 where=f"{matrix.file}: {key}",
