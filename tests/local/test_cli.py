@@ -22,7 +22,7 @@ from hermes.cli.connect import FIRST
 from hermes.cli.entry import run
 from hermes.cli.joining import Token, read_token
 from hermes.cli.prepare import Wishes, new_run_id, parse_speeds, settings_of
-from hermes.cli.trouble import exit_code_of
+from hermes.cli.trouble import exit_code_of, interrupted_with
 from hermes.errors import UsageError
 from hermes.jobfile import build, load_source
 from hermes.messages import LogLine
@@ -462,3 +462,13 @@ def test_numbers_for_people() -> None:
     assert words.sparkline([4627, 2936], zero=True) == "█▆", "63 % is not the least of all"
     assert words.sparkline([]) == ""
     assert len(words.sparkline(list(range(1000)))) == 24
+
+
+def test_an_interrupt_says_what_is_left_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """The words come before it ends the command; without one there are none."""
+    with interrupted_with(lambda: "nothing was run"):
+        pass
+    assert capsys.readouterr().err == ""
+    with pytest.raises(KeyboardInterrupt), interrupted_with(lambda: "nothing was run"):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "nothing was run\n"
