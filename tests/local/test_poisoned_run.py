@@ -135,6 +135,9 @@ class Campaign:
         self.aside[worker.say(Resent(stolen))] = "false-birth"
         # The very same message again is no news, and none of an offence.
         worker.say(Resent(stolen), sender="evil-1", number=worker.number)
+        # Once this is answered, all before it has been read. Knocks come by a topic of their own:
+        # a master that hears the next one first finds a fenced sender in all of the above.
+        worker.push(self.tensors(nan))
 
     def come_back_from_the_dead(self) -> None:
         """A newer incarnation takes over, and the older one goes on; a third was never let in."""
