@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from hermes.machine import steps
 from hermes.machine.apply import slowest_closed
 from hermes.machine.state import MasterState, Member, Pending
-from hermes.policy import aggregate, allocate, sync, zipline
-from hermes.policy.aggregate import Given
+from hermes.policy import allocate, sync, weigh, zipline
 from hermes.policy.outer import keeps_momentum, outer_of
 from hermes.policy.stability import shares_of
 from hermes.policy.sync import Close, Scene, Wait, Waiting
+from hermes.policy.weigh import Given
 from hermes.policy.zipline import Runner
 from hermes.values import SECOND, Outer, Reason, Superstep
 
@@ -88,7 +88,7 @@ def grace_over(state: MasterState) -> list[int]:
 def weights(state: MasterState, members: Sequence[Pending]) -> list[float]:
     """The weights of the updates that the next version is made of, where no loss makes them."""
     given = [Given(pending.update.samples, _staleness(state, pending)) for pending in members]
-    return aggregate.weights(state.settings.merge, given, len(state.alive()))
+    return weigh.weights(state.settings.merge, given, len(state.alive()))
 
 
 def outer(state: MasterState, members: Sequence[Pending]) -> Outer | None:

@@ -70,7 +70,7 @@ from hermes.messages import (
     WorkerLeft,
     WorkerRefused,
 )
-from hermes.policy.aggregate import check_staleness
+from hermes.policy.weigh import check_staleness
 from hermes.values import SECOND, Facts, Position, Reason
 
 REPLACED = "a newer incarnation took its place"

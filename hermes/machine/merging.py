@@ -7,7 +7,7 @@ from hermes.machine.draft import Draft
 from hermes.machine.events import Merge, Part, Score
 from hermes.machine.state import MasterState, Pending
 from hermes.messages import RunStopped, UpdateRejected
-from hermes.policy import aggregate, norm
+from hermes.policy import norm, weigh
 from hermes.policy.norm import Limit
 from hermes.policy.sync import Close
 from hermes.values import Reason
@@ -21,7 +21,7 @@ def expire(draft: Draft) -> None:
     merging = {part.update.birth for part in draft.soft.merge.parts} if draft.soft.merge else set()
     for pending in state.pending:
         staleness = state.newest.version - pending.update.oldest
-        refusal = aggregate.check_staleness(state.settings.merge, staleness)
+        refusal = weigh.check_staleness(state.settings.merge, staleness)
         if refusal is not None and pending.update.birth not in merging:
             draft.add(UpdateRejected(pending.worker, pending.update.birth, refusal))
 
@@ -79,7 +79,7 @@ def _interpolate(draft: Draft, pending: Pending, reason: Reason) -> None:
         base = state.versions[pending.update.base.version].payload
         draft.actions.append(Score(state.newest, pending.worker, pending.update, limit, base))
         return
-    weights = aggregate.loss_weights(scored.loss_global, scored.loss_worker)
+    weights = weigh.loss_weights(scored.loss_global, scored.loss_worker)
     if isinstance(weights, Reason):
         draft.remember(scored=None)
         if not usable(scored.loss_global):
@@ -97,7 +97,7 @@ def _interpolate(draft: Draft, pending: Pending, reason: Reason) -> None:
 
 def usable(loss: float) -> bool:
     """Whether a model of this loss can be weighed at all."""
-    return not isinstance(aggregate.loss_weights(loss, 1.0), Reason)
+    return not isinstance(weigh.loss_weights(loss, 1.0), Reason)
 
 
 def _merge(

@@ -29,8 +29,8 @@ from hermes.messages import (
     VersionPublished,
 )
 from hermes.policy import retention
-from hermes.policy.aggregate import MergeSettings
 from hermes.policy.outer import keeps_momentum
+from hermes.policy.weigh import MergeSettings
 from hermes.values import Facts, Reason
 
 NOTHING_LEFT = "no-version-readable"

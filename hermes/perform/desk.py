@@ -37,7 +37,7 @@ from hermes.perform.secure import Seat, secure
 from hermes.perform.store import Store
 from hermes.perform.sums import finite as finite
 from hermes.perform.sums import sums_of
-from hermes.policy import aggregate, norm
+from hermes.policy import norm, weigh
 from hermes.policy.codecs import FP32
 from hermes.policy.norm import Limit
 from hermes.train.protocol import Scores, Trainer
@@ -250,7 +250,7 @@ class Desk:
             raise Rejected(update.birth, Reason("wrong-codec", facts)) from None
         except GONE as error:
             raise Rejected(update.birth, Reason("unreadable", {"why": error.what})) from None
-        refusal = aggregate.check_update(local, like)
+        refusal = weigh.check_update(local, like)
         if refusal is not None:
             raise Rejected(update.birth, refusal)
         return local

@@ -15,7 +15,7 @@ from hermes.errors import Defect
 from hermes.machine.events import Merge, Part, Recipe
 from hermes.messages import Update
 from hermes.perform.room import make_room
-from hermes.policy import aggregate
+from hermes.policy import aggregate, weigh
 from hermes.policy.aggregate import Mean, MeanOfDeltas, Model, SumOfDeltas
 from hermes.policy.codecs import FP32
 from hermes.policy.outer import Momentum
@@ -89,9 +89,9 @@ def form(
         momentum = Momentum(mixture.outer, buffers)
         _add_differences(momentum, mixture, current, sources)
         return Formed(*momentum.finish(current, moments))
-    if mixture.rule not in aggregate.RULES:
+    if mixture.rule not in weigh.RULES:
         raise Defect(f"nobody merges by the rule {mixture.rule!r}")
-    adds = mixture.rule in aggregate.SUMS
+    adds = mixture.rule in weigh.SUMS
     if not adds and all(part.update.base.digest == mixture.replaces for part in mixture.parts):
         return Formed(_mean(mixture, current, buffers, sources), {})
     deltas = SumOfDeltas(buffers) if adds else MeanOfDeltas(buffers)

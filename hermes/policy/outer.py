@@ -22,16 +22,9 @@ import numpy as np
 
 from hermes.errors import Defect
 from hermes.policy import aggregate
-from hermes.policy.aggregate import (
-    Array,
-    Doubles,
-    MeanOfDeltas,
-    MergeSettings,
-    Model,
-    flattened,
-    tiles,
-)
+from hermes.policy.aggregate import Array, Doubles, MeanOfDeltas, Model, flattened, tiles
 from hermes.policy.stability import Shares, safe_rate
+from hermes.policy.weigh import MergeSettings
 from hermes.values import Outer, Tensors
 
 

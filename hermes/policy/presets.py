@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hermes.errors import SettingError
-from hermes.policy import aggregate, allocate, codecs, gate, partition, retention, storage, sync
-from hermes.policy.aggregate import MergeSettings
+from hermes.policy import allocate, codecs, gate, partition, retention, storage, sync, weigh
 from hermes.policy.allocate import SizeSettings
 from hermes.policy.codecs import CodecSettings
 from hermes.policy.gate import GateSettings
@@ -35,6 +34,7 @@ from hermes.policy.ranges import (
 from hermes.policy.retention import RetentionSettings
 from hermes.policy.storage import StorageSettings
 from hermes.policy.sync import CloseSettings, ContinueSettings
+from hermes.policy.weigh import MergeSettings
 
 
 class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -250,7 +250,7 @@ SECTIONS: dict[str, dict[str, Allowed]] = {
     "gate": gate.RANGES,
     "close": sync.CLOSE_RANGES,
     "continue": sync.CONTINUE_RANGES,
-    "merge": aggregate.RANGES,
+    "merge": weigh.RANGES,
     "size": allocate.RANGES,
     "round": {"epochs": whole(1), "steps": whole(1, off=True)},
     "codec": codecs.RANGES,
@@ -418,7 +418,7 @@ def check(settings: Settings) -> list[str]:
     _check_workers(settings)
     _check_together(settings)
     warnings = gate.check_gate(settings.gate) + _odd_together(settings)
-    warnings += aggregate.check_merge(settings.merge)
+    warnings += weigh.check_merge(settings.merge)
     warnings += allocate.check_size(settings.size)
     return warnings
 

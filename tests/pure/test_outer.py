@@ -13,9 +13,10 @@ from hypothesis.extra import numpy as hnp
 
 from hermes.errors import Defect, SettingError
 from hermes.policy import aggregate
-from hermes.policy.aggregate import Given, MergeSettings, mean_of_deltas, weights
+from hermes.policy.aggregate import mean_of_deltas
 from hermes.policy.outer import Momentum, Stepped, outer_of
 from hermes.policy.presets import Layer, resolve
+from hermes.policy.weigh import Given, MergeSettings, weights
 from hermes.values import Outer
 
 Array = npt.NDArray[Any]

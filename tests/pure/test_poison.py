@@ -26,8 +26,8 @@ from hermes.messages import (
     WorkerRefused,
 )
 from hermes.policy import norm
-from hermes.policy.aggregate import MergeSettings, check_merge
 from hermes.policy.norm import Limit
+from hermes.policy.weigh import MergeSettings, check_merge
 from hermes.report.why import recompute
 from hermes.report.why.recompute import AGREES, DIFFERS
 from hermes.values import Base, Birth, Position, Reason

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes.policy.aggregate import MergeSettings
 from hermes.policy.outer import outer_of
 from hermes.policy.stability import FARTHEST, FRESH, Shares, largest_stable, safe_rate, shares_of
+from hermes.policy.weigh import MergeSettings
 
 TABLE = {
     0: (2.00, 1.63, 1.50, 1.42, 1.36),

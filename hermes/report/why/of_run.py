@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hermes.policy.aggregate import SUMS
+from hermes.policy.weigh import SUMS
 from hermes.report.why.decided import Decision
 from hermes.report.why.of_log import SAY as OF_LOG
 from hermes.report.why.phrases import Say, Setting, Told, clock, fact, listed, loss, when

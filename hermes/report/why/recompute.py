@@ -44,7 +44,7 @@ from hermes.messages import (
     WorkerLost,
     WorkerRefused,
 )
-from hermes.policy import aggregate, allocate, gate, norm, own, pace, sync
+from hermes.policy import allocate, gate, norm, own, pace, sync, weigh
 from hermes.policy.gate import GateState, Verdict
 from hermes.policy.paired import Paired
 from hermes.policy.sync import Close
@@ -192,7 +192,7 @@ def rejected(state: MasterState, entry: UpdateRejected) -> Check:
     if reason.code == "too-stale":
         assert state.newest is not None
         staleness = state.newest.version - pending.update.oldest
-        return compare(of(reason), of(aggregate.check_staleness(state.settings.merge, staleness)))
+        return compare(of(reason), of(weigh.check_staleness(state.settings.merge, staleness)))
     if reason.code == norm.ABSURD:
         return compare(of(reason), of(_beyond(state, as_float(reason.facts.get("norm")))))
     if reason.code == alone.NOT_QUICKEST:
@@ -210,7 +210,7 @@ def _beyond(state: MasterState, length: float) -> Reason | None:
 
 def _weighed(reason: Reason) -> Reason | None:
     losses = [as_float(reason.facts.get(name)) for name in ("loss_global", "loss_worker")]
-    answer = aggregate.loss_weights(*losses)
+    answer = weigh.loss_weights(*losses)
     return answer if isinstance(answer, Reason) else None
 
 
@@ -327,7 +327,7 @@ def _quota_facts(planned: Superstep | None) -> Numbers:
 def _weights(moment: Closing, losses: Numbers) -> tuple[float, Sequence[float]]:
     if moment.weights:
         return 0.0, moment.weights
-    found = aggregate.loss_weights(
+    found = weigh.loss_weights(
         as_float(losses.get("loss_global")), as_float(losses.get("loss_worker"))
     )
     return (math.nan, [math.nan]) if isinstance(found, Reason) else (found[0], [found[1]])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from hermes.policy.aggregate import SUMS
 from hermes.policy.norm import ABSURD, TIMES
 from hermes.policy.pace import SPREADS
+from hermes.policy.weigh import SUMS
 from hermes.report.why.decided import Decision
 from hermes.report.why.of_size import kept, resized
 from hermes.report.why.phrases import (
