@@ -39,6 +39,10 @@ class Software(Message, frozen=True):
     """What it runs on, for people: "Linux x86_64, 2 cores, 24 GiB"."""
 
 
+SIMULATED = Software("0", PROTOCOL, "3", "none")
+"""What a simulated process says of itself: no release, and no machine."""
+
+
 class Own(Message, frozen=True):
     """What a worker says of the data that it has brought, and that never travels."""
 

@@ -32,13 +32,12 @@ from hermes.machine.events import (
     UploadData,
 )
 from hermes.messages import (
-    PROTOCOL,
+    SIMULATED,
     BlocksGranted,
     JobSource,
     Manifest,
     Own,
     RunOpened,
-    Software,
     VersionPublished,
 )
 from hermes.perform.bench import Trained, WorkerBench
@@ -103,7 +102,7 @@ class LocalRun:
             seed=self.seed,
             expect=self.expect,
             opened="",
-            software=Software("0", PROTOCOL, "3", "none"),
+            software=SIMULATED,
             key_proof="",
         )
         return Setup(

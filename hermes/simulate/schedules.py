@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from hermes.errors import Defect
 from hermes.machine.repair import NOTHING_LEFT
 from hermes.machine.rules import PROTOCOL_RULES, Rules
-from hermes.messages import PROTOCOL, RunOpened, RunReopened, Software
+from hermes.messages import SIMULATED, RunOpened, RunReopened
 from hermes.perform.ledger import Ledger
 from hermes.policy.presets import resolve, to_tree
 from hermes.simulate.driver import Costs, Driver, Setup, nothing_brought
@@ -383,7 +383,7 @@ def setup_of(schedule: Schedule) -> Setup:
         seed=schedule.seed,
         expect=1,
         opened="",
-        software=Software("0", PROTOCOL, "3", "none"),
+        software=SIMULATED,
         key_proof="",
     )
     data = brought(central=_is_central(schedule)) if schedule.resident else None

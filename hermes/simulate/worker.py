@@ -43,7 +43,7 @@ from hermes.machine.events import (
 from hermes.machine.missing import steps_in
 from hermes.machine.worker import WorkerState
 from hermes.messages import (
-    PROTOCOL,
+    SIMULATED,
     Envelope,
     Heartbeat,
     Hello,
@@ -51,7 +51,6 @@ from hermes.messages import (
     Resent,
     Round,
     Scored,
-    Software,
     Update,
     WorkerBody,
 )
@@ -170,9 +169,8 @@ class SimulatedWorker:
 
     def _hello(self, action: SendHello) -> None:
         driver = self.driver
-        software = Software("0", PROTOCOL, "3", "none")
         run = driver.setup.run.run
-        knock = Hello(run, self.name, self.incarnation, action.nonce, software, action.previous)
+        knock = Hello(run, self.name, self.incarnation, action.nonce, SIMULATED, action.previous)
         knock = replace(knock, own=driver.setup.own(self.name))
         driver.watch.knocked(self.incarnation, action.previous)
         self._transmit(driver.lobby, names.LOBBY, encode(knock), 0)

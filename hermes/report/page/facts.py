@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from hermes.errors import SettingError
 from hermes.machine.state import MasterState
-from hermes.messages import RunOpened
+from hermes.messages import SIMULATED, RunOpened
 from hermes.policy.presets import resolve, to_tree
 from hermes.report import words
 from hermes.report.charts.chart import Table, table
@@ -43,10 +43,6 @@ class Tile(NamedTuple):
     name: str
     value: str
     detail: str = ""
-
-
-SIMULATED = "0"
-"""What a simulated worker says is its release of Hermes."""
 
 
 def headline(state: MasterState, beside: Beside) -> str:
@@ -233,7 +229,7 @@ def _runs(story: Story, worker: str) -> str:
     """Framework and device, machine and versions: as far as the worker has said them."""
     known = story.software.get(worker)
     said = [story.trainers.get(worker, known.framework if known else "")]
-    if known is not None and known.hermes == SIMULATED:
+    if known is not None and known == SIMULATED:
         return "simulated"
     if known is not None:
         said += [known.machine, f"Python {known.python}", f"hermes {known.hermes}"]
