@@ -32,6 +32,9 @@ NORMAL = 2.0**-14
 """From here on they have all their bits; below they are multiples of `STEP`."""
 STEP = 2.0**-24
 
+_SIZE, _INFINITE = np.uint16(0x7FFF), np.uint16(0x7C00)
+"""The bits of a half without its sign, and where what is not finite begins."""
+
 TILE = 1 << 16
 """Elements that are rounded at a time."""
 
@@ -70,11 +73,11 @@ def shrink(array: Array, chance: Chance | None = None) -> Scaled:
     first = _exponent(_largest(flat), rounded=False)
     rounded = np.empty(flat.size, np.float16)
     for tile in _tiles(flat.size):
-        scaled = np.ldexp(flat[tile], -first)
+        scaled = _times(flat[tile], -first)
         rounded[tile] = scaled if chance is None else _either(scaled, chance)
     _keep_finite(rounded, first, np.finfo(flat.dtype).maxexp)
     # What was largest may have become smaller than what the next power of two is for.
-    last = first + _exponent(_largest(rounded), rounded=True)
+    last = first + _exponent(_largest_half(rounded), rounded=True)
     if last != first:
         rounded = np.ldexp(rounded, first - last)
     return Scaled(rounded.reshape(array.shape), last)
@@ -82,10 +85,22 @@ def shrink(array: Array, chance: Chance | None = None) -> Scaled:
 
 def grow(scaled: Scaled, dtype: np.dtype[np.generic]) -> Floats:
     """The values again, as floats of this type; beyond its range: infinite, or rounded."""
+    halves = np.ascontiguousarray(scaled.halves).reshape(-1)
+    found = np.empty(halves.size, dtype)
     with np.errstate(over="ignore", under="ignore"):
-        wide: Any = scaled.halves.astype(dtype)
-        found: Floats = np.ldexp(wide, scaled.exponent)
-    return found
+        for tile in _tiles(halves.size):
+            wide = halves[tile].astype(dtype)
+            found[tile] = _times(wide, scaled.exponent)
+    return found.reshape(scaled.halves.shape)
+
+
+def _times(array: Any, exponent: int) -> Any:
+    """array * 2**exponent, rounded once: a product where the power is a float of this type, which
+    takes a tenth of the time of `ldexp`."""
+    kind = np.finfo(array.dtype)
+    if kind.minexp <= exponent < kind.maxexp:
+        return array * array.dtype.type(2.0**exponent)
+    return np.ldexp(array, exponent)
 
 
 def _keep_finite(rounded: Half, exponent: int, most: int) -> None:
@@ -110,8 +125,20 @@ def _largest(flat: Floats) -> float:
     found = 0.0
     for tile in _tiles(flat.size):
         size = np.abs(flat[tile])
-        found = max(found, float(np.max(size, where=np.isfinite(size), initial=0)))
+        most = float(np.max(size))
+        if not math.isfinite(most):
+            most = float(np.max(size, where=np.isfinite(size), initial=0))
+        found = max(found, most)
     return found
+
+
+def _largest_half(flat: Half) -> float:
+    """As `_largest`: without their signs, halves are in the order of their bits."""
+    size = flat.view(np.uint16) & _SIZE
+    most = np.max(size, initial=0)
+    if most >= _INFINITE:
+        most = np.max(size, where=size < _INFINITE, initial=0)
+    return float(most.view(np.float16))
 
 
 def _either(scaled: Floats, chance: Chance) -> Floats:
