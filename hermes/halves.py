@@ -87,7 +87,7 @@ def grow(scaled: Scaled, dtype: np.dtype[np.generic]) -> Floats:
     """The values again, as floats of this type; beyond its range: infinite, or rounded."""
     halves = np.ascontiguousarray(scaled.halves).reshape(-1)
     found = np.empty(halves.size, dtype)
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         for tile in _tiles(halves.size):
             wide = halves[tile].astype(dtype)
             found[tile] = _times(wide, scaled.exponent)
