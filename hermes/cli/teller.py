@@ -17,6 +17,8 @@ PROGRESS = 10.0
 """Real seconds between two lines of how much is left, at least; ..."""
 PART = 0.02
 """... or this part of it, where that is longer: a night's work takes no thousand lines."""
+NEARLY = 1.0
+"""Seconds left that are not told: nobody knows them so well."""
 
 
 class Teller:
@@ -46,10 +48,10 @@ class Teller:
         from hermes.report.words import duration
 
         self._due = time.monotonic() + max(PROGRESS, PART * left.seconds)
-        bound = "at most " * left.at_most
-        self._say(
-            f"{bound}about {duration(left.seconds)} left; {self._through} of {self._all} done"
-        )
+        rest = f"{'at most ' * left.at_most}about {duration(left.seconds)} left"
+        if left.seconds < NEARLY:  # what ends a cell, such as its last scores, is no part of it
+            rest = "nearly through"
+        self._say(f"{rest}; {self._through} of {self._all} done")
 
     def ended(self, order: Order, outcome: Outcome | None) -> None:
         """A cell is through."""

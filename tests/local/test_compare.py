@@ -16,6 +16,7 @@ from matrices import FRAIL, GIVEN, MATRIX, Compare, outcome, typed, written
 from msgspec.structs import replace
 
 from hermes.cli.entry import run
+from hermes.cli.teller import Teller
 from hermes.compare.cell import Order
 from hermes.compare.matrix import Until, cells_of, load_matrix
 from hermes.compare.outcome import Outcome, Point
@@ -427,6 +428,18 @@ def test_what_ends_at_a_target_is_told_as_a_bound_until_one_has_ended() -> None:
     assert pace.left(running, [open_ended]) == Left(5.0 + 15.0)
     longer = [Running(open_ended, 20.0, 0.25)]
     assert pace.left(longer, []) == Left(60.0, at_most=True), "it takes longer than the one before"
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [(0.5, "about 10.0 s left; 0 of 1 done"), (1.0, "nearly through; 0 of 1 done")],
+)
+def test_less_than_a_second_is_not_told(part: float, told: str) -> None:
+    """What comes after a cell's last event, such as its last scores, is not in its share."""
+    said: list[str] = []
+    teller = Teller([order("slow")], [], Pace(1), "test", said.append)
+    teller.look([Running(order("slow"), 10.0, part)])
+    assert said == [told]
 
 
 def test_a_limit_tells_nothing_of_what_is_expected() -> None:
