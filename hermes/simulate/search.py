@@ -134,8 +134,10 @@ def _held_back(number: signal.Signals) -> Iterator[None]:
 
 
 def _deaf_to_interrupts() -> None:
-    """Ctrl-C goes to all of a terminal's processes; the first one ends the others."""
+    """Ctrl-C goes to all of a terminal's processes; the first one ends the others: by SIGTERM, with
+    which it may do what it likes itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def cores() -> int:

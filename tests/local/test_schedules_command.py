@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,18 @@ def test_schedules_that_hold(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n{kind} " in shown.out
     assert "60 schedules: every invariant holds after each of " in shown.out
     assert "schedules: 60 of 60" in shown.err
+
+
+def test_the_processes_end_whatever_the_first_one_does_at_sigterm() -> None:
+    """They are its forks, and have its handlers: with this one they would wait for ever."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        chunks = [range(first, first + 2) for first in range(0, 80, 2)]
+        work = partial(search.run_chunk, None, None)
+        with closing(search._in_order(work, chunks, 2)) as results:
+            assert next(results).schedules == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_one_schedule_that_holds_is_told(capsys: pytest.CaptureFixture[str]) -> None:
