@@ -178,7 +178,7 @@ def _csv(rows: Iterable[dict[str, Any]]) -> str:
 
 def show(told: Told, result: dict[str, Any]) -> None:
     """Say what came of it."""
-    from hermes.compare.page import claim, table
+    from hermes.compare.page import claim, cut_short, table
     from hermes.report.tables import output, plain_table
 
     console = output()
@@ -191,4 +191,6 @@ def show(told: Told, result: dict[str, Any]) -> None:
         console.print(shown, soft_wrap=True)
     console.print(f"Ratios: {told.baseline}'s number / a strategy's own, paired by seed.")
     console.print(claim(told))
+    for text in cut_short(told):
+        console.print(text, soft_wrap=True)
     console.print(result["paths"]["html"], soft_wrap=True)

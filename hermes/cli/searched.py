@@ -57,6 +57,7 @@ def _told(best: Tried, found: Sequence[Tried], matrix: Matrix) -> dict[str, Any]
         "trial": best.trial.number,
         "set": best.trial.point.set,
         "args": list(best.trial.point.args),
+        "cut_short": sum(one.cut_short for one in found),
         "at_edge": list(best.trial.point.edges),
         "seconds": plain(statistics.median(best.seconds.values())),
         "validation_accuracy_at_end": statistics.median(finals) if finals else None,
@@ -65,6 +66,7 @@ def _told(best: Tried, found: Sequence[Tried], matrix: Matrix) -> dict[str, Any]
 
 def show(result: dict[str, Any]) -> None:
     """Say what was found."""
+    from hermes.compare.page import short_of
     from hermes.report import words
     from hermes.report.tables import output, plain_table
 
@@ -85,6 +87,8 @@ def show(result: dict[str, Any]) -> None:
     console.print(f"to {target:g} on validation, medians of the tuning seeds", style="bold")
     console.print(shown, soft_wrap=True)
     for name, one in result["strategies"].items():
+        if one["cut_short"]:
+            console.print(short_of(name, one["cut_short"], "trial"), soft_wrap=True)
         if one["at_edge"]:
             edges = words.listed(one["at_edge"])
             console.print(f"{name}: at the edge of what was tried: {edges}.", soft_wrap=True)

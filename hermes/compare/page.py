@@ -104,6 +104,24 @@ def claim(told: Told) -> str:
     )
 
 
+def short_of(name: str, count: int, what: str) -> str:
+    """That so many of its cells ended before the target was held."""
+    return (
+        f"{name}: {words.counted(count, what)} came to the target at the last points, and ended "
+        "before three held it: that counts as never. A smaller grid or a higher limit would tell."
+    )
+
+
+def cut_short(told: Told) -> list[str]:
+    """Of whom it is to be said."""
+    several = len({row.devices for row in told.rows}) > 1
+    return [
+        short_of(f"{row.strategy} on {row.devices}" if several else row.strategy, short, "seed")
+        for row in told.rows
+        if (short := row.cut_short)
+    ]
+
+
 def _headline(told: Told) -> str:
     """Whose median was least, on each file of devices."""
     found = []
@@ -420,6 +438,8 @@ def _method(told: Told) -> str:
         "at end": "accuracy on test at the end of a cell, median of the seeds",
         "front": "no other strategy took less time with no more bytes, by medians",
     }
+    if short := cut_short(told):
+        facts["cut short"] = " ".join(short)
     if told.codes > 1:
         facts["source"] = (
             f"the cells were run by {told.codes} states of Hermes's source, of the same version; "

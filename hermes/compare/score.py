@@ -79,6 +79,14 @@ def held(
     return None
 
 
+def cut_short(outcome: Outcome, target: float, on: str = TEST) -> bool:
+    """Whether it was there at its last points, and they are fewer than three: that is never."""
+    if not outcome.points or reached(outcome, target, on).ever:
+        return False
+    last: float | None = getattr(outcome.points[-1], on)
+    return last is not None and last >= target
+
+
 def accuracy_at_end(outcome: Outcome) -> float | None:
     """On validation, at the last point of the grid."""
     return outcome.points[-1].validation_accuracy if outcome.points else None
@@ -133,6 +141,8 @@ class Row(NamedTuple):
     """By measure."""
     baseline: dict[int, Reached]
     """What it took the baseline, by seed."""
+    cut_short: int = 0
+    """Seeds with which it came to the target at its last points, fewer than three."""
     on_front: bool = False
     """Whether no other strategy took less time with no more bytes, or fewer bytes in no more
     time (medians)."""
@@ -178,6 +188,7 @@ def rows(
                 got[name],
                 _against(got[baseline], got[name], seeds),
                 got[baseline],
+                sum(cut_short(one, target) for one in known[name].values()),
             )
             for name in strategies
         ]
@@ -217,6 +228,7 @@ def told(row: Row) -> dict[str, Any]:
         "strategy": row.strategy,
         "reached": sum(one.ever for one in row.reached.values()),
         "seeds": len(row.reached),
+        "cut_short": row.cut_short,
         "median": {measure: plain(row.median(measure)) for measure in MEASURES},
         "test_accuracy_at_end": round(statistics.median(finals), 6) if finals else None,
         "on_front": row.on_front,

@@ -18,7 +18,7 @@ import msgspec
 from hermes.compare.form import refused
 from hermes.compare.matrix import Contender, Matrix
 from hermes.compare.outcome import Outcome
-from hermes.compare.score import VALIDATION, accuracy_at_end, plain, reached
+from hermes.compare.score import VALIDATION, accuracy_at_end, cut_short, plain, reached
 from hermes.compare.space import Point, Search, points
 
 
@@ -44,6 +44,8 @@ class Tried(NamedTuple):
     """Virtual, to the target on validation, by seed; infinite where it was never reached."""
     accuracy: dict[int, float | None]
     """On validation at the end, by seed."""
+    cut_short: bool
+    """Whether it came to the target with some seed, and ended before it was held."""
 
     @property
     def rank(self) -> tuple[float, float, int]:
@@ -124,7 +126,9 @@ def tried(trials: Sequence[Trial], outcomes: Sequence[Outcome], target: float) -
     for trial in trials:
         own = {seed: o for (name, seed), o in sorted(known.items()) if name == trial.name}
         seconds = {seed: reached(o, target, VALIDATION).seconds for seed, o in own.items()}
-        found.append(Tried(trial, seconds, {s: accuracy_at_end(o) for s, o in own.items()}))
+        ends = {seed: accuracy_at_end(o) for seed, o in own.items()}
+        short = any(cut_short(o, target, VALIDATION) for o in own.values())
+        found.append(Tried(trial, seconds, ends, short))
     return found
 
 

@@ -371,6 +371,8 @@ def test_rows_medians_and_the_front() -> None:
     a, b, c, d = rows(cells, ["a", "b", "c", "d"], ["d"], "a", 0.9, (0, 1))
     assert [row.on_front for row in (a, b, c, d)] == [True, True, False, False]
     assert (a.median("seconds"), b.median("bytes"), d.median("seconds")) == (6.5, 40, math.inf)
+    assert [row.cut_short for row in (a, b, c, d)] == [0, 0, 0, 2], "d is there, and not held"
+    assert (told(a)["cut_short"], told(d)["cut_short"]) == (0, 2)
     shown = told(b)
     assert shown["ratios"]["seconds"]["by_seed"] == [
         {"seed": 0, "ratio": 3.0, "reached": True, "baseline_reached": True},
@@ -393,6 +395,16 @@ def test_a_floor_that_is_first_is_called_one() -> None:
     assert "central, 4.0 s of virtual time." in text
     assert "A floor, which uses no cluster: central; with one: h, 6.0 s" in text
     assert "A floor" not in page(told._replace(floors=()))
+    assert "before three held it" not in text
+
+
+def test_who_was_there_and_did_not_hold_it_is_told_of() -> None:
+    """Of ten points of the grid the last two have it."""
+    cells = [outcome([(1, 0.5), (9, 0.95)], seed=0)]
+    known = rows(cells, ["a"], ["d"], "a", 0.9, (0,))
+    told = Told("t", "job.py", 0.9, "a", "9 s", 1.0, (0,), known, [], 1, "now")
+    text = page(told)
+    assert "a: 1 seed came to the target at the last points, and ended before three held it" in text
 
 
 def test_what_is_left_is_told_from_what_is_known() -> None:

@@ -90,6 +90,9 @@ def test_the_best_is_the_quickest_on_validation_then_the_most_accurate() -> None
     found = tried(trials, cells, 0.8)
     assert found[2].seconds == {1: 1.0, 2: math.inf}
     assert {name: one.trial.number for name, one in best_of(found).items()} == {"a": 2, "b": 2}
+    assert not any(one.cut_short for one in found)
+    late = [*cells[:-1], cell("b.3", 1, 9, 0.8)]
+    assert [one.cut_short for one in tried(trials, late, 0.8)] == [*[False] * 5, True]
 
 
 # --- a search, whole ------------------------------------------------------------------------------
