@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from commands import DIGITS, ENDLESS, Shell, Shown, wait_for
+from standing import stand
 
 from hermes.broker.control import Child
 from hermes.broker.places import free_port
@@ -152,7 +153,7 @@ def test_a_bad_moment_for_ctrl_c(shell: Shell, shown: Shown) -> None:
     be told."""
     with Child("embedded") as broker:
         run = begin(shell, broker.address)
-        os.kill(broker.pid, signal.SIGSTOP)
+        stand(broker.pid)
         run.send_signal(signal.SIGINT)
         began, seen = time.monotonic(), list[str]()
         wait_for(run, "It could not be told that the run has stopped", seen)
@@ -171,7 +172,7 @@ def test_a_bad_moment_for_two_ctrl_c(shell: Shell) -> None:
     """The second leaves within a second, with nothing left behind."""
     with Child("embedded") as broker:
         run = begin(shell, broker.address)
-        os.kill(broker.pid, signal.SIGSTOP)
+        stand(broker.pid)
         run.send_signal(signal.SIGINT)
         time.sleep(0.3)  # two signals at once are one
         run.send_signal(signal.SIGINT)
@@ -318,7 +319,7 @@ def test_a_bad_connection_for_some_seconds(shell: Shell, shown: Shown) -> None:
     """A broker that hangs for 5 s in the middle: the run goes on."""
     with Child("embedded") as broker:
         run = begin(shell, broker.address, "--set", "stop.seconds=8")
-        os.kill(broker.pid, signal.SIGSTOP)
+        stand(broker.pid)
         time.sleep(5.0)  # as long as the connection is cut
         os.kill(broker.pid, signal.SIGCONT)
         text = ended(run)
@@ -359,7 +360,7 @@ def test_a_bad_broker_given_up_is_waited_for_no_longer(wait: str) -> None:
         log.create(["hermes.x.ledger", "hermes.x.logs"])
         receipt = log.append("hermes.x.ledger", b"x")
         assert receipt.offset() == 0
-        os.kill(broker.pid, signal.SIGSTOP)
+        stand(broker.pid)
         late = log.append("hermes.x.ledger", b"y")
         calls: dict[str, Callable[[], Any]] = {
             "reader": log.reader,

@@ -19,6 +19,7 @@ import pytest
 import safetensors.numpy
 from commands import Shell, Shown, wait_for
 from mounts import on_disk
+from standing import stand
 
 from hermes.broker.control import Child
 
@@ -166,7 +167,7 @@ NAP = 8.0
 @contextlib.contextmanager
 def asleep(pid: int, seconds: float) -> Iterator[None]:
     """The process stands still for so long, as a laptop that is closed."""
-    os.kill(pid, signal.SIGSTOP)
+    stand(pid)
     try:
         time.sleep(seconds)
         yield

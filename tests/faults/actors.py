@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from standing import stand, stands
+
 from hermes.broker.control import Child
 from hermes.broker.process import identity
 
@@ -163,11 +165,7 @@ def kill(actor: Actor) -> tuple[int, str]:
 def pause(actor: Actor) -> tuple[int, str]:
     """SIGSTOP to a process that lives."""
     pid, born = _alive(actor)
-    os.kill(pid, signal.SIGSTOP)
-    end = time.monotonic() + DYING
-    while not stands(pid) and time.monotonic() < end:
-        time.sleep(0.002)
-    assert stands(pid), f"process {pid} of {actor.name} does not stand after SIGSTOP"
+    stand(pid)
     assert identity(pid) == born
     return pid, born
 
@@ -177,12 +175,6 @@ def go_on(actor: Actor, pid: int, born: str) -> None:
     assert identity(pid) == born, f"{actor.name} did not outlive its pause"
     assert stands(pid), f"process {pid} of {actor.name} did not stand until its pause was over"
     os.kill(pid, signal.SIGCONT)
-
-
-def stands(pid: int) -> bool:
-    """Whether the system has stopped this process (Linux)."""
-    stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    return stat.rpartition(")")[2].split()[0] == "T"
 
 
 def _alive(actor: Actor) -> tuple[int, str]:
