@@ -229,7 +229,7 @@ def _runs(story: Story, worker: str) -> str:
     """Framework and device, machine and versions: as far as the worker has said them."""
     known = story.software.get(worker)
     said = [story.trainers.get(worker, known.framework if known else "")]
-    if known is not None and known == SIMULATED:
+    if known is not None and known.hermes == SIMULATED.hermes:
         return "simulated"
     if known is not None:
         said += [known.machine, f"Python {known.python}", f"hermes {known.hermes}"]
