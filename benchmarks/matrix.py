@@ -113,7 +113,7 @@ def row(samples: int, grid: float, seeds: int, args: list[str]) -> list[str]:
         f"{1e3 * plain.step:.2f}",
         f"{bare:.1f}",
         f"{cpu:.1f}",
-        f"**{100 * bare / cpu:.0f} %**",
+        f"**{100 * bare / cpu:.1f} %**",
     ]
 
 
