@@ -48,9 +48,10 @@ class Teller:
         from hermes.report.words import duration
 
         self._due = time.monotonic() + max(PROGRESS, PART * left.seconds)
-        rest = f"{'at most ' * left.at_most}about {duration(left.seconds)} left"
         if left.seconds < NEARLY:  # what ends a cell, such as its last scores, is no part of it
             rest = "nearly through"
+        else:
+            rest = f"{'at most ' * left.at_most}about {duration(left.seconds)} left"
         self._say(f"{rest}; {self._through} of {self._all} done")
 
     def ended(self, order: Order, outcome: Outcome | None) -> None:

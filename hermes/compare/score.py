@@ -141,7 +141,7 @@ class Row(NamedTuple):
     """By measure."""
     baseline: dict[int, Reached]
     """What it took the baseline, by seed."""
-    cut_short: int = 0
+    cut_short: int
     """Seeds with which it came to the target at its last points, fewer than three."""
     on_front: bool = False
     """Whether no other strategy took less time with no more bytes, or fewer bytes in no more

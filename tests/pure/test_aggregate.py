@@ -22,10 +22,7 @@ from hermes.policy.aggregate import (
     mean_of_deltas,
     mean_of_models,
 )
-from hermes.policy.weigh import (
-    check_update,
-    loss_weights,
-)
+from hermes.policy.weigh import check_update, loss_weights
 from hermes.values import Reason
 
 Array = npt.NDArray[Any]

@@ -1,4 +1,4 @@
-"""Halves are scaled by a product where that is the same, bit for bit, and takes a tenth."""
+"""Halves are scaled by a product where that is the same, bit for bit."""
 
 from __future__ import annotations
 
@@ -21,6 +21,23 @@ def test_every_half_grows_to_what_ldexp_says(dtype: type, exponent: int) -> None
         wanted = np.ldexp(EVERY.astype(dtype), exponent)
     assert found.dtype == wanted.dtype
     assert found.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "power"),
+    [
+        *((np.float32, power) for power in (-140, -120, -20, 0, 20, 100, 127)),
+        *((np.float64, power) for power in (-1060, -140, 0, 140, 1023)),
+    ],
+)
+def test_what_shrinks_is_rounded_as_ldexp_has_it(dtype: type, power: int) -> None:
+    chance = np.random.default_rng(power % 7)
+    near = np.ldexp(chance.uniform(-1, 1, 500), chance.integers(-45, 1, 500))
+    with np.errstate(over="ignore", under="ignore"):
+        array = np.ldexp(np.append(near, 1.5), power).astype(dtype)
+    found = shrink(array)
+    wanted = np.ldexp(array, -found.exponent).astype(np.float16)
+    assert found.halves.tobytes() == wanted.tobytes()
 
 
 @pytest.mark.parametrize("power", [-120, -20, 0, 20, 100])
