@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -304,6 +305,8 @@ class LocalBench:
         self._run, self._name = run, name
         self._store = AtHand(run, log)
         self._made: WorkerBench | None = None
+        self._round: Callable[[], Trained] | None = None
+        """The last one that was begun: it may not be trained yet."""
 
     @property
     def bench(self) -> WorkerBench:
@@ -311,6 +314,13 @@ class LocalBench:
         if self._made is None:
             self._made = self.made()
         return self._made
+
+    @property
+    def rested(self) -> WorkerBench:
+        """It has done the round that was begun."""
+        if self._round is not None:
+            self._round()
+        return self.bench
 
     def made(self) -> WorkerBench:
         """With a model and an optimizer of its own."""
@@ -322,7 +332,8 @@ class LocalBench:
         return made
 
     def fetch(self, grant: BlocksGranted) -> int:
-        """Bring the blocks; the bytes that a worker with an empty cache would transfer."""
+        """Bring the blocks; the bytes that a worker with an empty cache would transfer. It may be
+        at work the while: what is trained was granted before."""
         self.bench.accept(grant)
         return self.bench.size_of(grant) if grant.ranges else 0
 
@@ -332,12 +343,12 @@ class LocalBench:
             data = self._store.get(action.version.payload)
         except GONE:
             return None
-        return self.bench.load(action, data)
+        return self.rested.load(action, data)
 
     def score(self, action: ScoreVersion) -> Sums:
         """What this version is worth on the worker's own validation samples."""
         try:
-            return self.bench.score(self._store.get(action.version.payload))
+            return self.rested.score(self._store.get(action.version.payload))
         except GONE:
             return NO_SUMS
 
@@ -346,17 +357,19 @@ class LocalBench:
         return work_of(action)
 
     def train(self, action: Train, due: int) -> Callable[[], Trained]:
-        """Train one round, here and now."""
+        """Begin a round. It is trained when its outcome is first asked for, or when more is to be
+        done by this worker: what is under way when a run ends costs nothing."""
         del due
-        done = self.bench.train(action)
-        return lambda: done
+        bench = self.rested
+        self._round = functools.cache(lambda: bench.train(action))
+        return self._round
 
     def pack(self) -> None:
         """It is sent by `store`, at once."""
 
     def drop(self, number: int) -> None:
         """Nothing of this grant is needed any more."""
-        self.bench.drop(number)
+        self.rested.drop(number)
 
     def move(self, generation: int) -> None:
         """What is stored from now on lies in this generation of the worker's topic."""
@@ -364,4 +377,4 @@ class LocalBench:
 
     def store(self) -> Payload:
         """Send the local model."""
-        return self.bench.push(self._store)
+        return self.rested.push(self._store)

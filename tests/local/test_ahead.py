@@ -41,6 +41,22 @@ job = hermes.Job(model=lambda: nn.Sequential(nn.Flatten(), Odd(64, 10)), data=he
                  loss=nn.CrossEntropy(), optimizer=lambda p: nn.SGD(p, lr=0.1), batch=32)
 """
 
+COUNTS = """
+from pathlib import Path
+import hermes
+from hermes import nn
+
+class Counted(nn.SGD):
+    def step(self, *given):
+        super().step(*given)
+        with open("{steps}", "a") as file:
+            file.write("1")
+
+job = hermes.Job(model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+                 data=hermes.data.digits, loss=nn.CrossEntropy(),
+                 optimizer=lambda p: Counted(p, lr=0.1), batch=32)
+"""
+
 
 def modelled(file: str, folder: Path, strategy: str, *args: str, **settings: Any) -> ModelledRun:
     """A run of this job on twelve devices."""
@@ -82,6 +98,20 @@ def test_the_same_with_one_process_and_with_two(
         assert newest.version >= 2
         found.add((newest.payload.digest, driver.watch.state.authority.chain))
     assert len(found) == 1
+
+
+def test_what_is_under_way_when_a_run_ends_is_not_trained(tmp_path: Path) -> None:
+    """In place, where it would be time lost: each step that was done is in a round that ended."""
+    job, steps = tmp_path / "counts.py", tmp_path / "steps"
+    job.write_text(COUNTS.format(steps=steps))
+    settings = {"stop__versions": 4, "round__steps": 5}
+    run = modelled(str(job), tmp_path / "run", "asp", **settings)
+    driver = run.driver()
+    drive(driver, [], lambda: None)
+    counted = sum(member.rounds for member in driver.watch.state.members.values())
+    trained, rest = divmod(len(steps.read_text()), 5)
+    assert rest == 0
+    assert 4 <= counted <= trained < 12  # some had ended, and nobody had heard; twelve had begun
 
 
 def test_a_process_that_dies_and_a_job_that_raises_are_told(tmp_path: Path) -> None:
