@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +30,11 @@ def told(work: Work) -> Told:
     matrix, limit = work.matrix, work.matrix.limit
     limits = [words.counted(limit.samples, "sample")] if limit.samples else []
     limits += [f"{limit.seconds:g} s of virtual time"] if limit.seconds else []
-    limits += ["until it holds the target"] if limit.target else []
     names = (list(matrix.contenders), list(matrix.worlds))
     worlds = iter(matrix.worlds.values())
     return Told(
         matrix.name,
-        work.source.name,
+        _shown(matrix.job),
         matrix.target,
         matrix.baseline,
         " or ".join(limits),
@@ -47,7 +47,14 @@ def told(work: Work) -> Told:
         "" if matrix.tuned is None else _chosen(matrix.tuned),
         floors=tuple(name for name, one in matrix.contenders.items() if _is_floor(one)),
         codes=len({one.code for one in work.outcomes}),
+        stops=limit.target,
     )
+
+
+def _shown(job: Path) -> str:
+    """From here on; or its name alone, where it does not lie below."""
+    path = Path(os.path.normpath(job))
+    return path.name if path.is_absolute() or ".." in path.parts else str(path)
 
 
 def _is_floor(one: Contender) -> bool:

@@ -15,6 +15,7 @@ from hermes.compare.outcome import Outcome, Point
 from hermes.compare.score import ENOUGH, IN_A_ROW, MEASURES, Row, coverage
 from hermes.report import words
 from hermes.report.charts.chart import Bar, Bars, Chart, Head, Lines, Series, Table
+from hermes.report.charts.looks import HUES
 from hermes.report.charts.scales import axis
 from hermes.report.page.page import document, figure, none, said_html, table_of
 
@@ -29,6 +30,7 @@ class Told(NamedTuple):
     target: float
     baseline: str
     limit: str
+    """What ends each cell, the target apart."""
     grid: float
     seeds: tuple[int, ...]
     rows: list[Row]
@@ -46,6 +48,8 @@ class Told(NamedTuple):
     """Strategies without a cluster: one device alone, or the master's place."""
     codes: int = 1
     """States of Hermes's source that ran the cells."""
+    stops: bool = False
+    """Whether the target ends a cell, too."""
 
 
 def page(told: Told) -> str:
@@ -80,7 +84,7 @@ def _header(told: Told, worlds: Sequence[str]) -> str:
         f"<h1>{escape(told.name)}</h1>"
         f'<p class="answer">{said_html(_headline(told))}</p>'
         f'<p class="kind">{escape(told.job)} to {told.target:g} on test; {done} of {told.cells} '
-        f"cells; each to {escape(told.limit)}</p>"
+        f"cells; each to {escape(told.limit)}{' or until it holds the target' * told.stops}</p>"
         f'<p class="note">{escape(claim(told))}</p>'
         f'<nav aria-label="Parts">{links}<a href="#method">Method</a></nav></header>'
     )
@@ -306,8 +310,7 @@ def _front(told: Told, devices: str, here: list[Row], looks: dict[str, int]) -> 
         else "In the median nobody reached it.",
         Table(("strategy", "seed", "time", "bytes"), tuple(rows)),
         "One point a seed; left and below is better. Runs that never reached it are not here. "
-        "Filled points are the first six strategies, rings the others; what coincides lies side by "
-        "side.",
+        f"{_marks(len(here))}What coincides lies side by side.",
     )
     xs, ys = [x for s in series for x in s.xs], [y for s in series for y in s.ys]
     x_axis = axis("virtual time to the target", "time", xs, zero=True)
@@ -316,6 +319,15 @@ def _front(told: Told, devices: str, here: list[Row], looks: dict[str, int]) -> 
     if not y_axis.log:
         y_axis = y_axis._replace(high=y_axis.high * 1.08)
     return Lines(head, x_axis, y_axis, tuple(series))
+
+
+def _marks(strategies: int) -> str:
+    """What tells two of one colour apart."""
+    if strategies <= HUES:
+        return ""
+    if strategies <= 2 * HUES:
+        return f"Filled points are the first {HUES} strategies, rings the others. "
+    return f"Filled points are the first {HUES} strategies, rings the next {HUES}, then squares. "
 
 
 def _used(devices: str, here: list[Row]) -> Bars | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import signal
 import time
 from pathlib import Path
@@ -139,6 +140,7 @@ def test_a_cell_may_end_once_it_holds_the_target(compare: Compare, tmp_path: Pat
     assert cell["seconds_to_target"] + 3 * 0.5 <= cell["seconds"] + 0.5 < 8
     page = Path(short["paths"]["html"]).read_text("utf-8")
     assert "8 s of virtual time or until it holds the target" in page
+    assert "not reached before 8 s of virtual time: infinitely long" in page
 
 
 def test_a_cell_that_fails_is_told_and_the_others_go_on(compare: Compare, tmp_path: Path) -> None:
@@ -405,6 +407,27 @@ def test_who_was_there_and_did_not_hold_it_is_told_of() -> None:
     told = Told("t", "job.py", 0.9, "a", "9 s", 1.0, (0,), known, [], 1, "now")
     text = page(told)
     assert "a: 1 seed came to the target at the last points, and ended before three held it" in text
+
+
+def test_more_strategies_than_colours_can_be_told_apart() -> None:
+    """Six colours: filled, then rings, then squares; said where it matters."""
+    points = (Point(4, 1, 1, 1, 1, 9, 0.9, None, None),)
+
+    def shown(count: int) -> str:
+        names = [f"s{number}" for number in range(count)]
+        cells = [outcome([], strategy=name, seed=0, points=points) for name in names]
+        known = rows(cells, names, ["d"], "s0", 0.9, (0,))
+        return page(Told("t", "job.py", 0.9, "s0", "9 s", 1.0, (0,), known, [], count, "now"))
+
+    def marks(text: str) -> set[tuple[str, ...]]:
+        found = r'<(circle|rect) class="dot( ring)? (c\d)"[^>]* data-worker="s(\d+)"'
+        return {(*look, name) for *look, name in re.findall(found, text)}
+
+    known = marks(shown(18))
+    assert len(known) == len({look[:3] for look in known}) == 18
+    assert "rings the next 6, then squares" in shown(13)
+    assert "rings the others" in shown(12)
+    assert "Filled points" not in shown(6)
 
 
 def test_what_is_left_is_told_from_what_is_known() -> None:

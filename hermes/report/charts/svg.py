@@ -179,20 +179,28 @@ def _lines(chart: Lines, shape: Shape) -> tuple[Frame, str]:
 
 
 def _dots(series: Series, frame: Frame, owner: str, taken: Counter[tuple[int, int]]) -> str:
-    """Points that no line joins, beside those that lie there already; the second six looks are
-    rings."""
-    ring = " ring" if series.look // HUES % 2 else ""
+    """Points that no line joins, beside those that lie there already."""
     parts = []
     for x, y in zip(series.xs, series.ys, strict=True):
         left, top = frame.at_x(x), frame.at_y(y)
         place = (round(left / DOT), round(top / DOT))
         left += DOT * taken[place]
         taken[place] += 1
-        parts.append(
-            f'<circle class="dot{ring} c{hue(series.look)}" cx="{number(left)}" '
-            f'cy="{number(top)}" r="{DOT}"{owner}><title>{escape(series.name)}</title></circle>'
-        )
+        title = f"{owner}><title>{escape(series.name)}</title>"
+        parts.append(_dot(series.look, left, top, title))
     return "".join(parts)
+
+
+def _dot(look: int, x: float, y: float, title: str) -> str:
+    """Filled, of the second six looks a ring, of the third six a square."""
+    kind, colour = look // HUES % 3, f"c{hue(look)}"
+    if kind == 2:
+        side = f'width="{2 * DOT}" height="{2 * DOT}"'
+        at = f'x="{number(x - DOT)}" y="{number(y - DOT)}"'
+        return f'<rect class="dot {colour}" {at} {side}{title}</rect>'
+    ring = " ring" if kind else ""
+    at = f'cx="{number(x)}" cy="{number(y)}" r="{DOT}"'
+    return f'<circle class="dot{ring} {colour}" {at}{title}</circle>'
 
 
 def _equal(chart: Lines, index: int) -> int:
