@@ -17,11 +17,13 @@ import msgspec
 
 from benchmarks import common
 from benchmarks.plain_beside import FORM
-from hermes.compare.cell import Order
+from hermes.compare.cell import Order, order_of
+from hermes.compare.matrix import Cell
 from hermes.compare.outcome import Outcome
 from hermes.compare.pool import run_all
 from hermes.jobfile import build, load_source
-from hermes.policy.presets import resolve, to_tree
+from hermes.messages import JobSource
+from hermes.policy.presets import resolve
 from hermes.report.words import count as grouped
 from hermes.simulate.devices import load
 
@@ -45,29 +47,24 @@ def used() -> float:
 
 def orders(samples: int, grid: float, seeds: int, args: list[str], folder: Path) -> list[Order]:
     """The cells: each strategy with these seeds."""
-    source, loaded = load_source(JOB), load(EDGE)
-    job = build(source.text, source.name, args)
+    written, loaded = load_source(JOB), load(EDGE)
+    job = build(written.text, written.name, args)
+    source = JobSource(written.name, written.text, tuple(args))
     world = msgspec.structs.replace(loaded.world, evaluate_seconds=grid)
     stop = {"stop.samples": samples, "stop.patience": None, "stop.versions": None}
-    return [
-        Order(
-            strategy=strategy,
-            devices="edge12",
-            seed=seed,
-            settings=to_tree(resolve(strategy, [job.settings(), stop])),
-            world=world,
-            world_file=loaded.file,
-            world_digest=loaded.digest,
-            job_file=str(JOB),
-            job_name=source.name,
-            job_text=source.text,
-            args=tuple(args),
-            device=None,
-            path=str(folder / f"{strategy}-{seed}-{grid:g}.json"),
+    cells = [
+        Cell(
+            strategy,
+            "edge12",
+            seed,
+            resolve(strategy, [job.settings(), stop]),
+            tuple(args),
+            loaded._replace(world=world),
         )
         for strategy in STRATEGIES
         for seed in range(1, seeds + 1)
     ]
+    return [order_of(one, source, JOB, None, folder / f"{one.key}.json") for one in cells]
 
 
 class Beside(NamedTuple):
