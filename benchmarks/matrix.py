@@ -30,8 +30,6 @@ from hermes.simulate.devices import load
 ROOT = Path(__file__).parents[1]
 JOB = Path(__file__).with_name("plain_beside.py")
 EDGE = ROOT / "conf" / "devices" / "edge12.json"
-BATCH = 32
-"""Samples of a step, as the job has it."""
 STRATEGIES = ("fedavg", "fedbuff")
 CORES = 2
 """Of them, one cell each at a time."""
@@ -71,6 +69,7 @@ class Beside(NamedTuple):
     """What the plain loops did, in all cells together."""
 
     steps: int
+    samples: int
     seconds: float
     """CPU seconds of these steps."""
     before: float
@@ -101,7 +100,7 @@ def row(samples: int, grid: float, seeds: int, args: list[str]) -> list[str]:
         cpu = used() - spent - plain.seconds - plain.before
         done = [msgspec.json.decode(Path(o.path).read_bytes(), type=Outcome) for o in cells]
     trained = sum(one.trained for one in done)
-    bare = plain.step * trained / BATCH
+    bare = plain.seconds * trained / plain.samples
     return [
         f"{grid:g}",
         str(len(cells)),

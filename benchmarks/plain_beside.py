@@ -15,8 +15,8 @@ from benchmarks.plain import job_of, of_job
 EXAMPLE = Path(__file__).parents[1] / "examples" / "mnist.py"
 EVERY = 10
 """Steps of the job for one of the plain loop."""
-FORM = "=qdd"
-"""Steps, their CPU seconds, and those of what came before the first."""
+FORM = "=qqdd"
+"""Steps, their samples and CPU seconds, and those of what came before the first."""
 
 
 class Beside:
@@ -37,7 +37,8 @@ class Beside:
         self._plain.step(self._order[place : place + self._batch])
         self._steps += 1
         self._took += time.process_time() - began
-        os.pwrite(self._file, struct.pack(FORM, self._steps, self._took, self._before), 0)
+        told = (self._steps, self._steps * self._batch, self._took, self._before)
+        os.pwrite(self._file, struct.pack(FORM, *told), 0)
 
 
 class Watched(torch.optim.SGD):

@@ -24,7 +24,7 @@ def stand(pid: int) -> None:
 def stands(pid: int) -> bool:
     """Whether it lives, and the system has stopped all of its threads."""
     states = [_state(path) for path in Path(f"/proc/{pid}/task").glob("*/stat")]
-    return bool(states) and all(state in ("T", "") for state in states)
+    return "T" in states and all(state in ("T", "") for state in states)
 
 
 def _state(stat: Path) -> str:

@@ -41,10 +41,8 @@ from hermes.simulate.modelled import ModelledRun, drive
 from hermes.simulate.scored import Kept
 from hermes.values import SECOND, Payload
 
-FRAMEWORKS = ("torch", "keras", "tensorflow")
-"""What a job may compute with, beside NumPy: the word in its text; ..."""
-PACKAGES = (*FRAMEWORKS, "tensorflow-cpu")
-"""... and what is installed for it. Keras computes with one of the others."""
+PACKAGES = ("numpy", "torch", "keras", "tensorflow", "tensorflow-cpu")
+"""What a job may compute with; which it does, its text alone does not say."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,8 +82,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     def _libraries(self) -> list[str]:
         """Releases of what computes: another one may round otherwise."""
-        heavy = any(name in self.job_text for name in FRAMEWORKS)
-        return [f"{name} {_release(name)}" for name in ("numpy", *(PACKAGES if heavy else ()))]
+        return [f"{name} {_release(name)}" for name in PACKAGES]
 
 
 @functools.cache

@@ -38,7 +38,7 @@ class _Known(NamedTuple):
     limits: dict[Kind, float]
     """Seconds at most: told by those under way that end at a target, where none has ended."""
     expected: dict[Kind, float]
-    """Seconds by what was expected, where neither is known."""
+    """Seconds by what was expected, where none has ended."""
 
     @property
     def usual(self) -> float | None:

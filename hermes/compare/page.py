@@ -94,12 +94,12 @@ def claim(told: Told) -> str:
     """What so many seeds, and the cells that are there, allow to be said."""
     seeds = len(told.seeds)
     if seeds >= ENOUGH:
-        without = [row.strategy for row in told.rows if row.ratios["seconds"].interval is None]
-        names = words.listed(list(dict.fromkeys(without)), 99)
+        without = [_name(told, r) for r in told.rows if r.ratios["seconds"].interval is None]
+        names = words.listed(without, 99)
         return (
             f"{seeds} seeds: smallest and largest ratio hold the median ratio with "
             f"{100 * coverage(seeds):.1f} % confidence, whatever the distribution."
-            + f" Points only, as not all pairs are there: {names}."
+            + f" Points only, as a pair is missing, or neither got there: {names}."
             * bool(names)
         )
     return (
@@ -118,12 +118,15 @@ def short_of(name: str, count: int, what: str) -> str:
 
 def cut_short(told: Told) -> list[str]:
     """Of whom it is to be said."""
-    several = len({row.devices for row in told.rows}) > 1
     return [
-        short_of(f"{row.strategy} on {row.devices}" if several else row.strategy, short, "seed")
-        for row in told.rows
-        if (short := row.cut_short)
+        short_of(_name(told, row), short, "seed") for row in told.rows if (short := row.cut_short)
     ]
+
+
+def _name(told: Told, row: Row) -> str:
+    """With its devices, where there are several."""
+    several = len({one.devices for one in told.rows}) > 1
+    return f"{row.strategy} on {row.devices}" if several else row.strategy
 
 
 def _headline(told: Told) -> str:

@@ -101,11 +101,15 @@ class Process:
     def _answers(self) -> HermesError | None:
         """Hand them out, until there are no more: what it has ended by, if it said so."""
         while (answer := wire.receive(self._from, wire.Answer)) is not None:
-            if answer.trouble is not None:
-                return wire.error_of(answer.trouble)
+            trouble = answer.trouble and wire.error_of(answer.trouble)
             with self._lock:
-                future = self._asked.pop(answer.number)
-            future.set_result(answer)
+                future = self._asked.pop(answer.number, None)
+            if future is None:  # of what nobody waits for
+                return trouble
+            if trouble is None:
+                future.set_result(answer)
+            else:
+                future.set_exception(trouble)
         return None
 
     def _ended(self) -> BaseException:

@@ -134,11 +134,21 @@ def main() -> None:
                 crew = Crew(told.what)
                 continue
             assert crew is not None
-            answer = crew.do(told)
+            answer = _answer(crew, told)
             if answer is not None:
                 wire.send(answers, answer)
     except Exception as error:  # noqa: BLE001  (the boundary: what comes here is told, not raised)
         wire.send(answers, wire.Answer(0, trouble=_what(error)))
+
+
+def _answer(crew: Crew, told: wire.Told) -> wire.Answer | None:
+    """What goes wrong with what is asked for is told to who asks; anything else ends us."""
+    try:
+        return crew.do(told)
+    except Exception as error:
+        if not isinstance(told.what, wire.Work | wire.Pack):
+            raise
+        return wire.Answer(told.number, trouble=_what(error))
 
 
 def _what(error: Exception) -> wire.Trouble:

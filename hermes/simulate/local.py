@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -298,6 +298,29 @@ class LocalHands:
         return DataStored(replace(data, buffers=tuple(sorted(self._trainer.buffers()))))
 
 
+class Round:
+    """One that is trained when its outcome is asked for, or when its worker is to do more: what is
+    under way when a run ends costs nothing. What goes wrong in it is raised to who asks."""
+
+    def __init__(self, bench: WorkerBench, action: Train) -> None:
+        self._bench, self._action = bench, action
+        self._done: Future[Trained] = Future()
+
+    def train(self) -> None:
+        """Once; nothing is raised here."""
+        if self._done.done():
+            return
+        try:
+            self._done.set_result(self._bench.train(self._action))
+        except Exception as error:  # noqa: BLE001  (`outcome` raises it)
+            self._done.set_exception(error)
+
+    def outcome(self) -> Trained:
+        """What it came to."""
+        self.train()
+        return self._done.result()
+
+
 class LocalBench:
     """A worker's performer."""
 
@@ -305,8 +328,8 @@ class LocalBench:
         self._run, self._name = run, name
         self._store = AtHand(run, log)
         self._made: WorkerBench | None = None
-        self._round: Callable[[], Trained] | None = None
-        """The last one that was begun: it may not be trained yet."""
+        self._round: Round | None = None
+        """The last one that was begun."""
 
     @property
     def bench(self) -> WorkerBench:
@@ -319,7 +342,7 @@ class LocalBench:
     def rested(self) -> WorkerBench:
         """It has done the round that was begun."""
         if self._round is not None:
-            self._round()
+            self._round.train()
         return self.bench
 
     def made(self) -> WorkerBench:
@@ -357,12 +380,10 @@ class LocalBench:
         return work_of(action)
 
     def train(self, action: Train, due: int) -> Callable[[], Trained]:
-        """Begin a round. It is trained when its outcome is first asked for, or when more is to be
-        done by this worker: what is under way when a run ends costs nothing."""
+        """Begin a round, whose outcome is asked for when it is due, or never."""
         del due
-        bench = self.rested
-        self._round = functools.cache(lambda: bench.train(action))
-        return self._round
+        self._round = Round(self.rested, action)
+        return self._round.outcome
 
     def pack(self) -> None:
         """It is sent by `store`, at once."""

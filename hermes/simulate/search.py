@@ -117,16 +117,17 @@ def _in_order(
     if processes <= 1 or len(chunks) <= 1:
         yield from map(work, chunks)
         return
-    with _held_back(signal.SIGINT):  # or one of them is interrupted before it is deaf
+    # Or one of them is interrupted before it is deaf, or told to end before it would.
+    with _held_back(signal.SIGINT, signal.SIGTERM):
         pool = multiprocessing.Pool(processes, _deaf_to_interrupts)
     with pool:  # leaves by terminate()
         yield from pool.imap(work, chunks)
 
 
 @contextlib.contextmanager
-def _held_back(number: signal.Signals) -> Iterator[None]:
-    """A signal waits, for this thread and for the processes that it starts meanwhile."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+def _held_back(*signals: signal.Signals) -> Iterator[None]:
+    """These wait, for this thread and for the processes that it starts meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
@@ -138,6 +139,7 @@ def _deaf_to_interrupts() -> None:
     which it may do what it likes itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
 
 
 def cores() -> int:

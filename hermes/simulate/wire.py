@@ -103,7 +103,8 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """To the simulation. Without a number of what was asked, `trouble` is that of the process."""
+    """To the simulation. `trouble`: what went wrong with what was asked; with the number 0, with
+    the process."""
 
     number: int
     trained: Trained | None = None

@@ -167,8 +167,8 @@ NAP = 8.0
 @contextlib.contextmanager
 def asleep(pid: int, seconds: float) -> Iterator[None]:
     """The process stands still for so long, as a laptop that is closed."""
-    stand(pid)
     try:
+        stand(pid)
         time.sleep(seconds)
         yield
     finally:

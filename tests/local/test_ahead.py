@@ -41,6 +41,28 @@ job = hermes.Job(model=lambda: nn.Sequential(nn.Flatten(), Odd(64, 10)), data=he
                  loss=nn.CrossEntropy(), optimizer=lambda p: nn.SGD(p, lr=0.1), batch=32)
 """
 
+HALVES = {"codec__up": "fp16", "codec__down": "fp16"}
+
+ONE_BAD = """
+import hermes
+from hermes import nn
+
+def data():
+    x, y = hermes.data.digits()
+    x = x.copy()
+    x[90] = 1e6
+    return x, y
+
+class Picky(nn.CrossEntropy):
+    def forward(self, outputs, labels):
+        if abs(outputs).max() > 1e4:
+            raise ValueError("a bad sample")
+        return super().forward(outputs, labels)
+
+job = hermes.Job(model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), data=data,
+                 loss=Picky(), optimizer=lambda p: nn.SGD(p, lr=0.1), batch=32)
+"""
+
 COUNTS = """
 from pathlib import Path
 import hermes
@@ -75,6 +97,7 @@ def modelled(file: str, folder: Path, strategy: str, *args: str, **settings: Any
         (DIGITS, (), "asp", {"stop__samples": 3000}),
         (DIGITS, (), "hermes-paper", {"stop__samples": 3000}),
         (MNIST, ("--smoke",), "fedbuff", {"stop__versions": 2, "round__steps": 3}),
+        (DIGITS, (), "hermes", {"stop__versions": 6, "gate__rate": 0.5, **HALVES}),
     ],
 )
 def test_the_same_with_one_process_and_with_two(
@@ -112,6 +135,31 @@ def test_what_is_under_way_when_a_run_ends_is_not_trained(tmp_path: Path) -> Non
     trained, rest = divmod(len(steps.read_text()), 5)
     assert rest == 0
     assert 4 <= counted <= trained < 12  # some had ended, and nobody had heard; twelve had begun
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_fails_in_a_round_is_told_when_that_is_due(processes: int, tmp_path: Path) -> None:
+    """Whatever the number of processes, and however quick they are: in a run of
+    four versions the round with the bad sample does not end."""
+    job = tmp_path / "bad.py"
+    job.write_text(ONE_BAD)
+
+    def ended(versions: int) -> int:
+        folder = tmp_path / f"{versions}"
+        settings = {"stop__versions": versions, "round__steps": 5}
+        run = modelled(str(job), folder, "asp", **settings)
+        driver = run.driver(processes)
+        try:
+            drive(driver, [], lambda: None)
+        finally:
+            run.close()
+        newest = driver.watch.state.newest
+        assert newest is not None
+        return newest.version
+
+    assert ended(4) == 4
+    with pytest.raises(JobError, match="a bad sample"):
+        ended(100)
 
 
 def test_a_process_that_dies_and_a_job_that_raises_are_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 
@@ -200,19 +201,34 @@ def test_bytes_by_process_add_up_and_short_traffic_counts_as_zeros() -> None:
     assert by_process({"master": ()}).head.says.endswith("nothing yet.")
 
 
-def test_points_that_coincide_lie_side_by_side() -> None:
-    """Two seeds of two strategies, three of the four at one place: four are seen."""
+@pytest.mark.parametrize(
+    "xs",
+    [
+        (5.0, 5.0, 5.0, 9.0),
+        (5.0, 5.0, 5.055),  # the third lies where the second had to go
+        (5.02, 5.022),
+        (10.0,) * 36,  # at the edge of the frame
+    ],
+)
+def test_points_that_coincide_lie_side_by_side(xs: tuple[float, ...]) -> None:
+    """One of as many strategies each: all are seen, near to their places and in the frame."""
     axes = (axis("time", "time", [0.0, 10.0]), axis("bytes", "bytes", [0.0, 10.0]))
-    pairs = {"a": ((5.0, 5.0), (5.0, 5.0)), "b": ((5.0, 9.0), (5.0, 9.0))}
-    series = [
-        Series(name, xs, ys, look, scattered=True)
-        for look, (name, (xs, ys)) in enumerate(pairs.items())
-    ]
+    series = [Series(f"s{at}", (x,), (5.0,), at, scattered=True) for at, x in enumerate(xs)]
     head = Head("front", "A front", "", Table(("x",), ()), "")
     text = drawn(Lines(head, *axes, tuple(series)))
     wide = text[: text.index("</svg>")]
-    places = re.findall(r'<circle class="dot[^>]*cx="([0-9.]+)" cy="([0-9.]+)"', wide)
-    assert len(places) == len(set(places)) == 4
+    marks = re.findall(r'<(?:circle|rect) class="dot[^>]*? (c?)x="([0-9.]+)" c?y="([0-9.]+)"', wide)
+    half = {"c": 0.0, "": 5.0}  # a square is told by its corner
+    places = [(float(x) + half[kind], float(y) + half[kind]) for kind, x, y in marks]
+    assert len(places) == len(xs)
+    for (x, y), (left, top) in itertools.combinations(places, 2):
+        assert max(abs(x - left), abs(y - top)) > 4.8
+    frame = re.search(r'data-box="([0-9.]+) ([0-9.]+) ([0-9.]+)', wide)
+    assert frame is not None
+    left, right = float(frame[1]), float(frame[3])
+    for value, (x, _) in zip(xs, places, strict=True):
+        assert x <= right + 0.1
+        assert abs(x - left - axes[0].place(value) * (right - left)) <= 26
 
 
 def test_names_cannot_leave_the_drawing_or_the_numbers() -> None:

@@ -7,8 +7,8 @@ other than a pixel are one. Everything that comes from a run is escaped. Pure.
 from __future__ import annotations
 
 import bisect
-from collections import Counter
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -157,7 +157,7 @@ def _lines(chart: Lines, shape: Shape) -> tuple[Frame, str]:
     right = shape.width - shape.right - beside
     frame = Frame(chart.x, chart.y, shape.left, TOP, right, shape.height - BOTTOM)
     body = [_y_axis(frame), _x_axis(frame, shape)]
-    taken: Counter[tuple[int, int]] = Counter()
+    taken: list[tuple[float, float]] = []
     for index, series in enumerate(chart.series):
         owner = f' data-worker="{escape(series.name)}"' if series.worker else ""
         if series.scattered:
@@ -178,17 +178,28 @@ def _lines(chart: Lines, shape: Shape) -> tuple[Frame, str]:
     return frame, "".join(body)
 
 
-def _dots(series: Series, frame: Frame, owner: str, taken: Counter[tuple[int, int]]) -> str:
+def _dots(series: Series, frame: Frame, owner: str, taken: list[tuple[float, float]]) -> str:
     """Points that no line joins, beside those that lie there already."""
     parts = []
     for x, y in zip(series.xs, series.ys, strict=True):
-        left, top = frame.at_x(x), frame.at_y(y)
-        place = (round(left / DOT), round(top / DOT))
-        left += DOT * taken[place]
-        taken[place] += 1
+        place = _beside(frame.at_x(x), frame.at_y(y), frame, taken)
+        taken.append(place)
         title = f"{owner}><title>{escape(series.name)}</title>"
-        parts.append(_dot(series.look, left, top, title))
+        parts.append(_dot(series.look, *place, title))
     return "".join(parts)
+
+
+def _beside(
+    x: float, y: float, frame: Frame, taken: Sequence[tuple[float, float]]
+) -> tuple[float, float]:
+    """The first place, of rows of six from this one on, where a point hides no other one."""
+    way = -DOT if x + 5 * DOT > frame.right else DOT
+    places = ((x + way * (n % 6), y - DOT * (n // 6)) for n in itertools.count())
+    return next(
+        (left, top)
+        for left, top in places
+        if all(max(abs(left - a), abs(top - b)) >= DOT for a, b in taken)
+    )
 
 
 def _dot(look: int, x: float, y: float, title: str) -> str:
