@@ -62,7 +62,7 @@ def orders(samples: int, grid: float, seeds: int, args: list[str], folder: Path)
         for strategy in STRATEGIES
         for seed in range(1, seeds + 1)
     ]
-    return [order_of(one, source, JOB, None, folder / f"{one.key}.json") for one in cells]
+    return [order_of(one, source, JOB, None, folder) for one in cells]
 
 
 class Beside(NamedTuple):

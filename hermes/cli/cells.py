@@ -59,19 +59,20 @@ def checked(matrix: Matrix, device: str | None) -> tuple[list[Cell], JobSource]:
 
 @contextlib.contextmanager
 def _blaming(matrix: Matrix, name: str) -> Iterator[None]:
-    """Says which strategy's arguments the job did not take."""
+    """Says with which arguments the job failed, and where they stand."""
     try:
         yield
     except JobError as error:
-        own = matrix.contenders[name].args
-        if not own:
+        keys = [f"{matrix.place(name)}.args"] if matrix.contenders[name].args else []
+        keys += ["args"] if matrix.args else []
+        if not keys:
             raise
         place = f" ({error.where})" if error.where else ""
         raise JobError(
-            f"with {' '.join(own)}: {error.what}{place}",
-            where=f"{matrix.file}: {matrix.place(name)}.args",
+            f"with {' '.join(matrix.args_of(name))}: {error.what}{place}",
+            where=f"{matrix.file}: {' and '.join(keys)}",
             remedy=error.remedy,
-        ) from None
+        ) from error
 
 
 def _check_granted(matrix: Matrix) -> None:
@@ -159,9 +160,8 @@ class Work:
         """Of what is still to be run."""
         self._reused: list[Outcome] = []
         for cell in cells:
-            path = folder / "cells" / f"{cell.key}.json"
-            order = order_of(cell, source, matrix.job, device, path)
-            known = read_outcome(path, order.digest())
+            order = order_of(cell, source, matrix.job, device, folder / "cells")
+            known = read_outcome(Path(order.path), order.digest())
             if known is None:
                 self._orders.append(order)
             else:
@@ -192,19 +192,18 @@ class Work:
     def _take(self, order: Order, error: str) -> None:
         from hermes.compare.outcome import read_outcome
 
-        path = Path(order.path)
-        known = None if error else read_outcome(path, order.digest())
+        known = None if error else read_outcome(Path(order.path), order.digest())
         if known is None:
             said = error or (
                 "its outcome cannot be read, or is of another state of Hermes's source: was that "
                 "changed meanwhile?"
             )
-            self.failed.append((path.stem, said))
-            say_error(f"cell {path.stem}: {said}")
+            self.failed.append((order.name, said))
+            say_error(f"cell {order.name}: {said}")
             return
         self.outcomes.append(known)
         if known.status == "failed":
-            warn(f"cell {path.stem}: the run ended short ({known.reason}); what it reached counts")
+            warn(f"cell {order.name}: the run ended short ({known.reason}); what it reached counts")
 
     def _make_folder(self) -> None:
         from hermes.errors import UsageError
@@ -222,7 +221,8 @@ class Work:
         from hermes.compare.cell import code_digest
         from hermes.report.words import counted
 
-        there = f", {len(self._reused)} are there already" if self._reused else ""
+        count = len(self._reused)
+        there = f", {count} {'is' if count == 1 else 'are'} there already" if count else ""
         self._say(f"{self.matrix.name}: {counted(len(self.cells), 'cell')}{there}")
         now = code_digest()
         other = sum(one.code != now for one in self._reused)

@@ -49,7 +49,7 @@ def compare(
     file: File,
     search: Search = False,
     processes: Processes = 0,
-    out: options.Out = Path(),
+    out: options.OutCompare = Path(),
     device: options.Device = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,

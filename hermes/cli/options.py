@@ -130,6 +130,15 @@ Out = Annotated[
         help="The folder that contains runs/.",
     ),
 ]
+OutCompare = Annotated[
+    Path,
+    typer.Option(
+        envvar="HERMES_OUT",
+        metavar="DIR",
+        show_default="here",
+        help="The folder that contains compare/.",
+    ),
+]
 RunId = Annotated[
     str | None,
     typer.Option(

@@ -50,7 +50,7 @@ def reproduce(
     data: Data = None,
     full: Full = False,
     processes: Processes = 0,
-    out: options.Out = Path(),
+    out: options.OutCompare = Path(),
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -68,8 +68,9 @@ def reproduce(
     try:
         work = prepared(matrix, (out / "compare" / matrix.name).absolute(), None, quiet=quiet)
     except JobError as error:  # the job is ours: what is wrong is the file
-        what = error.what.removeprefix(f"{matrix.args[0]}: ")
-        raise JobError(what, where=str(data), remedy=error.remedy) from None
+        cause = error.__cause__ if isinstance(error.__cause__, JobError) else error
+        what = cause.what.removeprefix(f"{matrix.args[0]}: ")
+        raise JobError(what, where=str(data), remedy=cause.remedy) from None
     many = processes or cores()
     work.run(many, expected(full=full))
     known = told(work)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -65,6 +64,6 @@ class Teller:
         self._pace.note(order.strategy, order.devices, outcome.real_seconds)
         final = outcome.test_accuracy if self._on == "test" else accuracy_at_end(outcome)
         self._say(
-            f"{self._through:4d} of {self._all}  {Path(order.path).stem}: {score(final)} on "
+            f"{self._through:4d} of {self._all}  {order.name}: {score(final)} on "
             f"{self._on} at the end ({duration(outcome.real_seconds)})"
         )

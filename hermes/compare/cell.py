@@ -44,6 +44,9 @@ from hermes.values import SECOND, Payload
 PACKAGES = ("numpy", "torch", "keras", "tensorflow", "tensorflow-cpu")
 """What a job may compute with; which it does, its text alone does not say."""
 
+DIGITS = 12
+"""Of a cell's digest, in the name of its file."""
+
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """All that a cell depends on, and where its outcome goes."""
@@ -70,6 +73,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     backend: str = ""
     """What Keras computes on; "" for a job without Keras."""
 
+    @property
+    def name(self) -> str:
+        """For people: what tells it from the others of its matrix."""
+        return f"{self.strategy}--{self.devices}--{self.seed}"
+
     def digest(self) -> str:
         """Of what its outcome depends on: two cells with the same are the same."""
         parts = (
@@ -93,9 +101,10 @@ def _release(name: str) -> str:
         return ""
 
 
-def order_of(cell: Cell, source: JobSource, job: Path, device: str | None, path: Path) -> Order:
-    """What a process needs to run this cell; of `source` its name and text."""
-    return Order(
+def order_of(cell: Cell, source: JobSource, job: Path, device: str | None, folder: Path) -> Order:
+    """What a process needs to run this cell; of `source` its name and text. Its outcome will lie in
+    this folder, under a name of its own: cells that are not the same do not take each other's."""
+    order = Order(
         strategy=cell.strategy,
         devices=cell.devices,
         seed=cell.seed,
@@ -108,10 +117,12 @@ def order_of(cell: Cell, source: JobSource, job: Path, device: str | None, path:
         job_text=source.text,
         args=cell.args,
         device=device,
-        path=str(path),
+        path="",
         until=cell.until,
         backend=source.backend,
     )
+    path = folder / f"{order.name}.{order.digest()[:DIGITS]}.json"
+    return msgspec.structs.replace(order, path=str(path))
 
 
 def code_digest() -> str:

@@ -5,8 +5,10 @@ Paths in it are relative to the file. Raises `SettingError` and `UsageError` tha
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -145,11 +147,6 @@ class Cell(NamedTuple):
     until: Until | None = None
     """What ends it beside its limit."""
 
-    @property
-    def key(self) -> str:
-        """Its name, and that of its file."""
-        return f"{self.strategy}--{self.devices}--{self.seed}"
-
 
 # --- the file -----------------------------------------------------------------------------------
 
@@ -193,7 +190,7 @@ def load_matrix(path: Path) -> Matrix:
     return Matrix(
         file,
         hashlib.sha256(data).hexdigest(),
-        path.parent / written.job,
+        _tidy(path.parent / written.job),
         written.job,
         written.args,
         target.accuracy,
@@ -208,6 +205,14 @@ def load_matrix(path: Path) -> Matrix:
         spaces,
         tuned,
     )
+
+
+def _tidy(path: Path) -> Path:
+    """The same file, by a shorter name where there is one."""
+    short = Path(os.path.normpath(path))
+    with contextlib.suppress(OSError, ValueError):  # it is not there, which is told later
+        return short if short.samefile(path) else path
+    return path
 
 
 def _check_numbers(written: Written, target: Target, limit: Limit, file: str) -> None:

@@ -58,7 +58,7 @@ class _Known(NamedTuple):
         if one.part < SURE:
             whole = self.whole(_kind(one.order), usual)
             return Left(max(0.0, whole.seconds - one.seconds), whole.at_most)
-        limit = one.seconds / one.part
+        limit = _whole(one)
         if one.order.until is None:
             return Left(limit - one.seconds)
         whole = self.whole(_kind(one.order), usual)
@@ -104,7 +104,7 @@ class Pace:
             if kind in self._took or one.part < SURE:
                 continue
             seen = took if one.order.until is None else limits
-            seen[kind] = max(seen.get(kind, 0.0), one.seconds / one.part)
+            seen[kind] = max(seen.get(kind, 0.0), _whole(one))
         scale, expected = self._scale(took), self._expected
         scaled = {kind: expected[kind[0]] * scale for kind in kinds if kind[0] in expected}
         return _Known(took, limits, scaled)
@@ -115,6 +115,11 @@ class Pace:
             (t, self._expected[kind[0]]) for kind, t in took.items() if kind[0] in self._expected
         ]
         return sum(t for t, _ in pairs) / sum(e for _, e in pairs) if pairs else 1.0
+
+
+def _whole(one: Running) -> float:
+    """Seconds of one under way at its pace, to its limit."""
+    return one.setup + (one.seconds - one.setup) / one.part
 
 
 def _kind(order: Order) -> Kind:

@@ -47,6 +47,8 @@ class Running(NamedTuple):
     """Real ones, so far."""
     part: float
     """Of it that is done, 0 .. 1."""
+    setup: float = 0.0
+    """Seconds before the first of it: libraries are loaded, and data laid down."""
 
 
 class _Said(msgspec.Struct):
@@ -77,6 +79,7 @@ class _Process:
     def begin(self, order: Order) -> None:
         """Run this cell."""
         self.order, self.part, self.began = order, 0.0, time.monotonic()
+        self.setup = 0.0
         self._last = _Said()
         with contextlib.suppress(BrokenPipeError):  # it died at once, which is seen at its end
             pipe = self.process.stdin
@@ -98,6 +101,7 @@ class _Process:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             said = msgspec.json.decode(line, type=_Said)
+            self.setup = self.setup or time.monotonic() - self.began
             self.part = max(self.part, said.part)
             if said.ended is not None:
                 return True, self._ended(said.ended)
@@ -204,4 +208,4 @@ def run_all(
                 pool.begin(waiting.pop())
             yield from pool.hear()
             now = time.monotonic()
-            look([Running(one.order, now - one.began, one.part) for one in pool.busy])
+            look([Running(o.order, now - o.began, o.part, o.setup) for o in pool.busy])

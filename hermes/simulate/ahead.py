@@ -101,7 +101,7 @@ class Process:
     def _answers(self) -> HermesError | None:
         """Hand them out, until there are no more: what it has ended by, if it said so."""
         while (answer := wire.receive(self._from, wire.Answer)) is not None:
-            trouble = answer.trouble and wire.error_of(answer.trouble)
+            trouble = None if answer.trouble is None else wire.error_of(answer.trouble)
             with self._lock:
                 future = self._asked.pop(answer.number, None)
             if future is None:  # of what nobody waits for

@@ -30,6 +30,13 @@ class Finding(NamedTuple):
 NOWHERE = -1
 
 
+def update_called(number: int, worker: str, incarnation: str) -> str:
+    """An update, for people: of an id that is chance the first characters tell it from others; a
+    simulated worker's is its name and a count."""
+    life = incarnation if incarnation.startswith(worker) else incarnation[:8]
+    return f"update {number} of {worker} ({life})"
+
+
 def in_order(findings: list[Finding]) -> list[Finding]:
     """The first record first; what is no record's last."""
     return sorted(findings, key=lambda one: (one.offset < 0, one.offset))

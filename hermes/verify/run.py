@@ -17,7 +17,7 @@ from hermes.values import Position
 from hermes.verify.accounts import Blocks, Updates
 from hermes.verify.chain import Chain, VoidRecord
 from hermes.verify.decisions import Decisions
-from hermes.verify.findings import NOWHERE, Finding, in_order
+from hermes.verify.findings import NOWHERE, Finding, in_order, update_called
 from hermes.verify.payloads import DAMAGED, LOST, Absent, Payloads
 from hermes.verify.plan import Plan, Publish
 from hermes.verify.scores import Judge
@@ -225,7 +225,7 @@ def _undecided(updates: Updates, payloads: Payloads) -> list[Finding]:
             payloads.get(fate.payload)
         except Absent as error:
             if error.code in (LOST, DAMAGED):
-                what = f"update {birth.number} of {worker} ({birth.incarnation[:8]})"
+                what = update_called(birth.number, worker, birth.incarnation)
                 says = f"it is undecided, its bytes lie in {error.where}"
                 follows = f"they are {error.code}: {error.what}"
                 found.append(Finding("update", fate.offset, what, says, follows))

@@ -22,7 +22,7 @@ from hermes.policy import norm
 from hermes.policy.aggregate import check_form
 from hermes.report.why.recompute import as_float
 from hermes.values import Birth, Payload, Tensors
-from hermes.verify.findings import Finding
+from hermes.verify.findings import Finding, update_called
 from hermes.verify.payloads import DAMAGED, LOST, NO_BROKER, RETENTION, Absent, Payloads
 from hermes.verify.plan import Back, Key, Named, Plan, Publish, Reset, Save, key_of
 from hermes.verify.scores import Judge, Measured, Recorded
@@ -322,4 +322,4 @@ class Walk:
 
 def _name(named: Named) -> str:
     birth = named.update.birth
-    return f"update {birth.number} of {named.worker} ({birth.incarnation[:8]})"
+    return update_called(birth.number, named.worker, birth.incarnation)

@@ -96,7 +96,7 @@ def cell_of(folder: Path, limit: dict[str, Any]) -> Order:
     matrix = load_matrix(written(folder, limit=limit))
     cells, _ = cells_of(matrix, {(): Layer("job", {}, typed=False)})
     source = JobSource("job.py", load_source(matrix.job).text, ())
-    return order_of(cells[0], source, matrix.job, None, folder / "cell.json")
+    return order_of(cells[0], source, matrix.job, None, folder)
 
 
 def test_a_cell_that_ends_at_a_target_says_how_far_it_is_to_its_limit(tmp_path: Path) -> None:

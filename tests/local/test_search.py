@@ -187,7 +187,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "an argument that the job does not take": (
         {"spaces": {"bsp": {"args": {"lr": ["quick"]}}}},
         "search.spaces.bsp.args",
-        "with lr=quick",
+        "with lr=0.2 lr=quick",
     ),
 }
 

@@ -57,6 +57,7 @@ from hermes.transport.log import Record
 from hermes.transport.memory import MemoryLog
 from hermes.values import SECOND, Payload, Position
 from hermes.verify import run as verifying
+from hermes.verify.findings import update_called
 from hermes.verify.run import Report, verify
 from hermes.verify.versions import Looked
 
@@ -865,3 +866,9 @@ def test_outcomes_of_a_version() -> None:
     assert Looked(1, 1, "differs", "").outcome == "differs"
     assert Looked(1, 1, "", "damaged").outcome == "differs"
     assert Looked(1, 1, "retention", "retention").outcome == "retention"
+
+
+def test_an_update_is_called_by_its_worker_and_that_ones_life() -> None:
+    """Chance is told from chance by its first characters; a simulated life is told whole."""
+    assert update_called(1, "pi", "8390f800a1b2c3d4") == "update 1 of pi (8390f800)"
+    assert update_called(7, "device-01", "device-01-2") == "update 7 of device-01 (device-01-2)"
