@@ -248,15 +248,15 @@ def _curves(told: Told, devices: str, here: list[Row], looks: dict[str, int], ov
 
 
 def _floor(target: float, here: Sequence[Row]) -> float:
-    """The least accuracy that is drawn: what is well below the target is the same for all. 0 where
-    somebody's best is below that."""
-    low = round(max(0.0, 1 - 4 * (1 - target)), 3)
+    """The least accuracy that is drawn: what is well below the target, and below everybody's best,
+    is the same for all."""
     bests = [
         max((p.test_accuracy or 0.0 for p in one.points), default=0.0)
         for row in here
         for one in row.outcomes.values()
     ]
-    return low if bests and min(bests) > low else 0.0
+    low = 1 - max(4 * (1 - target), 2 * (1 - min(bests, default=0.0)))
+    return math.floor(100 * max(0.0, low)) / 100
 
 
 def _series(row: Row, looks: dict[str, int], xs: Sequence[float], ys: Sequence[float]) -> Series:
