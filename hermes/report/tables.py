@@ -73,7 +73,10 @@ def result_table(result: Mapping[str, Any], story: Story | None = None) -> Table
 
 def result_view(result: Mapping[str, Any], story: Story | None = None) -> RenderableType:
     """A run that is over: table, scores, bytes, and where things lie."""
-    return Group(Text(), result_table(result, story), Text(), *fact_lines(_result_facts(result)))
+    facts = fact_lines(_result_facts(result))
+    if not result["workers"]:  # it ended before any of them was heard of
+        return Group(Text(), *facts)
+    return Group(Text(), result_table(result, story), Text(), *facts)
 
 
 def _result_facts(result: Mapping[str, Any]) -> dict[str, str]:

@@ -5,9 +5,11 @@ Rates are of decimal units: 1 Mbit/s is 1,000,000 bits a second, 1 MB is 1,000,0
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,9 +155,8 @@ def read(data: bytes, file: str) -> World:
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$")
         key = place.strip("`.")
-        raise SettingError(
-            text, where=f"{file}: {key}" if key else file, remedy="See docs/simulate.md."
-        ) from None
+        where = f"{file}: {key}" if key else file
+        raise SettingError(text, where=where, remedy=_meant(text)) from None
     for key, value, allowed in _values(world):
         if not allowed.fits(value):
             raise SettingError(
@@ -163,6 +164,15 @@ def read(data: bytes, file: str) -> World:
             )
     _check_whole(world, file)
     return world
+
+
+def _meant(text: str) -> str:
+    """What may help where msgspec says this of a file."""
+    found = re.search("unknown field `(.*)`", text)
+    kinds = (World, Device, Link, Shared, MasterMachine, Throttling)
+    known = {field.name for kind in kinds for field in msgspec.structs.fields(kind)}
+    near = difflib.get_close_matches(found[1].lower(), sorted(known), n=1) if found else []
+    return "".join(f"Did you mean {name}? " for name in near) + "See docs/simulate.md."
 
 
 def tree_of(data: bytes, file: str, remedy: str) -> Any:

@@ -273,6 +273,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "devices[0]",
         "unknown field `sped`",
     ),
+    "a key that is nearly one": (
+        {"devices": [{"name": "a", "sped": 1}]},
+        "devices[0]",
+        "Did you mean speed?",
+    ),
     "an unknown link": (
         {"devices": [{"name": "a", "link": "wifi"}]},
         "devices[0].link",
