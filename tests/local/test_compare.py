@@ -22,7 +22,7 @@ from hermes.compare.cell import Order
 from hermes.compare.matrix import Until, cells_of, load_matrix
 from hermes.compare.outcome import Outcome, Point
 from hermes.compare.pace import Left, Pace
-from hermes.compare.page import Told, page
+from hermes.compare.page import Told, claim, page
 from hermes.compare.pool import Running
 from hermes.compare.score import ratio, ratios, reached, rows, told
 from hermes.policy.presets import Layer
@@ -402,6 +402,23 @@ def test_a_floor_that_is_first_is_called_one() -> None:
     assert "A floor, which uses no cluster: central; with one: h, 6.0 s" in text
     assert "A floor" not in page(told._replace(floors=()))
     assert "before three held it" not in text
+
+
+def test_who_has_no_interval_is_named_with_the_devices() -> None:
+    """Six seeds, all cells there: of the baseline, which never gets there on one file of devices,
+    nothing can be divided by itself."""
+    points = (Point(4, 1, 1, 1, 1, 9, 0.9, None, None),)
+    seeds = tuple(range(6))
+    cells = [
+        outcome([], strategy=name, devices=on, seed=seed, points=there)
+        for seed in seeds
+        for name, on, there in (("a", "d", ()), ("h", "d", points), ("a", "e", points))
+    ]
+    known = rows(cells, ["a", "h"], ["d", "e"], "a", 0.9, seeds)
+    told = Told("t", "job.py", 0.9, "a", "9 s", 1.0, seeds, known, [], 18, "now")
+    assert "as a pair is missing, or neither got there: a on d and h on e." in claim(told)
+    alone = told._replace(rows=[row for row in known if row.devices == "d"])
+    assert claim(alone).endswith("neither got there: a.")
 
 
 def test_who_was_there_and_did_not_hold_it_is_told_of() -> None:
