@@ -23,7 +23,9 @@ SHOWN = 8
 
 def summary(report: Report) -> str:
     """`verified: 120 records, 800 decisions, 25 versions (20 recomputed, 5 trimmed)`."""
-    head = "does not hold" if report.findings else "verified"
+    looked = any(one.outcome in ("recomputed", "checked") for one in report.versions)
+    head = "verified" if looked or not report.versions else "verified, but for the versions"
+    head = "does not hold" if report.findings else head
     return (
         f"{head}: {counted(report.records, 'record')}, "
         f"{counted(report.decisions.total, 'decision')}, "

@@ -779,6 +779,7 @@ def test_the_folder_of_a_run_without_its_broker(
     assert looked_up(crew).findings == []
     args = ("verify", "r", "--out", str(tmp_path))
     text = told(0, *args, capsys=capsys)
+    assert "verified, but for the versions: " in text
     assert "7 not at hand" in text
     assert "model.safetensors is version 6" in text
     assert "result.json says what the ledger says" in text
