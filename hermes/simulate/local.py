@@ -318,7 +318,7 @@ class Round:
     def outcome(self) -> Trained:
         """What it came to."""
         self.train()
-        return self._done.result()
+        return self._done.result(timeout=0)
 
 
 class LocalBench:
