@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +52,7 @@ def told(work: Work) -> Told:
 
 def _shown(job: Path) -> str:
     """From here on; or its name alone, where it does not lie below."""
-    path = Path(os.path.normpath(job))
-    return path.name if path.is_absolute() or ".." in path.parts else str(path)
+    return job.name if job.is_absolute() or ".." in job.parts else str(job)
 
 
 def _is_floor(one: Contender) -> bool:

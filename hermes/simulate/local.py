@@ -298,9 +298,9 @@ class LocalHands:
         return DataStored(replace(data, buffers=tuple(sorted(self._trainer.buffers()))))
 
 
-class Round:
-    """One that is trained when its outcome is asked for, or when its worker is to do more: what is
-    under way when a run ends costs nothing. What goes wrong in it is raised to who asks."""
+class Begun:
+    """A round that is trained when its outcome is asked for, or when its worker is to do more: what
+    is under way when a run ends costs nothing. What goes wrong in it is raised to who asks."""
 
     def __init__(self, bench: WorkerBench, action: Train) -> None:
         self._bench, self._action = bench, action
@@ -328,7 +328,7 @@ class LocalBench:
         self._run, self._name = run, name
         self._store = AtHand(run, log)
         self._made: WorkerBench | None = None
-        self._round: Round | None = None
+        self._round: Begun | None = None
         """The last one that was begun."""
 
     @property
@@ -382,7 +382,7 @@ class LocalBench:
     def train(self, action: Train, due: int) -> Callable[[], Trained]:
         """Begin a round, whose outcome is asked for when it is due, or never."""
         del due
-        self._round = Round(self.rested, action)
+        self._round = Begun(self.rested, action)
         return self._round.outcome
 
     def pack(self) -> None:

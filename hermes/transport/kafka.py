@@ -205,8 +205,8 @@ protocol_parser.KafkaBytes = _Frame
 
 class _Socket(KafkaNetSocket):  # type: ignore[misc]
     """Plain sockets, chosen as the "proxy" `hermes://`: unlike the library's own they read in large
-    pieces, and are closed when a connection attempt fails, so that an outage does not pile them
-    up."""
+    pieces, and are closed when a connection attempt fails or is given up, so that an outage does
+    not pile them up."""
 
     SCHEMES = ("hermes",)
 
@@ -216,7 +216,7 @@ class _Socket(KafkaNetSocket):  # type: ignore[misc]
     async def sock_connect(self, net: Any, sock: Any, *place: Any, **limits: Any) -> Any:
         try:
             return await super().sock_connect(net, sock, *place, **limits)
-        except (OSError, trouble.KafkaError):
+        except BaseException:  # GeneratorExit, too: the client was closed meanwhile
             sock.close()
             raise
 

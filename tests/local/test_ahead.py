@@ -64,7 +64,6 @@ job = hermes.Job(model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), d
 """
 
 COUNTS = """
-from pathlib import Path
 import hermes
 from hermes import nn
 

@@ -192,7 +192,8 @@ def _dots(series: Series, frame: Frame, owner: str, taken: list[tuple[float, flo
 def _beside(
     x: float, y: float, frame: Frame, taken: Sequence[tuple[float, float]]
 ) -> tuple[float, float]:
-    """The first place, of rows of six from this one on, where a point hides no other one."""
+    """The first place, of rows of six from this one on, where a point is half a point or
+    more beside all others."""
     way = -DOT if x + 5 * DOT > frame.right else DOT
     places = ((x + way * (n % 6), y - DOT * (n // 6)) for n in itertools.count())
     return next(
