@@ -82,9 +82,19 @@ def _tell_usage(error: BaseException) -> int:
         typer.echo(context.get_help() if context is not None else "See: hermes --help", err=True)
         return USAGE
     command = context.command_path if context is not None else "hermes"
-    message = _plainly(error) or message.strip().rstrip(".")
+    message = _plainly(error) or _flagless(error) or message.strip().rstrip(".")
     say_error(f"{message[:1].lower()}{message[1:]}\n  See: {command} --help")
     return USAGE
+
+
+def _flagless(error: BaseException) -> str:
+    """Of an unknown flag that is an argument's name, as in `report --run ID`; else ""."""
+    flag, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    for one in context.command.params if flag and context is not None else ():
+        if one.param_type_name == "argument" and flag == f"--{one.name}":
+            named = (one.metavar or one.name.upper()).strip("[]")
+            return f"{flag} is no flag: {named} is named without one ({context.command_path} {named})"
+    return ""
 
 
 def _plainly(error: BaseException) -> str:

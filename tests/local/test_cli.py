@@ -170,6 +170,7 @@ BAD = [
     (["run", "job.py", "--key-file", "none.key"], 2, "none.key: the cluster key cannot be read"),
     (["run", "job.py", "--", "x"], 2, "the job takes no ARGS"),
     (["run", "job.py", "--frobnicate"], 2, "no such option: --frobnicate"),
+    (["report", "--run", "one"], 2, "RUN is named without one (hermes report RUN)"),
     (["run", "job.py", "--broker", "nonsense"], 2, "'nonsense' is not HOST:PORT"),
     (["run", "job.py", "--broker", NOBODY, "--patience", "0"], 3, "nothing listens there"),
     (["master", "job.py", "--broker", NOBODY, "--patience", "0"], 3, "nothing listens there"),
