@@ -15,12 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from hermes.broker.control import Child, Kind
 
 README = Path(__file__).with_name("README.md")
 KINDS: tuple[Kind, ...] = ("embedded", "apache")
 HIDDEN = argparse.SUPPRESS
 """Help of what a benchmark calls itself with."""
+
+_LOAD, _TIMES = os.getloadavg()[0], psutil.cpu_times()
+"""As it began."""
 
 
 @contextmanager
@@ -53,6 +58,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
+def stolen() -> float:
+    """The share of the processors' time since this began that the host gave to others. Where that
+    is more than a few per cent, times and rates are theirs as much as ours."""
+    now = psutil.cpu_times()
+    whole = sum(now) - sum(_TIMES)
+    return (getattr(now, "steal", 0.0) - getattr(_TIMES, "steal", 0.0)) / whole if whole else 0.0
+
+
 def machine() -> str:
     """Where this was measured."""
     model = "unknown processor"
@@ -71,7 +84,8 @@ def arguments(about: str) -> argparse.ArgumentParser:
 
 def report(name: str, text: str, *, update: bool) -> None:
     """Print a result; with `update`, put it between the marks of this name in the README."""
-    text = f"{text}\n\n({machine()}; load before: {os.getloadavg()[0]:.1f})"
+    quiet = f"load before: {_LOAD:.1f}; {stolen():.0%} of the processors' time taken by others"
+    text = f"{text}\n\n({machine()}; {quiet})"
     print(text, flush=True)
     if not update:
         return

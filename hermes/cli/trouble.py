@@ -90,10 +90,13 @@ def _tell_usage(error: BaseException) -> int:
 def _flagless(error: BaseException) -> str:
     """Of an unknown flag that is an argument's name, as in `report --run ID`; else ""."""
     flag, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
-    for one in context.command.params if flag and context is not None else ():
+    if flag is None or context is None:
+        return ""
+    for one in context.command.params:
         if one.param_type_name == "argument" and flag == f"--{one.name}":
             named = (one.metavar or one.name.upper()).strip("[]")
-            return f"{flag} is no flag: {named} is named without one ({context.command_path} {named})"
+            command = f"{context.command_path} {named}"
+            return f"{flag} is no flag: {named} is named without one ({command})"
     return ""
 
 
