@@ -50,6 +50,10 @@ STEP = 0.05
 MOVED = ("data", "model", "update", "control")
 """Kinds of bytes that a simulation counts: lines for people are not among them."""
 
+STEADY = ("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+"""What a JVM is told by its environment: compile quickly, and once. Otherwise its broker goes on
+becoming quicker for minutes, and what is fitted on run A is not true of run B any more."""
+
 BARS = (0.05, 0.01, 1)
 """Of the time, of the bytes, of the rounds of a worker."""
 
@@ -320,6 +324,7 @@ def main() -> None:
     one, other = (int(seed) for seed in wishes.seeds.split(","))
     kind: Kind = wishes.broker
     found: list[Found] = []
+    os.environ.setdefault(*STEADY)
     with contextlib.ExitStack() as stack:
         folder = wishes.keep or stack.enter_context(common.scratch())
         folder.mkdir(parents=True, exist_ok=True)
