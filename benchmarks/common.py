@@ -58,12 +58,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def stolen() -> float:
-    """The share of the processors' time since this began that the host gave to others. Where that
-    is more than a few per cent, times and rates are theirs as much as ours."""
+def withheld() -> str:
+    """How much of the processors' time since this began the host gave to its other guests ("steal";
+    "" where no system tells). Beyond a few per cent, times and rates are theirs as much as ours."""
     now = psutil.cpu_times()
+    if not hasattr(now, "steal"):
+        return ""
     whole = sum(now) - sum(_TIMES)
-    return (getattr(now, "steal", 0.0) - getattr(_TIMES, "steal", 0.0)) / whole if whole else 0.0
+    gone = (now.steal - _TIMES.steal) / whole if whole else 0.0
+    return f"; the host withheld {gone:.0%} of the processors' time"
 
 
 def machine() -> str:
@@ -84,8 +87,7 @@ def arguments(about: str) -> argparse.ArgumentParser:
 
 def report(name: str, text: str, *, update: bool) -> None:
     """Print a result; with `update`, put it between the marks of this name in the README."""
-    quiet = f"load before: {_LOAD:.1f}; {stolen():.0%} of the processors' time taken by others"
-    text = f"{text}\n\n({machine()}; {quiet})"
+    text = f"{text}\n\n({machine()}; load before: {_LOAD:.1f}{withheld()})"
     print(text, flush=True)
     if not update:
         return

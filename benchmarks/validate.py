@@ -51,8 +51,9 @@ MOVED = ("data", "model", "update", "control")
 """Kinds of bytes that a simulation counts: lines for people are not among them."""
 
 STEADY = ("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
-"""What a JVM is told by its environment: compile quickly, and once. Otherwise its broker goes on
-becoming quicker for minutes, and what is fitted on run A is not true of run B any more."""
+"""What a JVM is told by its environment, unless something is told there already: compile quickly,
+and once. Left alone its broker may go on becoming quicker while the runs pass, of which A, on which
+all is fitted, is the first."""
 
 BARS = (0.05, 0.01, 1)
 """Of the time, of the bytes, of the rounds of a worker."""
@@ -288,7 +289,8 @@ def text_of(found: Sequence[Found], seeds: tuple[int, int], kind: str) -> str:
     return "\n\n".join(
         [
             common.table(HEAD, [row(one) for one in found]),
-            f"{kind} broker, 4 workers of speeds {', '.join(f'{s:g}' for s in wish.speeds)} (a "
+            f"{kind} broker ({STEADY[0]}: {os.environ[STEADY[0]]}), 4 workers of speeds "
+            f"{', '.join(f'{s:g}' for s in wish.speeds)} (a "
             f"step lasts {wish.step * 1000:g} ms at speed 1), seeds A {seeds[0]}, B {seeds[1]}. "
             f"Messages there and back, ms (mean, spread): {'; '.join(links)}. Largest residual of "
             f"a device's rounds: {residual:.2%}. All bars met: {', '.join(met) or 'by none'}.",

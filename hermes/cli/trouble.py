@@ -92,11 +92,13 @@ def _flagless(error: BaseException) -> str:
     flag, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     if flag is None or context is None:
         return ""
+    before = context.command_path
     for one in context.command.params:
-        if one.param_type_name == "argument" and flag == f"--{one.name}":
-            named = (one.metavar or one.name.upper()).strip("[]")
-            command = f"{context.command_path} {named}"
-            return f"{flag} is no flag: {named} is named without one ({command})"
+        if one.param_type_name == "argument" and one.nargs == 1:
+            name = (one.metavar or one.name.upper()).strip("[]").split("|")[0]
+            before = f"{before} {name}"
+            if flag == f"--{one.name}":
+                return f"{flag} is no flag: {name} is named without one ({before})"
     return ""
 
 

@@ -55,8 +55,10 @@ with warnings.catch_warnings():  # of its own use of importlib, where warnings a
         ResourceType,
         UserScramCredentialUpsertion,
     )
+    from kafka.net import manager as connections
     from kafka.net.compat import KafkaNetClient
     from kafka.net.inet import KafkaNetSocket
+    from kafka.net.transport import KafkaSSLTransport
     from kafka.protocol import parser as protocol_parser
     from kafka.protocol.consumer import OffsetSpec
 
@@ -227,6 +229,21 @@ class _WideTLS(ssl.SSLSocket):
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """What is there, up to `PIECE` bytes, however little was asked for."""
         return super().recv(max(buflen, _PIECE), flags)
+
+
+class _TLS(KafkaSSLTransport):  # type: ignore[misc]
+    """One whose socket is closed, too, when its handshake fails or is given up."""
+
+    async def handshake(self) -> None:
+        try:
+            await super().handshake()
+        except BaseException:
+            self.close()
+            raise
+
+
+connections.KafkaSSLTransport = _TLS
+# The only way in here, too.
 
 
 def _security(access: Access) -> dict[str, Any]:

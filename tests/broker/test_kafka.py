@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 import time
 from itertools import count
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka.net.selector import NetworkSelector
 
 from hermes.broker.control import Child
 from hermes.errors import BrokerRefused, BrokerUnreachable, Defect, NoSuchTopic, OutcomeUnknown
@@ -220,7 +220,7 @@ def test_an_idle_reader_rests(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """How often the library looks around in four seconds of waiting (some 320 and 100 times;
+    """How often its connection looks around in four seconds of waiting (some 320 and 100 times;
     thousands where the wait does not grow). What that costs: `./scripts/benchmark idle`."""
     broker: Child = request.getfixturevalue(kind)
     with KafkaLog(broker.address) as log:
@@ -228,20 +228,22 @@ def test_an_idle_reader_rests(
         reader = log.reader()
         reader.follow(name, 0)
         reader.poll(1.0)
+        fetching: Any = reader._client
+        its = fetching._consumer._client._net
         turns = count()
-        once = NetworkSelector._poll_once
+        once = its._poll_once
 
-        def counted(self: Any, *wait: Any) -> None:
+        def counted(*wait: Any) -> None:
             next(turns)
-            once(self, *wait)
+            once(*wait)
 
-        monkeypatch.setattr(NetworkSelector, "_poll_once", counted)
+        monkeypatch.setattr(its, "_poll_once", counted)
         for _ in range(4):
             assert reader.poll(1.0) == []
     assert 0 < next(turns) < most
 
 
-def test_a_connection_attempt_that_is_given_up_leaves_no_socket(
+def test_a_connection_that_is_given_up_while_it_is_made_leaves_no_socket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A client is closed while it connects: its loop runs no more, and nobody would close that.
@@ -258,10 +260,31 @@ def test_a_connection_attempt_that_is_given_up_leaves_no_socket(
         socket.create_server(("127.0.0.1", 0), backlog=0) as listener,
         socket.create_connection(listener.getsockname()),
     ):
-        address = "{}:{}".format(*listener.getsockname())
-        client = kafka._Client(bootstrap_servers=[address], proxy_url="hermes://direct")
-        client._manager.bootstrap_async()
-        while not made:
-            client._net._poll_once(0)
-        client.close()
+        _give_up(listener, made)
+
+
+def test_a_handshake_that_is_given_up_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same under TLS, with somebody who takes the connection and says nothing."""
+    made: list[socket.socket] = []
+    plain = kafka._WideTLS.do_handshake
+
+    def kept(self: Any) -> None:
+        made.append(self)
+        plain(self)
+
+    monkeypatch.setattr(kafka._WideTLS, "do_handshake", kept)
+    context = ssl.create_default_context()
+    context.sslsocket_class = kafka._WideTLS
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        _give_up(listener, made, security_protocol="SSL", ssl_context=context)
+
+
+def _give_up(listener: socket.socket, made: list[socket.socket], **security: Any) -> None:
+    """Close a client as soon as its connection is in the making, and see what it leaves."""
+    address = "{}:{}".format(*listener.getsockname())
+    client = kafka._Client(bootstrap_servers=[address], proxy_url="hermes://direct", **security)
+    client._manager.bootstrap_async()
+    while not made:
+        client._net._poll_once(0.1)
+    client.close()
     assert [one.fileno() for one in made] == [-1]

@@ -171,6 +171,8 @@ BAD = [
     (["run", "job.py", "--", "x"], 2, "the job takes no ARGS"),
     (["run", "job.py", "--frobnicate"], 2, "no such option: --frobnicate"),
     (["report", "--run", "one"], 2, "RUN is named without one (hermes report RUN)"),
+    (["verify", "--run", "one"], 2, "RUN is named without one (hermes verify RUN)"),
+    (["run", "job.py", "--args", "x"], 2, "no such option: --args"),
     (["run", "job.py", "--broker", "nonsense"], 2, "'nonsense' is not HOST:PORT"),
     (["run", "job.py", "--broker", NOBODY, "--patience", "0"], 3, "nothing listens there"),
     (["master", "job.py", "--broker", NOBODY, "--patience", "0"], 3, "nothing listens there"),
